@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * The stripe engine: byte ranges of files to shards on storage nodes and back.
+ *
+ * The only place that encodes and decodes blocks, chooses versions, and knows what to do when
+ * nodes are missing. One engine per process, used by the gateway, the FSAL and the healer; every
+ * function may be called from any thread, blocks until done, and is bounded in time by
+ * call_timeout_ms per round of messages.
+ *
+ * What is promised is written in docs/architecture.md, "Reading and writing".
+ */
+#ifndef ROZO_STRIPE_H
+#define ROZO_STRIPE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "mojette/mojette.h"
+#include "rpc/rpc.h"
+
+struct stripe;
+struct stripe_file;
+
+/* A storage node as the engine reaches it. */
+struct stripe_node {
+	uint32_t id;
+	const char *address;     /* numeric */
+	uint16_t store_port;
+};
+
+/*
+ * Executes one procedure of the store protocol on this process's own store, without RPC:
+ * args and result are the types of rpc/store.h. Must fill result before it returns.
+ */
+typedef void (*stripe_local_call)(void *store, uint32_t procedure, const void *args, void *result);
+
+struct stripe_options {
+	const struct stripe_node *nodes; /* copied */
+	size_t node_count;
+	const char *exportd_address;     /* numeric */
+	uint16_t exportd_port;
+	const struct rpc_key *key;
+	uint32_t local_node;             /* id of the node whose store is in this process, 0: none */
+	stripe_local_call local_call;
+	void *local_store;
+	unsigned int call_timeout_ms;    /* for one store call; 0: 5000 */
+	size_t files_max;                /* files kept attached when unused; 0: 4096 */
+};
+
+/*
+ * Makes an engine. Connects lazily: neither exportd nor any node needs to be up.
+ * Returns 0, -EINVAL (an address is not numeric) or -ENOMEM.
+ */
+int stripe_create(const struct stripe_options *options, struct stripe **stripe);
+
+/* Ends an engine. All files must have been put. */
+void stripe_destroy(struct stripe *stripe);
+
+/*
+ * Identifies everything this engine wrote unstably: changes with each run of the process, and when
+ * a storage node restarted while it held data of ours that was not yet durable. An NFS WRITE or
+ * COMMIT reply carries it (RFC 1813 sections 3.3.7, 3.3.21); read it after the call.
+ */
+uint64_t stripe_write_verifier(const struct stripe *stripe);
+
+/* The client of exportd that the engine uses, for calls of rpc/meta.h. */
+struct rpc_client *stripe_meta(struct stripe *stripe);
+
+/*
+ * Takes a reference to a file, asking exportd for its placement if it is not attached yet, and
+ * carrying out a truncation that was begun elsewhere and not finished.
+ * Returns 0; -ESTALE (no such file); -EIO (too few nodes for the truncation); or an error of
+ * rpc_call() if exportd cannot be reached.
+ */
+int stripe_file_get(struct stripe *stripe, uint32_t export_id, uint64_t file_id,
+	struct stripe_file **file);
+
+void stripe_file_put(struct stripe_file *file);
+
+/* Asks exportd again. Returns as stripe_file_get(). */
+int stripe_file_refresh(struct stripe_file *file);
+
+/* As of the last answer of exportd. */
+uint32_t stripe_file_layout_epoch(const struct stripe_file *file);
+uint32_t stripe_file_write_gateway(const struct stripe_file *file);
+
+/* Whole user bytes of a block of this file. */
+uint32_t stripe_file_block_bytes(const struct stripe_file *file);
+
+/* The largest size known here: exportd's at the last answer, or more if more was written here. */
+uint64_t stripe_file_size(const struct stripe_file *file);
+
+/* Forgets what is cached of a file, because it was removed. */
+void stripe_file_forget(struct stripe *stripe, uint32_t export_id, uint64_t file_id);
+
+/*
+ * Reads length bytes at offset into buffer; what was never written reads as zeros. Knows no end of
+ * file.
+ * Returns 0; -EIO (fewer than k good shards of a block can be had: the block is named in the log);
+ * -ESTALE (the file is gone); or an error of rpc_call() towards exportd.
+ */
+int stripe_read(struct stripe_file *file, uint64_t offset, void *buffer, size_t length);
+
+/*
+ * Writes length bytes at offset.
+ * stable: return only when the bytes are durable on all nodes that are up and at least min_shards,
+ * and exportd knows the size. Otherwise they are safe only after stripe_commit(), and must be sent
+ * again if stripe_write_verifier() has changed by then.
+ * Returns 0; -EIO (too few nodes); -ENOSPC; -EFBIG; -ESTALE (the file is gone, or this writer has
+ * been fenced by a newer write epoch that names another write gateway); or an error of rpc_call()
+ * towards exportd.
+ */
+int stripe_write(struct stripe_file *file, uint64_t offset, const void *buffer, size_t length,
+	bool stable);
+
+/* Makes all unstable writes of this engine to the file durable. Returns as stripe_write(). */
+int stripe_commit(struct stripe_file *file);
+
+/*
+ * Empties everything from size on, under the write epoch that exportd's META_SETATTR gave, then
+ * tells exportd (META_TRUNCATED). Durable when it returns 0. Doing it twice is harmless.
+ * Returns as stripe_write().
+ */
+int stripe_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch);
+
+/*
+ * Brings the shards of one store file up to date: for each block with missed shards in `missed`
+ * (bit s: shard s) whose node is up, makes them from k others, stores them durably, and clears the
+ * record on the other nodes.
+ * *healed and *left (may be NULL) receive the numbers of shards made and of shards still missing.
+ * Returns 0 (also if shards are left), or -EIO, -ESTALE (the file is gone) as above.
+ */
+int stripe_heal(struct stripe_file *file, uint32_t segment, uint64_t first_block, uint32_t count,
+	uint64_t *healed, uint64_t *left);
+
+/* Counters since the start of the engine, for status pages and tests. */
+struct stripe_counters {
+	uint64_t read_bytes;
+	uint64_t written_bytes;
+	uint64_t degraded_blocks;    /* read with a shard missing or bad */
+	uint64_t damaged_shards;
+	uint64_t missed_shards;      /* not written because a node was down */
+	uint64_t healed_shards;
+	uint64_t conflicts;          /* writes that had to be tried again */
+};
+
+void stripe_counters(const struct stripe *stripe, struct stripe_counters *counters);
+
+#endif
