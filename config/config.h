@@ -57,7 +57,7 @@ struct config {
  * Reads and validates a cluster's configuration, and the key file it names.
  * *config receives it; free with config_free(). error receives a message of at most error_bytes,
  * one line for each problem found (up to ten), when the result is not 0.
- * Returns 0, -ENOENT or -EACCES (a file cannot be read), or -EINVAL (its contents).
+ * Returns 0, -ENOENT or -EACCES (a file cannot be read), -EINVAL (its contents), or -ENOMEM.
  */
 int config_load(const char *path, struct config **config, char *error, size_t error_bytes);
 

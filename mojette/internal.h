@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
- * What the parts of the codec share: elements, the sum of shifted rows, the linear system of a
- * decode, and the table of kernels. Not for use outside mojette/ and its tests.
+ * What the parts of the codec share: elements, the sum of shifted rows, the
+ * linear system of a decode, and the table of kernels. Not for use outside
+ * mojette/ and its tests.
  *
- * Written as polynomials in z, one element one power, direction p sees sum over r of z^(p r) row_r.
- * Every operation of the codec is one of two: a sum of shifted sequences (`gather`), or solving
- * e such equations for e rows (`solve`). Kernels may assume that arguments were checked.
+ * Written as polynomials in z, one element one power, direction p sees sum over
+ * r of z^(p r) row_r. Every operation of the codec is one of two: a sum of
+ * shifted sequences (`gather`), or solving e such equations for e rows
+ * (`solve`). Kernels may assume that arguments were checked.
  */
 #ifndef ROZO_MOJETTE_INTERNAL_H
 #define ROZO_MOJETTE_INTERNAL_H
@@ -18,52 +20,72 @@
 
 #define MOJETTE_ELEMENT_BYTES 8
 
-/* One element wherever it lies in memory: no alignment is demanded of callers. */
+/* One element wherever it lies in memory: no alignment is demanded of callers.
+ */
 typedef uint64_t mojette_element __attribute__((aligned(1), may_alias));
 
-/* A sequence of elements that stands at start .. start + count - 1 and is zero elsewhere. */
+/* A sequence of elements that stands at start .. start + count - 1 and is zero
+ * elsewhere. */
 struct mojette_term {
-	const uint8_t *bytes;
-	ptrdiff_t start;
-	ptrdiff_t count;
+  const uint8_t *bytes;
+  ptrdiff_t start;
+  ptrdiff_t count;
 };
 
 /*
  * e equations in e unknown rows of `columns` elements.
- * Equation i: XOR over j of z^(p[i] * row[j]) out[j] equals the bins[i], whose first element
- * stands at z^origin[i]. Rows ascend; directions descend, so that equation i can be swept for row
- * i.
+ * Equation i: XOR over j of z^(p[i] * row[j]) out[j] equals the bins[i], whose
+ * first element stands at z^origin[i]. Rows ascend; directions descend, so that
+ * equation i can be swept for row i.
  */
 struct mojette_system {
-	unsigned int e;
-	unsigned int k;
-	ptrdiff_t columns;
-	int row[MOJETTE_K_MAX];
-	int p[MOJETTE_K_MAX];
-	ptrdiff_t origin[MOJETTE_K_MAX];
-	const uint8_t *bins[MOJETTE_K_MAX];
-	uint8_t *out[MOJETTE_K_MAX];
+  unsigned int e;
+  unsigned int k;
+  ptrdiff_t columns;
+  int row[MOJETTE_K_MAX];
+  int p[MOJETTE_K_MAX];
+  ptrdiff_t origin[MOJETTE_K_MAX];
+  const uint8_t *bins[MOJETTE_K_MAX];
+  uint8_t *out[MOJETTE_K_MAX];
 };
 
 /* off(p) of the header's definition: where bin 0 stands. */
-static inline ptrdiff_t mojette_origin(int p, unsigned int k)
-{
-	return p < 0 ? (ptrdiff_t)p * (ptrdiff_t)(k - 1) : 0;
+static inline ptrdiff_t mojette_origin(int p, unsigned int k) {
+  return p < 0 ? (ptrdiff_t)p * (ptrdiff_t)(k - 1) : 0;
 }
 
 /* The number of bins that direction p has beyond a row. */
-static inline size_t mojette_tail_elements(int p, unsigned int k)
-{
-	return (size_t)(p < 0 ? -p : p) * (k - 1);
+static inline size_t mojette_tail_elements(int p, unsigned int k) {
+  return (size_t)(p < 0 ? -p : p) * (k - 1);
 }
 
 /* The portable reference: every faster kernel must give the same bytes. */
 
-/* out[b] = XOR of the terms at b, for b in 0 .. count - 1. No term overlaps out. */
-void mojette_portable_gather(
-	uint8_t *out, ptrdiff_t count, const struct mojette_term *terms, unsigned int term_count);
+/* out[b] = XOR of the terms at b, for b in 0 .. count - 1. No term overlaps
+ * out. */
+void mojette_portable_gather(uint8_t *out, ptrdiff_t count,
+                             const struct mojette_term *terms,
+                             unsigned int term_count);
 
 /* Solves the system by sweeping the grid once; writes every system->out[]. */
 void mojette_portable_solve(const struct mojette_system *system);
+
+/*
+ * A set of implementations, all of which give the bytes that the portable one
+ * gives.
+ */
+struct mojette_kernel {
+  const char *name;
+  void (*gather)(uint8_t *out, ptrdiff_t count,
+                 const struct mojette_term *terms, unsigned int term_count);
+  void (*solve)(const struct mojette_system *system);
+};
+
+/* Those built for this processor family; the CPU at hand may lack them. */
+extern const struct mojette_kernel mojette_kernel_avx2;
+extern const struct mojette_kernel mojette_kernel_avx512;
+
+/* The one in use, set before main(). */
+extern const struct mojette_kernel *mojette_kernel;
 
 #endif

@@ -3,9 +3,10 @@
  * Remote procedure calls between the parts of a cluster, and the NFSv3 service of the gateways.
  *
  * Messages are ONC RPC v2 over TCP with record marking (RFC 5531), encoded by the stubs that
- * rpcgen makes from the .x files and by libntirpc's XDR. The server side is libntirpc's; the client
- * side is our own record stream (docs/rpc.md says why): one epoll thread for all connections of the
- * process, xid matching, a deadline for each call, reconnection with back-off.
+ * rpcgen makes from the .x files and by libntirpc's XDR. The record streams of both sides are our own
+ * (docs/rpc.md says why). Client: one epoll thread for all connections of the process, xid matching,
+ * a deadline for each call, reconnection with back-off. Server: one epoll thread and a pool of
+ * worker threads each.
  */
 #ifndef ROZO_RPC_H
 #define ROZO_RPC_H
@@ -13,7 +14,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <rpc/rpc.h> /* libntirpc: XDR */
+#include "rpc/xdr_support.h"
+/* libntirpc's header of the same name: this directory comes before libntirpc's in the search. */
+#include_next <rpc/rpc.h>
+
+/* libntirpc has a function of this name, with other arguments. */
+#define rpc_call rozo_rpc_call
+
+#pragma GCC visibility push(hidden) /* rpc/xdr_support.h says why */
 
 #define RPC_KEY_BYTES 32
 
@@ -32,7 +40,8 @@ struct rpc_client;
 
 /*
  * Makes a client of one program at one address. No connection is made yet: the first call does.
- * address: numeric IPv4 or IPv6; port: TCP port; key: copied.
+ * address: numeric IPv4 or IPv6; port: TCP port; key: copied; NULL: a server that does not
+ * authenticate (NFSv3).
  * The client is destroyed by rpc_client_destroy().
  * Returns NULL if the address is not numeric (errno EINVAL) or memory is short (ENOMEM).
  */
@@ -125,13 +134,19 @@ struct rpc_server;
  * nothing, unless the table says otherwise; unknown ones get PROC_UNAVAIL, other versions
  * PROG_MISMATCH, other programs PROG_UNAVAIL, arguments that do not decode GARBAGE_ARGS.
  * Calls of one connection are executed concurrently, in up to threads_max threads in all.
- * *server receives the server. Returns 0, -EADDRINUSE, -EADDRNOTAVAIL, -EINVAL or -ENOMEM; the
- * reason has been logged with the address.
+ * address: numeric IPv4 or IPv6 ("::" does not include IPv4). program and its table are not copied.
+ * *server receives the server. Returns 0, -EADDRINUSE, -EADDRNOTAVAIL, -EACCES (privileged port),
+ * -EINVAL or -ENOMEM; the reason has been logged with the address.
  */
 int rpc_server_start(struct rpc_server **server, const char *address, uint16_t port,
 	const struct rpc_program *program, const struct rpc_key *key, unsigned int threads_max);
 
 /* Stops accepting, waits for calls being executed, closes all connections, frees the server. */
 void rpc_server_stop(struct rpc_server *server);
+
+/* The TCP port that the server listens on; of use if it was started with port 0 (any free one). */
+uint16_t rpc_server_port(const struct rpc_server *server);
+
+#pragma GCC visibility pop
 
 #endif

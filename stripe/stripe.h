@@ -25,7 +25,7 @@ struct stripe_file;
 /* A storage node as the engine reaches it. */
 struct stripe_node {
 	uint32_t id;
-	const char *address;     /* numeric */
+	const char *address; /* numeric */
 	uint16_t store_port;
 };
 
@@ -38,14 +38,14 @@ typedef void (*stripe_local_call)(void *store, uint32_t procedure, const void *a
 struct stripe_options {
 	const struct stripe_node *nodes; /* copied */
 	size_t node_count;
-	const char *exportd_address;     /* numeric */
+	const char *exportd_address; /* numeric */
 	uint16_t exportd_port;
 	const struct rpc_key *key;
-	uint32_t local_node;             /* id of the node whose store is in this process, 0: none */
+	uint32_t local_node; /* id of the node whose store is in this process, 0: none */
 	stripe_local_call local_call;
 	void *local_store;
-	unsigned int call_timeout_ms;    /* for one store call; 0: 5000 */
-	size_t files_max;                /* files kept attached when unused; 0: 4096 */
+	unsigned int call_timeout_ms; /* for one store call; 0: 5000 */
+	size_t files_max; /* files kept attached when unused; 0: 4096 */
 };
 
 /*
@@ -73,8 +73,8 @@ struct rpc_client *stripe_meta(struct stripe *stripe);
  * Returns 0; -ESTALE (no such file); -EIO (too few nodes for the truncation); or an error of
  * rpc_call() if exportd cannot be reached.
  */
-int stripe_file_get(struct stripe *stripe, uint32_t export_id, uint64_t file_id,
-	struct stripe_file **file);
+int stripe_file_get(
+	struct stripe *stripe, uint32_t export_id, uint64_t file_id, struct stripe_file **file);
 
 void stripe_file_put(struct stripe_file *file);
 
@@ -111,8 +111,8 @@ int stripe_read(struct stripe_file *file, uint64_t offset, void *buffer, size_t 
  * been fenced by a newer write epoch that names another write gateway); or an error of rpc_call()
  * towards exportd.
  */
-int stripe_write(struct stripe_file *file, uint64_t offset, const void *buffer, size_t length,
-	bool stable);
+int stripe_write(
+	struct stripe_file *file, uint64_t offset, const void *buffer, size_t length, bool stable);
 
 /* Makes all unstable writes of this engine to the file durable. Returns as stripe_write(). */
 int stripe_commit(struct stripe_file *file);
@@ -138,11 +138,11 @@ int stripe_heal(struct stripe_file *file, uint32_t segment, uint64_t first_block
 struct stripe_counters {
 	uint64_t read_bytes;
 	uint64_t written_bytes;
-	uint64_t degraded_blocks;    /* read with a shard missing or bad */
+	uint64_t degraded_blocks; /* read with a shard missing or bad */
 	uint64_t damaged_shards;
-	uint64_t missed_shards;      /* not written because a node was down */
+	uint64_t missed_shards; /* not written because a node was down */
 	uint64_t healed_shards;
-	uint64_t conflicts;          /* writes that had to be tried again */
+	uint64_t conflicts; /* writes that had to be tried again */
 };
 
 void stripe_counters(const struct stripe *stripe, struct stripe_counters *counters);

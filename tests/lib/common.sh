@@ -68,3 +68,15 @@ pid_file_running() {
   read -r PID_FILE_PID start <"$1"
   [ -n "$start" ] && [ "$(process_start_time "$PID_FILE_PID")" = "$start" ]
 }
+
+process_gone() { ! pid_file_running "$1"; }
+
+# end_leftover_guest FILE: end the guest of a ci/guest that was killed. The remembered process is
+# timeout(1), which passes the signal on to all processes of the guest.
+end_leftover_guest() {
+  if pid_file_running "$1"; then
+    kill -TERM "$PID_FILE_PID" 2>/dev/null || true
+    wait_until 20 process_gone "$1" || die "the guest of an earlier run (process $PID_FILE_PID) does not end"
+  fi
+  rm -f "$1"
+}

@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * Making, opening and closing a data directory, and agreement between it and the configuration.
+ *
+ * The directory holds data.mdb and lock.mdb (LMDB's) and exportd.lock, on which the daemon that
+ * uses the directory holds a flock(). Runs before and after all other threads of the daemon.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "exportd/clock.h"
+#include "exportd/exportd.h"
+#include "rpc/log.h"
+
+#define LOCK_FILE "exportd.lock"
+
+/* -------- the directory -------- */
+
+/* Flushes a directory's entries, so that files made in it survive a power failure. */
+static int directory_sync(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int result = 0;
+
+	if (fd < 0 || fsync(fd) != 0) {
+		result = -errno;
+		rozo_log(ERROR, "%s: %s", path, strerror(errno));
+	}
+	if (fd >= 0)
+		close(fd);
+	return result;
+}
+
+static int directory_check_empty(const char *path)
+{
+	DIR *directory = opendir(path);
+	struct dirent *entry;
+	int result = 0;
+
+	if (directory == NULL) {
+		result = -errno;
+		rozo_log(ERROR, "%s: %s", path, strerror(errno));
+		return result;
+	}
+	while ((entry = readdir(directory)) != NULL) {
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+			continue;
+		rozo_log(ERROR,
+			"%s is not empty: it holds \"%s\"; --init makes new metadata only in an "
+			"empty directory. Give another one (exportd.data), or empty this one if "
+			"nothing in it is needed",
+			path, entry->d_name);
+		result = -ENOTEMPTY;
+		break;
+	}
+	closedir(directory);
+	return result;
+}
+
+/* Takes the directory for this process until *fd is closed. */
+static int directory_lock(const char *directory, bool create, int *fd)
+{
+	char path[4096];
+	int result;
+
+	snprintf(path, sizeof(path), "%s/%s", directory, LOCK_FILE);
+	*fd = open(path, O_RDWR | O_CLOEXEC | (create ? O_CREAT | O_EXCL : 0), 0600);
+	if (*fd < 0) {
+		result = -errno;
+		if (errno == ENOENT)
+			rozo_log(ERROR,
+				"%s holds no metadata (there is no %s); run rozo-exportd --init "
+				"once for a new cluster, or correct exportd.data",
+				directory, path);
+		else
+			rozo_log(ERROR, "%s: %s", path, strerror(errno));
+		return result;
+	}
+	if (flock(*fd, LOCK_EX | LOCK_NB) != 0) {
+		result = errno == EWOULDBLOCK ? -EBUSY : -errno;
+		if (result == -EBUSY)
+			rozo_log(ERROR, "%s is in use by another rozo-exportd; stop that one first",
+				directory);
+		else
+			rozo_log(ERROR, "%s: %s", path, strerror(errno));
+		close(*fd);
+		*fd = -1;
+		return result;
+	}
+	return 0;
+}
+
+/* -------- init -------- */
+
+static int init_write(struct kv_txn *txn, void *context)
+{
+	const struct config *config = context;
+	struct record_counters counters = {.next_free_sequence = 1};
+	struct record_meta meta = {
+		.database_version = RECORD_DATABASE_VERSION,
+		.created_seconds = clock_now_ns(CLOCK_KIND_WALL) / 1000000000u,
+	};
+	int result;
+
+	snprintf(meta.cluster_id, sizeof(meta.cluster_id), "%s", config->cluster_id);
+	result = record_meta_put(txn, &meta);
+	if (result == 0)
+		result = record_counters_put(txn, &counters);
+	return result;
+}
+
+int exportd_init(const struct config *config, size_t map_bytes)
+{
+	const char *path = config->exportd_data;
+	struct kv *kv = NULL;
+	struct kv_txn *txn = NULL;
+	char *parent = NULL, *slash;
+	int lock_fd = -1;
+	int result;
+
+	if (strlen(config->cluster_id) > RECORD_NAME_MAX) {
+		rozo_log(ERROR, "cluster id \"%s\" is longer than %d bytes", config->cluster_id,
+			RECORD_NAME_MAX);
+		return -EINVAL;
+	}
+	if (mkdir(path, 0700) != 0 && errno != EEXIST) {
+		result = -errno;
+		rozo_log(ERROR, "%s: %s", path, strerror(errno));
+		return result;
+	}
+	result = directory_check_empty(path);
+	if (result == 0)
+		result = directory_lock(path, true, &lock_fd);
+	if (result == 0)
+		result = kv_lmdb_open(path, map_bytes, &kv);
+	/* The files' entries first: data that is durable in a file that is not found is lost. */
+	if (result == 0)
+		result = directory_sync(path);
+	if (result != 0)
+		goto out;
+	parent = strdup(path);
+	if (parent == NULL) {
+		result = -ENOMEM;
+		goto out;
+	}
+	slash = strrchr(parent, '/');
+	if (slash != NULL && slash != parent)
+		*slash = '\0';
+	result = directory_sync(slash == NULL ? "." : slash == parent ? "/" : parent);
+	if (result == 0)
+		result = kv_begin(kv, KV_WRITE, NULL, &txn);
+	if (result != 0)
+		goto out;
+	result = init_write(txn, (void *)config);
+	if (result == 0)
+		result = kv_commit(txn);
+	else
+		kv_abort(txn);
+out:
+	if (result == 0)
+		rozo_log(INFO, "%s: new metadata for cluster \"%s\"", path, config->cluster_id);
+	kv_close(kv);
+	if (lock_fd >= 0)
+		close(lock_fd);
+	free(parent);
+	return result;
+}
+
+/* -------- open -------- */
+
+static int open_check_meta(struct kv_txn *txn, void *context)
+{
+	const struct config *config = context;
+	struct record_meta meta;
+	int result;
+
+	result = record_meta_get(txn, &meta);
+	if (result == -ENOENT) {
+		rozo_log(ERROR,
+			"%s holds a database that rozo-exportd --init did not finish; empty the "
+			"directory and run --init again",
+			config->exportd_data);
+		return result;
+	}
+	if (result != 0)
+		return result;
+	if (meta.database_version > RECORD_DATABASE_VERSION) {
+		rozo_log(ERROR,
+			"%s has format %" PRIu32 ", this rozo-exportd knows up to %d; start a "
+			"newer one",
+			config->exportd_data, meta.database_version, RECORD_DATABASE_VERSION);
+		return -EINVAL;
+	}
+	if (strcmp(meta.cluster_id, config->cluster_id) != 0) {
+		rozo_log(ERROR,
+			"%s is the metadata of cluster \"%s\", but %s is of cluster \"%s\"; "
+			"correct exportd.data or cluster.id",
+			config->exportd_data, meta.cluster_id,
+			config->path != NULL ? config->path : "the configuration",
+			config->cluster_id);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+
+/* Makes an export's records and its root directory. */
+static int export_create(
+	struct kv_txn *txn, const struct config_export *config, struct record_export *record)
+{
+	struct record_allocation allocation = {.next_file_id = RECORD_ROOT_ID + 1, .files = 1};
+	uint64_t now_ns = clock_now_ns(CLOCK_KIND_WALL);
+	struct record_time now = {
+		.seconds = (int64_t)(now_ns / 1000000000u),
+		.nanoseconds = (uint32_t)(now_ns % 1000000000u),
+	};
+	struct record_inode root = {
+		.parent_id = RECORD_ROOT_ID,
+		.type = META_DIRECTORY,
+		.mode = 0755,
+		.links = 2,
+		.change = 1,
+		.next_cookie = RECORD_COOKIE_FIRST,
+		.access_time = now,
+		.modify_time = now,
+		.change_time = now,
+	};
+	int result;
+
+	if (getrandom(&record->filesystem_id, sizeof(record->filesystem_id), 0) !=
+		sizeof(record->filesystem_id))
+		return -EIO;
+	result = record_export_put(txn, config->id, record);
+	if (result == 0)
+		result = record_allocation_put(txn, config->id, &allocation);
+	if (result == 0)
+		result = record_inode_put(txn, config->id, RECORD_ROOT_ID, &root);
+	if (result == 0)
+		rozo_log(INFO, "export %" PRIu32 " \"%s\": created, protection %u+%u", config->id,
+			config->name, config->code.k, config->code.m);
+	return result;
+}
+
+/* Says which parameter differs. Returns 0 or -EINVAL. */
+static int export_compare(const struct config_export *config, const struct record_export *stored,
+	const struct record_export *wanted)
+{
+	if (stored->form != wanted->form || stored->k != wanted->k || stored->m != wanted->m) {
+		rozo_log(ERROR,
+			"export %" PRIu32 " \"%s\" was made with protection %u+%u %s, the "
+			"configuration says %u+%u %s; the code of an export cannot change: restore "
+			"it, or make a new export",
+			config->id, config->name, stored->k, stored->m,
+			stored->form == MOJETTE_SYSTEMATIC ? "systematic" : "non-systematic",
+			wanted->k, wanted->m,
+			wanted->form == MOJETTE_SYSTEMATIC ? "systematic" : "non-systematic");
+		return -EINVAL;
+	}
+	if (stored->row_bytes != wanted->row_bytes) {
+		rozo_log(ERROR,
+			"export %" PRIu32 " \"%s\" was made with row_bytes %" PRIu32
+			", the configuration says %" PRIu32
+			"; it cannot change: restore it, or make a new export",
+			config->id, config->name, stored->row_bytes, wanted->row_bytes);
+		return -EINVAL;
+	}
+	if (stored->segment_blocks != wanted->segment_blocks) {
+		rozo_log(ERROR,
+			"export %" PRIu32 " \"%s\" was made with segments of %" PRIu64
+			" blocks, the configuration's segment_bytes gives %" PRIu64
+			"; it cannot change: restore it, or make a new export",
+			config->id, config->name, stored->segment_blocks, wanted->segment_blocks);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int open_one_export(struct kv_txn *txn, const struct config_export *config,
+	struct exportd_export *export)
+{
+	struct record_export stored, wanted = {
+		.form = config->code.form,
+		.k = config->code.k,
+		.m = config->code.m,
+		.row_bytes = config->row_bytes,
+		.segment_blocks = config_segment_blocks(config),
+	};
+	int result;
+
+	snprintf(wanted.name, sizeof(wanted.name), "%s", config->name);
+	result = record_export_get(txn, config->id, &stored);
+	if (result == -ENOENT) {
+		result = export_create(txn, config, &wanted);
+		stored = wanted;
+	} else if (result == 0) {
+		result = export_compare(config, &stored, &wanted);
+		if (result == 0 && strcmp(stored.name, wanted.name) != 0) {
+			rozo_log(INFO, "export %" PRIu32 ": renamed from \"%s\" to \"%s\"",
+				config->id, stored.name, wanted.name);
+			memcpy(stored.name, wanted.name, sizeof(stored.name));
+			result = record_export_put(txn, config->id, &stored);
+		}
+	}
+	if (result != 0)
+		return result;
+	*export = (struct exportd_export){
+		.config = config,
+		.segment_blocks = stored.segment_blocks,
+		.segment_bytes = stored.segment_blocks * config_block_bytes(config),
+		.filesystem_id = stored.filesystem_id,
+		.shards = (uint32_t)config->code.k + config->code.m,
+	};
+	return 0;
+}
+
+static int report_unserved(void *context, struct kv_bytes key, struct kv_bytes value)
+{
+	const struct config *config = context;
+	struct record_export export;
+	uint32_t export_id;
+	int result;
+
+	result = record_export_decode(key, value, &export);
+	if (result != 0)
+		return result;
+	export_id = record_key_u32(key, 1);
+	if (config_export_by_id(config, export_id) == NULL)
+		rozo_log(WARNING,
+			"export %" PRIu32 " \"%s\" is in the metadata but not in the "
+			"configuration: it is kept and not served",
+			export_id, export.name);
+	return 0;
+}
+
+static int open_exports(struct kv_txn *txn, void *context)
+{
+	struct exportd *exportd = context;
+	struct record_key all = {.length = 1, .bytes = {RECORD_EXPORT}};
+	int result = 0;
+	size_t i;
+
+	for (i = 0; result == 0 && i < exportd->config->export_count; i++)
+		result = open_one_export(
+			txn, &exportd->config->exports[i], &exportd->exports[i]);
+	if (result == 0)
+		result = kv_scan(txn, record_key_bytes(&all), RECORD_PREFIX_KIND, report_unserved,
+			(void *)exportd->config);
+	return result;
+}
+
+int exportd_open(const struct config *config, size_t map_bytes, struct exportd **exportd)
+{
+	struct exportd *made = calloc(1, sizeof(*made));
+	int result = -ENOMEM;
+
+	if (made == NULL)
+		return -ENOMEM;
+	made->config = config;
+	made->lock_fd = -1;
+	made->exports = calloc(config->export_count, sizeof(*made->exports));
+	made->written = written_create();
+	if (made->exports == NULL || made->written == NULL)
+		goto out;
+	result = directory_lock(config->exportd_data, false, &made->lock_fd);
+	if (result != 0)
+		goto out;
+	result = kv_lmdb_open(config->exportd_data, map_bytes, &made->kv);
+	if (result != 0)
+		goto out;
+	result = exportd_read(made, open_check_meta, (void *)config);
+	if (result != 0)
+		goto out;
+	made->commit = commit_create(made->kv);
+	if (made->commit == NULL) {
+		result = -ENOMEM;
+		goto out;
+	}
+	result = commit_execute(made->commit, open_exports, made);
+	if (result == 0)
+		result = map_create(config, made->kv, made->commit, &made->map);
+out:
+	if (result == 0) {
+		*exportd = made;
+		return 0;
+	}
+	exportd_close(made);
+	return result;
+}
+
+void exportd_close(struct exportd *exportd)
+{
+	if (exportd == NULL)
+		return;
+	map_destroy(exportd->map);
+	commit_destroy(exportd->commit);
+	kv_close(exportd->kv);
+	written_destroy(exportd->written);
+	free(exportd->exports);
+	/* Last: nobody else may use the directory before. */
+	if (exportd->lock_fd >= 0)
+		close(exportd->lock_fd);
+	free(exportd);
+}
+
+const struct exportd_export *exportd_export(const struct exportd *exportd, uint32_t export_id)
+{
+	size_t i;
+
+	for (i = 0; i < exportd->config->export_count; i++)
+		if (exportd->config->exports[i].id == export_id)
+			return &exportd->exports[i];
+	return NULL;
+}
+
+int exportd_read(struct exportd *exportd, commit_operation operation, void *context)
+{
+	struct kv_txn *txn;
+	int result;
+
+	result = kv_begin(exportd->kv, KV_READ, NULL, &txn);
+	if (result != 0)
+		return result;
+	result = operation(txn, context);
+	kv_abort(txn);
+	return result;
+}

@@ -1,0 +1,822 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * Keys and values of the metadata database.
+ *
+ * A value is trusted only after its length, kind, version and CRC have been checked, and each field
+ * that something else depends on its range. Takes no locks.
+ */
+#include <endian.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <isa-l/crc.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "exportd/record.h"
+#include "exportd/record_disk.h"
+#include "rpc/log.h"
+
+/* The longest value: a symbolic link's target. */
+#define VALUE_BYTES_MAX (sizeof(struct disk_header) + RECORD_TARGET_MAX)
+
+/* -------- keys -------- */
+
+static void key_add(struct record_key *key, const void *bytes, size_t count)
+{
+	memcpy(key->bytes + key->length, bytes, count);
+	key->length += count;
+}
+
+static void key_add_u32(struct record_key *key, uint32_t number)
+{
+	uint32_t big_endian = htobe32(number);
+
+	key_add(key, &big_endian, sizeof(big_endian));
+}
+
+static void key_add_u64(struct record_key *key, uint64_t number)
+{
+	uint64_t big_endian = htobe64(number);
+
+	key_add(key, &big_endian, sizeof(big_endian));
+}
+
+static struct record_key key_begin(enum record_kind kind)
+{
+	return (struct record_key){.length = 1, .bytes = {(uint8_t)kind}};
+}
+
+static struct record_key key_u32(enum record_kind kind, uint32_t number)
+{
+	struct record_key key = key_begin(kind);
+
+	key_add_u32(&key, number);
+	return key;
+}
+
+static struct record_key key_file(enum record_kind kind, uint32_t export_id, uint64_t file_id)
+{
+	struct record_key key = key_u32(kind, export_id);
+
+	key_add_u64(&key, file_id);
+	return key;
+}
+
+struct record_key record_key_meta(void)
+{
+	return key_begin(RECORD_META);
+}
+
+struct record_key record_key_counters(void)
+{
+	return key_begin(RECORD_COUNTERS);
+}
+
+struct record_key record_key_node(uint32_t node)
+{
+	return key_u32(RECORD_NODE, node);
+}
+
+struct record_key record_key_export(uint32_t export_id)
+{
+	return key_u32(RECORD_EXPORT, export_id);
+}
+
+struct record_key record_key_allocation(uint32_t export_id)
+{
+	return key_u32(RECORD_ALLOCATION, export_id);
+}
+
+struct record_key record_key_inode(uint32_t export_id, uint64_t file_id)
+{
+	return key_file(RECORD_INODE, export_id, file_id);
+}
+
+struct record_key record_key_entry(
+	uint32_t export_id, uint64_t directory_id, const char *name, size_t name_bytes)
+{
+	struct record_key key = key_file(RECORD_ENTRY, export_id, directory_id);
+
+	key_add(&key, name, name_bytes);
+	return key;
+}
+
+struct record_key record_key_cookie(uint32_t export_id, uint64_t directory_id, uint64_t cookie)
+{
+	struct record_key key = key_file(RECORD_COOKIE, export_id, directory_id);
+
+	key_add_u64(&key, cookie);
+	return key;
+}
+
+struct record_key record_key_target(uint32_t export_id, uint64_t file_id)
+{
+	return key_file(RECORD_TARGET, export_id, file_id);
+}
+
+struct record_key record_key_placement(uint32_t export_id, uint64_t file_id, uint32_t segment)
+{
+	struct record_key key = key_file(RECORD_PLACEMENT, export_id, file_id);
+
+	key_add_u32(&key, segment);
+	return key;
+}
+
+struct record_key record_key_free(uint64_t sequence)
+{
+	struct record_key key = key_begin(RECORD_FREE);
+
+	key_add_u64(&key, sequence);
+	return key;
+}
+
+struct record_key record_key_free_node(uint32_t node, uint64_t sequence)
+{
+	struct record_key key = key_u32(RECORD_FREE_NODE, node);
+
+	key_add_u64(&key, sequence);
+	return key;
+}
+
+struct kv_bytes record_key_bytes(const struct record_key *key)
+{
+	return (struct kv_bytes){key->bytes, key->length};
+}
+
+uint32_t record_key_u32(struct kv_bytes key, size_t offset)
+{
+	uint32_t big_endian;
+
+	memcpy(&big_endian, (const uint8_t *)key.data + offset, sizeof(big_endian));
+	return be32toh(big_endian);
+}
+
+uint64_t record_key_u64(struct kv_bytes key, size_t offset)
+{
+	uint64_t big_endian;
+
+	memcpy(&big_endian, (const uint8_t *)key.data + offset, sizeof(big_endian));
+	return be64toh(big_endian);
+}
+
+/* -------- damage -------- */
+
+/* What a key names, in words, for log lines. */
+static void key_describe(struct kv_bytes key, char *text, size_t text_bytes)
+{
+	const uint8_t *bytes = key.data;
+	uint32_t first = key.bytes >= 5 ? record_key_u32(key, 1) : 0;
+	uint64_t file = key.bytes >= 13 ? record_key_u64(key, 5) : 0;
+
+	switch (key.bytes > 0 ? bytes[0] : 0) {
+	case RECORD_META:
+		snprintf(text, text_bytes, "the description of the database");
+		break;
+	case RECORD_COUNTERS:
+		snprintf(text, text_bytes, "the counters");
+		break;
+	case RECORD_NODE:
+		snprintf(text, text_bytes, "the record of node %" PRIu32, first);
+		break;
+	case RECORD_EXPORT:
+		snprintf(text, text_bytes, "the record of export %" PRIu32, first);
+		break;
+	case RECORD_ALLOCATION:
+		snprintf(text, text_bytes, "the file counters of export %" PRIu32, first);
+		break;
+	case RECORD_INODE:
+		snprintf(text, text_bytes, "the inode of file %" PRIu64 " in export %" PRIu32, file,
+			first);
+		break;
+	case RECORD_ENTRY:
+		snprintf(text, text_bytes,
+			"entry \"%.*s\" of directory %" PRIu64 " in export %" PRIu32,
+			key.bytes > 13 ? (int)(key.bytes - 13) : 0, (const char *)bytes + 13, file,
+			first);
+		break;
+	case RECORD_COOKIE:
+		snprintf(text, text_bytes,
+			"the entry with cookie %" PRIu64 " of directory %" PRIu64
+			" in export %" PRIu32,
+			key.bytes >= 21 ? record_key_u64(key, 13) : 0, file, first);
+		break;
+	case RECORD_TARGET:
+		snprintf(text, text_bytes,
+			"the target of symbolic link %" PRIu64 " in export %" PRIu32, file, first);
+		break;
+	case RECORD_PLACEMENT:
+		snprintf(text, text_bytes,
+			"the placement of segment %" PRIu32 " of file %" PRIu64
+			" in export %" PRIu32,
+			key.bytes >= 17 ? record_key_u32(key, 13) : 0, file, first);
+		break;
+	case RECORD_FREE:
+		snprintf(text, text_bytes, "item %" PRIu64 " of the free queue",
+			key.bytes >= 9 ? record_key_u64(key, 1) : 0);
+		break;
+	case RECORD_FREE_NODE:
+		snprintf(text, text_bytes, "item %" PRIu64 " of the free queue of node %" PRIu32,
+			file, first);
+		break;
+	default:
+		snprintf(text, text_bytes, "a record of unknown kind 0x%02x",
+			key.bytes > 0 ? bytes[0] : 0);
+		break;
+	}
+}
+
+static int damaged(struct kv_bytes key, const char *why)
+{
+	char text[512];
+
+	key_describe(key, text, sizeof(text));
+	rozo_log_limited(ERROR, "metadata database: %s is damaged (%s)", text, why);
+	return -EIO;
+}
+
+/* -------- the frame of values -------- */
+
+static uint32_t value_crc(struct kv_bytes key, const void *value, size_t value_bytes)
+{
+	uint32_t crc = 0xffffffffu;
+
+	crc = crc32_iscsi((unsigned char *)key.data, (int)key.bytes, crc);
+	crc = crc32_iscsi((unsigned char *)value, offsetof(struct disk_header, crc32c), crc);
+	crc = crc32_iscsi((unsigned char *)value + sizeof(struct disk_header),
+		(int)(value_bytes - sizeof(struct disk_header)), crc);
+	return ~crc;
+}
+
+/* Fills in the header of the value and stores it. */
+static int value_put(struct kv_txn *txn, const struct record_key *key, void *value, size_t bytes)
+{
+	struct kv_bytes key_bytes = record_key_bytes(key);
+	struct disk_header header = {.kind = key->bytes[0], .version = RECORD_VALUE_VERSION};
+
+	memcpy(value, &header, sizeof(header));
+	header.crc32c = htole32(value_crc(key_bytes, value, bytes));
+	memcpy(value, &header, sizeof(header));
+	return kv_put(txn, key_bytes, (struct kv_bytes){value, bytes});
+}
+
+/*
+ * Checks the header of a value and that its fixed part, of fixed_bytes, is there; copies that part
+ * (values are not aligned) and gives the rest.
+ */
+static int value_open(struct kv_bytes key, struct kv_bytes value, void *fixed, size_t fixed_bytes,
+	struct kv_bytes *rest)
+{
+	struct disk_header header;
+	char why[64];
+
+	if (value.bytes < fixed_bytes || value.bytes > VALUE_BYTES_MAX) {
+		snprintf(why, sizeof(why), "it has %zu bytes", value.bytes);
+		return damaged(key, why);
+	}
+	memcpy(&header, value.data, sizeof(header));
+	if (header.kind != *(const uint8_t *)key.data) {
+		snprintf(why, sizeof(why), "its kind is 0x%02x", header.kind);
+		return damaged(key, why);
+	}
+	if (le32toh(header.crc32c) != value_crc(key, value.data, value.bytes))
+		return damaged(key, "its checksum is wrong");
+	if (header.version != RECORD_VALUE_VERSION) {
+		snprintf(why, sizeof(why), "its version is %u, known is %u", header.version,
+			RECORD_VALUE_VERSION);
+		return damaged(key, why);
+	}
+	memcpy(fixed, value.data, fixed_bytes);
+	*rest = (struct kv_bytes){
+		(const uint8_t *)value.data + fixed_bytes, value.bytes - fixed_bytes};
+	return 0;
+}
+
+/* Copies a name or target that fills the rest of a value. */
+static int value_text(struct kv_bytes key, struct kv_bytes rest, size_t expected, size_t limit,
+	char *text)
+{
+	if (rest.bytes != expected || rest.bytes > limit ||
+		memchr(rest.data, '\0', rest.bytes) != NULL)
+		return damaged(key, "its text is not as long as it says");
+	memcpy(text, rest.data, rest.bytes);
+	text[rest.bytes] = '\0';
+	return 0;
+}
+
+/* Copies a list of node ids that fills the rest of a value. */
+static int value_nodes(struct kv_bytes key, struct kv_bytes rest, uint32_t count, uint32_t *nodes)
+{
+	uint32_t i, little_endian;
+
+	if (count > RECORD_SHARDS_MAX || rest.bytes != count * sizeof(uint32_t))
+		return damaged(key, "its list of nodes is not as long as it says");
+	for (i = 0; i < count; i++) {
+		memcpy(&little_endian, (const uint8_t *)rest.data + i * 4, 4);
+		nodes[i] = le32toh(little_endian);
+	}
+	return 0;
+}
+
+static size_t add_nodes(uint8_t *end, uint32_t count, const uint32_t *nodes)
+{
+	uint32_t i, little_endian;
+
+	for (i = 0; i < count; i++) {
+		little_endian = htole32(nodes[i]);
+		memcpy(end + i * 4, &little_endian, 4);
+	}
+	return count * sizeof(uint32_t);
+}
+
+/* -------- values -------- */
+
+int record_meta_get(struct kv_txn *txn, struct record_meta *meta)
+{
+	struct record_key key = record_key_meta();
+	struct kv_bytes value, rest;
+	struct disk_meta disk;
+	int result;
+
+	result = kv_get(txn, record_key_bytes(&key), &value);
+	if (result != 0)
+		return result;
+	result = value_open(record_key_bytes(&key), value, &disk, sizeof(disk), &rest);
+	if (result != 0)
+		return result;
+	meta->database_version = le32toh(disk.database_version);
+	meta->created_seconds = le64toh(disk.created_seconds);
+	return value_text(record_key_bytes(&key), rest, le32toh(disk.cluster_id_bytes),
+		RECORD_NAME_MAX, meta->cluster_id);
+}
+
+int record_meta_put(struct kv_txn *txn, const struct record_meta *meta)
+{
+	struct record_key key = record_key_meta();
+	size_t id_bytes = strlen(meta->cluster_id);
+	uint8_t value[sizeof(struct disk_meta) + RECORD_NAME_MAX];
+	struct disk_meta disk = {
+		.database_version = htole32(meta->database_version),
+		.cluster_id_bytes = htole32((uint32_t)id_bytes),
+		.created_seconds = htole64(meta->created_seconds),
+	};
+
+	memcpy(value, &disk, sizeof(disk));
+	memcpy(value + sizeof(disk), meta->cluster_id, id_bytes);
+	return value_put(txn, &key, value, sizeof(disk) + id_bytes);
+}
+
+int record_counters_get(struct kv_txn *txn, struct record_counters *counters)
+{
+	struct record_key key = record_key_counters();
+	struct kv_bytes value, rest;
+	struct disk_counters disk;
+	int result;
+
+	result = kv_get(txn, record_key_bytes(&key), &value);
+	if (result != 0)
+		return result;
+	result = value_open(record_key_bytes(&key), value, &disk, sizeof(disk), &rest);
+	if (result != 0)
+		return result;
+	counters->next_free_sequence = le64toh(disk.next_free_sequence);
+	counters->map_version = le32toh(disk.map_version);
+	return 0;
+}
+
+int record_counters_put(struct kv_txn *txn, const struct record_counters *counters)
+{
+	struct record_key key = record_key_counters();
+	struct disk_counters disk = {
+		.next_free_sequence = htole64(counters->next_free_sequence),
+		.map_version = htole32(counters->map_version),
+	};
+
+	return value_put(txn, &key, &disk, sizeof(disk));
+}
+
+int record_node_get(struct kv_txn *txn, uint32_t node, struct record_node *record)
+{
+	struct record_key key = record_key_node(node);
+	struct kv_bytes value, rest;
+	struct disk_node disk;
+	int result;
+
+	result = kv_get(txn, record_key_bytes(&key), &value);
+	if (result != 0)
+		return result;
+	result = value_open(record_key_bytes(&key), value, &disk, sizeof(disk), &rest);
+	if (result != 0)
+		return result;
+	record->boot = le64toh(disk.boot);
+	record->incarnation = le32toh(disk.incarnation);
+	record->up = disk.up != 0;
+	return 0;
+}
+
+int record_node_put(struct kv_txn *txn, uint32_t node, const struct record_node *record)
+{
+	struct record_key key = record_key_node(node);
+	struct disk_node disk = {
+		.boot = htole64(record->boot),
+		.incarnation = htole32(record->incarnation),
+		.up = htole32(record->up),
+	};
+
+	return value_put(txn, &key, &disk, sizeof(disk));
+}
+
+int record_export_decode(struct kv_bytes key, struct kv_bytes value, struct record_export *export)
+{
+	struct disk_export disk;
+	struct kv_bytes rest;
+	int result;
+
+	result = value_open(key, value, &disk, sizeof(disk), &rest);
+	if (result != 0)
+		return result;
+	export->form = disk.form;
+	export->k = disk.k;
+	export->m = disk.m;
+	export->row_bytes = le32toh(disk.row_bytes);
+	export->segment_blocks = le64toh(disk.segment_blocks);
+	export->filesystem_id = le64toh(disk.filesystem_id);
+	return value_text(key, rest, disk.name_bytes, RECORD_NAME_MAX, export->name);
+}
+
+int record_export_get(struct kv_txn *txn, uint32_t export_id, struct record_export *export)
+{
+	struct record_key key = record_key_export(export_id);
+	struct kv_bytes value;
+	int result;
+
+	result = kv_get(txn, record_key_bytes(&key), &value);
+	if (result != 0)
+		return result;
+	return record_export_decode(record_key_bytes(&key), value, export);
+}
+
+int record_export_put(struct kv_txn *txn, uint32_t export_id, const struct record_export *export)
+{
+	struct record_key key = record_key_export(export_id);
+	size_t name_bytes = strlen(export->name);
+	uint8_t value[sizeof(struct disk_export) + RECORD_NAME_MAX];
+	struct disk_export disk = {
+		.form = export->form,
+		.k = export->k,
+		.m = export->m,
+		.name_bytes = (uint8_t)name_bytes,
+		.row_bytes = htole32(export->row_bytes),
+		.segment_blocks = htole64(export->segment_blocks),
+		.filesystem_id = htole64(export->filesystem_id),
+	};
+
+	memcpy(value, &disk, sizeof(disk));
+	memcpy(value + sizeof(disk), export->name, name_bytes);
+	return value_put(txn, &key, value, sizeof(disk) + name_bytes);
+}
+
+int record_allocation_get(
+	struct kv_txn *txn, uint32_t export_id, struct record_allocation *allocation)
+{
+	struct record_key key = record_key_allocation(export_id);
+	struct disk_allocation disk;
+	struct kv_bytes value, rest;
+	int result;
+
+	result = kv_get(txn, record_key_bytes(&key), &value);
+	if (result != 0)
+		return result;
+	result = value_open(record_key_bytes(&key), value, &disk, sizeof(disk), &rest);
+	if (result != 0)
+		return result;
+	allocation->next_file_id = le64toh(disk.next_file_id);
+	allocation->files = le64toh(disk.files);
+	return 0;
+}
+
+int record_allocation_put(
+	struct kv_txn *txn, uint32_t export_id, const struct record_allocation *allocation)
+{
+	struct record_key key = record_key_allocation(export_id);
+	struct disk_allocation disk = {
+		.next_file_id = htole64(allocation->next_file_id),
+		.files = htole64(allocation->files),
+	};
+
+	return value_put(txn, &key, &disk, sizeof(disk));
+}
+
+int record_inode_decode(struct kv_bytes key, struct kv_bytes value, struct record_inode *inode)
+{
+	struct disk_inode disk;
+	struct kv_bytes rest;
+	int result;
+
+	result = value_open(key, value, &disk, sizeof(disk), &rest);
+	if (result != 0)
+		return result;
+	*inode = (struct record_inode){
+		.parent_id = le64toh(disk.parent_id),
+		.type = disk.type,
+		.truncate_pending = (disk.flags & DISK_INODE_TRUNCATE_PENDING) != 0,
+		.mode = le16toh(disk.mode),
+		.uid = le32toh(disk.uid),
+		.gid = le32toh(disk.gid),
+		.links = le32toh(disk.links),
+		.device_major = le32toh(disk.device_major),
+		.device_minor = le32toh(disk.device_minor),
+		.size = le64toh(disk.size),
+		.truncate_size = le64toh(disk.truncate_size),
+		.change = le64toh(disk.change),
+		.verifier = le64toh(disk.verifier),
+		.next_cookie = le64toh(disk.next_cookie),
+		.access_time = {(int64_t)le64toh((uint64_t)disk.access_seconds),
+			le32toh(disk.access_nanoseconds)},
+		.modify_time = {(int64_t)le64toh((uint64_t)disk.modify_seconds),
+			le32toh(disk.modify_nanoseconds)},
+		.change_time = {(int64_t)le64toh((uint64_t)disk.change_seconds),
+			le32toh(disk.change_nanoseconds)},
+		.layout_epoch = le32toh(disk.layout_epoch),
+		.write_epoch = le32toh(disk.write_epoch),
+		.write_gateway = le32toh(disk.write_gateway),
+	};
+	return value_text(key, rest, disk.name_bytes, RECORD_NAME_MAX, inode->name);
+}
+
+int record_inode_get(
+	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, struct record_inode *inode)
+{
+	struct record_key key = record_key_inode(export_id, file_id);
+	struct kv_bytes value;
+	int result;
+
+	result = kv_get(txn, record_key_bytes(&key), &value);
+	if (result != 0)
+		return result;
+	return record_inode_decode(record_key_bytes(&key), value, inode);
+}
+
+int record_inode_put(
+	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, const struct record_inode *inode)
+{
+	struct record_key key = record_key_inode(export_id, file_id);
+	size_t name_bytes = strlen(inode->name);
+	uint8_t value[sizeof(struct disk_inode) + RECORD_NAME_MAX];
+	struct disk_inode disk = {
+		.parent_id = htole64(inode->parent_id),
+		.size = htole64(inode->size),
+		.truncate_size = htole64(inode->truncate_size),
+		.change = htole64(inode->change),
+		.verifier = htole64(inode->verifier),
+		.next_cookie = htole64(inode->next_cookie),
+		.access_seconds = (int64_t)htole64((uint64_t)inode->access_time.seconds),
+		.modify_seconds = (int64_t)htole64((uint64_t)inode->modify_time.seconds),
+		.change_seconds = (int64_t)htole64((uint64_t)inode->change_time.seconds),
+		.access_nanoseconds = htole32(inode->access_time.nanoseconds),
+		.modify_nanoseconds = htole32(inode->modify_time.nanoseconds),
+		.change_nanoseconds = htole32(inode->change_time.nanoseconds),
+		.uid = htole32(inode->uid),
+		.gid = htole32(inode->gid),
+		.links = htole32(inode->links),
+		.device_major = htole32(inode->device_major),
+		.device_minor = htole32(inode->device_minor),
+		.layout_epoch = htole32(inode->layout_epoch),
+		.write_epoch = htole32(inode->write_epoch),
+		.write_gateway = htole32(inode->write_gateway),
+		.mode = htole16(inode->mode),
+		.type = inode->type,
+		.flags = inode->truncate_pending ? DISK_INODE_TRUNCATE_PENDING : 0,
+		.name_bytes = (uint8_t)name_bytes,
+	};
+
+	memcpy(value, &disk, sizeof(disk));
+	memcpy(value + sizeof(disk), inode->name, name_bytes);
+	return value_put(txn, &key, value, sizeof(disk) + name_bytes);
+}
+
+int record_inode_remove(struct kv_txn *txn, uint32_t export_id, uint64_t file_id)
+{
+	struct record_key key = record_key_inode(export_id, file_id);
+
+	return kv_remove(txn, record_key_bytes(&key));
+}
+
+int record_entry_decode(struct kv_bytes key, struct kv_bytes value, struct record_entry *entry)
+{
+	struct disk_entry disk;
+	struct kv_bytes rest;
+	int result;
+
+	result = value_open(key, value, &disk, sizeof(disk), &rest);
+	if (result != 0)
+		return result;
+	entry->file_id = le64toh(disk.file_id);
+	entry->cookie = le64toh(disk.cookie);
+	return 0;
+}
+
+int record_cookie_decode(struct kv_bytes key, struct kv_bytes value, struct record_cookie *cookie)
+{
+	struct disk_cookie disk;
+	struct kv_bytes rest;
+	int result;
+
+	result = value_open(key, value, &disk, sizeof(disk), &rest);
+	if (result != 0)
+		return result;
+	cookie->file_id = le64toh(disk.file_id);
+	return value_text(key, rest, rest.bytes, RECORD_NAME_MAX, cookie->name);
+}
+
+int record_entry_get(struct kv_txn *txn, uint32_t export_id, uint64_t directory_id,
+	const char *name, struct record_entry *entry)
+{
+	struct record_key key = record_key_entry(export_id, directory_id, name, strlen(name));
+	struct kv_bytes value;
+	int result;
+
+	result = kv_get(txn, record_key_bytes(&key), &value);
+	if (result != 0)
+		return result;
+	return record_entry_decode(record_key_bytes(&key), value, entry);
+}
+
+int record_entry_put(struct kv_txn *txn, uint32_t export_id, uint64_t directory_id,
+	const char *name, const struct record_entry *entry)
+{
+	size_t name_bytes = strlen(name);
+	struct record_key by_name = record_key_entry(export_id, directory_id, name, name_bytes);
+	struct record_key by_cookie = record_key_cookie(export_id, directory_id, entry->cookie);
+	uint8_t value[sizeof(struct disk_cookie) + RECORD_NAME_MAX];
+	struct disk_cookie disk_cookie = {.file_id = htole64(entry->file_id)};
+	struct disk_entry disk_entry = {
+		.file_id = htole64(entry->file_id),
+		.cookie = htole64(entry->cookie),
+	};
+	int result;
+
+	result = value_put(txn, &by_name, &disk_entry, sizeof(disk_entry));
+	if (result != 0)
+		return result;
+	memcpy(value, &disk_cookie, sizeof(disk_cookie));
+	memcpy(value + sizeof(disk_cookie), name, name_bytes);
+	return value_put(txn, &by_cookie, value, sizeof(disk_cookie) + name_bytes);
+}
+
+int record_entry_remove(struct kv_txn *txn, uint32_t export_id, uint64_t directory_id,
+	const char *name, const struct record_entry *entry)
+{
+	struct record_key by_name = record_key_entry(export_id, directory_id, name, strlen(name));
+	struct record_key by_cookie = record_key_cookie(export_id, directory_id, entry->cookie);
+	int result;
+
+	result = kv_remove(txn, record_key_bytes(&by_name));
+	if (result != 0)
+		return result;
+	result = kv_remove(txn, record_key_bytes(&by_cookie));
+	if (result == -ENOENT)
+		return damaged(record_key_bytes(&by_cookie), "it is missing");
+	return result;
+}
+
+int record_target_decode(struct kv_bytes key, struct kv_bytes value, char *target)
+{
+	struct disk_header disk;
+	struct kv_bytes rest;
+	int result;
+
+	result = value_open(key, value, &disk, sizeof(disk), &rest);
+	if (result != 0)
+		return result;
+	return value_text(key, rest, rest.bytes, RECORD_TARGET_MAX, target);
+}
+
+int record_target_get(struct kv_txn *txn, uint32_t export_id, uint64_t file_id, char *target)
+{
+	struct record_key key = record_key_target(export_id, file_id);
+	struct kv_bytes value;
+	int result;
+
+	result = kv_get(txn, record_key_bytes(&key), &value);
+	if (result != 0)
+		return result;
+	return record_target_decode(record_key_bytes(&key), value, target);
+}
+
+int record_target_put(
+	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, const char *target)
+{
+	struct record_key key = record_key_target(export_id, file_id);
+	size_t target_bytes = strlen(target);
+	uint8_t value[VALUE_BYTES_MAX];
+
+	memcpy(value + sizeof(struct disk_header), target, target_bytes);
+	return value_put(txn, &key, value, sizeof(struct disk_header) + target_bytes);
+}
+
+int record_target_remove(struct kv_txn *txn, uint32_t export_id, uint64_t file_id)
+{
+	struct record_key key = record_key_target(export_id, file_id);
+
+	return kv_remove(txn, record_key_bytes(&key));
+}
+
+int record_placement_decode(
+	struct kv_bytes key, struct kv_bytes value, struct record_placement *placement)
+{
+	struct disk_placement disk;
+	struct kv_bytes rest;
+	int result;
+
+	result = value_open(key, value, &disk, sizeof(disk), &rest);
+	if (result != 0)
+		return result;
+	placement->count = le32toh(disk.count);
+	return value_nodes(key, rest, placement->count, placement->nodes);
+}
+
+int record_placement_get(struct kv_txn *txn, uint32_t export_id, uint64_t file_id,
+	uint32_t segment, struct record_placement *placement)
+{
+	struct record_key key = record_key_placement(export_id, file_id, segment);
+	struct kv_bytes value;
+	int result;
+
+	result = kv_get(txn, record_key_bytes(&key), &value);
+	if (result != 0)
+		return result;
+	return record_placement_decode(record_key_bytes(&key), value, placement);
+}
+
+int record_placement_put(struct kv_txn *txn, uint32_t export_id, uint64_t file_id,
+	uint32_t segment, const struct record_placement *placement)
+{
+	struct record_key key = record_key_placement(export_id, file_id, segment);
+	uint8_t value[sizeof(struct disk_placement) + RECORD_SHARDS_MAX * 4];
+	struct disk_placement disk = {.count = htole32(placement->count)};
+	size_t bytes = sizeof(disk);
+
+	memcpy(value, &disk, sizeof(disk));
+	bytes += add_nodes(value + bytes, placement->count, placement->nodes);
+	return value_put(txn, &key, value, bytes);
+}
+
+int record_free_decode(struct kv_bytes key, struct kv_bytes value, struct record_free *item)
+{
+	struct disk_free disk;
+	struct kv_bytes rest;
+	int result;
+
+	result = value_open(key, value, &disk, sizeof(disk), &rest);
+	if (result != 0)
+		return result;
+	item->export_id = le32toh(disk.export_id);
+	item->segment = le32toh(disk.segment);
+	item->file_id = le64toh(disk.file_id);
+	item->count = le32toh(disk.count);
+	return value_nodes(key, rest, item->count, item->nodes);
+}
+
+int record_free_get(struct kv_txn *txn, uint64_t sequence, struct record_free *item)
+{
+	struct record_key key = record_key_free(sequence);
+	struct kv_bytes value;
+	int result;
+
+	result = kv_get(txn, record_key_bytes(&key), &value);
+	if (result != 0)
+		return result;
+	return record_free_decode(record_key_bytes(&key), value, item);
+}
+
+static int free_put(struct kv_txn *txn, const struct record_key *key,
+	const struct record_free *item, uint32_t count)
+{
+	uint8_t value[sizeof(struct disk_free) + RECORD_SHARDS_MAX * 4];
+	struct disk_free disk = {
+		.file_id = htole64(item->file_id),
+		.export_id = htole32(item->export_id),
+		.segment = htole32(item->segment),
+		.count = htole32(count),
+	};
+	size_t bytes = sizeof(disk);
+
+	memcpy(value, &disk, sizeof(disk));
+	bytes += add_nodes(value + bytes, count, item->nodes);
+	return value_put(txn, key, value, bytes);
+}
+
+int record_free_put(struct kv_txn *txn, uint64_t sequence, const struct record_free *item)
+{
+	struct record_key key = record_key_free(sequence);
+
+	return free_put(txn, &key, item, item->count);
+}
+
+int record_free_node_put(
+	struct kv_txn *txn, uint32_t node, uint64_t sequence, const struct record_free *item)
+{
+	struct record_key key = record_key_free_node(node, sequence);
+
+	return free_put(txn, &key, item, 0);
+}

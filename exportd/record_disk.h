@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * The values of the metadata database as they lie on disk, private to record.c and its tests.
+ *
+ * Every number is little-endian. Fields are naturally aligned relative to the value's start and
+ * there is no padding. Reserved fields are written as 0 and not looked at. What follows a structure
+ * (a name, a list) is counted in it and ends the value. docs/exportd.md has the drawings.
+ */
+#ifndef ROZO_EXPORTD_RECORD_DISK_H
+#define ROZO_EXPORTD_RECORD_DISK_H
+
+#include <stdint.h>
+
+#define RECORD_VALUE_VERSION 1
+
+/* Begins every value. */
+struct disk_header {
+	uint8_t kind;         /* enum record_kind, as in the key */
+	uint8_t version;      /* RECORD_VALUE_VERSION */
+	uint16_t reserved;
+	uint32_t crc32c;      /* of the key, then the value with this field left out */
+};
+_Static_assert(sizeof(struct disk_header) == 8, "format");
+
+struct disk_meta {
+	struct disk_header header;
+	uint32_t database_version;
+	uint32_t cluster_id_bytes;
+	uint64_t created_seconds;
+	/* cluster id */
+};
+_Static_assert(sizeof(struct disk_meta) == 24, "format");
+
+struct disk_counters {
+	struct disk_header header;
+	uint64_t next_free_sequence;
+	uint32_t map_version;
+	uint32_t reserved;
+};
+_Static_assert(sizeof(struct disk_counters) == 24, "format");
+
+struct disk_node {
+	struct disk_header header;
+	uint64_t boot;
+	uint32_t incarnation;
+	uint32_t up;
+};
+_Static_assert(sizeof(struct disk_node) == 24, "format");
+
+struct disk_export {
+	struct disk_header header;
+	uint8_t form;
+	uint8_t k;
+	uint8_t m;
+	uint8_t name_bytes;
+	uint32_t row_bytes;
+	uint64_t segment_blocks;
+	uint64_t filesystem_id;
+	/* name */
+};
+_Static_assert(sizeof(struct disk_export) == 32, "format");
+
+struct disk_allocation {
+	struct disk_header header;
+	uint64_t next_file_id;
+	uint64_t files;
+};
+_Static_assert(sizeof(struct disk_allocation) == 24, "format");
+
+struct disk_inode {
+	struct disk_header header;
+	uint64_t parent_id;
+	uint64_t size;
+	uint64_t truncate_size;
+	uint64_t change;
+	uint64_t verifier;
+	uint64_t next_cookie;
+	int64_t access_seconds;
+	int64_t modify_seconds;
+	int64_t change_seconds;
+	uint32_t access_nanoseconds;
+	uint32_t modify_nanoseconds;
+	uint32_t change_nanoseconds;
+	uint32_t uid;
+	uint32_t gid;
+	uint32_t links;
+	uint32_t device_major;
+	uint32_t device_minor;
+	uint32_t layout_epoch;
+	uint32_t write_epoch;
+	uint32_t write_gateway;
+	uint16_t mode;
+	uint8_t type;
+	uint8_t flags;        /* DISK_INODE_* */
+	uint8_t name_bytes;
+	uint8_t reserved[7];
+	/* name */
+};
+_Static_assert(sizeof(struct disk_inode) == 136, "format");
+#define DISK_INODE_TRUNCATE_PENDING 1
+
+struct disk_entry {
+	struct disk_header header;
+	uint64_t file_id;
+	uint64_t cookie;
+};
+_Static_assert(sizeof(struct disk_entry) == 24, "format");
+
+struct disk_cookie {
+	struct disk_header header;
+	uint64_t file_id;
+	/* name, to the value's end */
+};
+_Static_assert(sizeof(struct disk_cookie) == 16, "format");
+
+/* A symbolic link's target follows the header, to the value's end. */
+
+struct disk_placement {
+	struct disk_header header;
+	uint32_t count;
+	/* count node ids of 4 bytes */
+};
+#define DISK_PLACEMENT_BYTES 12
+_Static_assert(sizeof(struct disk_placement) == DISK_PLACEMENT_BYTES, "format");
+
+struct disk_free {
+	struct disk_header header;
+	uint64_t file_id;
+	uint32_t export_id;
+	uint32_t segment;
+	uint32_t count;
+	uint32_t reserved;
+	/* count node ids of 4 bytes */
+};
+_Static_assert(sizeof(struct disk_free) == 32, "format");
+
+#endif

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * A table in which each file has one place, and the newest note in a place wins. One mutex guards
+ * all; it is held for a few instructions.
+ */
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "exportd/placement.h"
+#include "exportd/written.h"
+
+#define WRITTEN_PLACES 65536
+
+struct written_place {
+	uint64_t file_id;   /* 0: empty; no file has that id */
+	uint32_t export_id;
+};
+
+struct written {
+	pthread_mutex_t mutex;
+	struct written_place places[WRITTEN_PLACES];
+};
+
+struct written *written_create(void)
+{
+	struct written *written = calloc(1, sizeof(*written));
+
+	if (written != NULL)
+		pthread_mutex_init(&written->mutex, NULL);
+	return written;
+}
+
+void written_destroy(struct written *written)
+{
+	if (written == NULL)
+		return;
+	pthread_mutex_destroy(&written->mutex);
+	free(written);
+}
+
+static struct written_place *written_place(
+	struct written *written, uint32_t export_id, uint64_t file_id)
+{
+	return &written->places[placement_hash(export_id, file_id, 0) % WRITTEN_PLACES];
+}
+
+void written_note(struct written *written, uint32_t export_id, uint64_t file_id)
+{
+	struct written_place *place = written_place(written, export_id, file_id);
+
+	pthread_mutex_lock(&written->mutex);
+	*place = (struct written_place){.file_id = file_id, .export_id = export_id};
+	pthread_mutex_unlock(&written->mutex);
+}
+
+bool written_take(struct written *written, uint32_t export_id, uint64_t file_id)
+{
+	struct written_place *place = written_place(written, export_id, file_id);
+	bool noted;
+
+	pthread_mutex_lock(&written->mutex);
+	noted = place->file_id == file_id && place->export_id == export_id;
+	if (noted)
+		place->file_id = 0;
+	pthread_mutex_unlock(&written->mutex);
+	return noted;
+}

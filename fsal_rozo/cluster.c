@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * Clusters, found by the path of their file, and what the plugin knows of their gateways.
+ *
+ * Locks: clusters_lock guards the list and the reference counts and is held over the making and
+ * ending of a cluster, which only happens when an export comes or goes. A cluster's own lock
+ * guards the map and the list of unusable gateways, is taken last, and never held over a call.
+ */
+#include "fsal_rozo/cluster.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "rpc/log.h"
+#include "rpc/meta.h"
+
+#define MAP_INTERVAL_MS 1000
+#define MAP_CALL_MS 3000
+#define AVOIDED_MAX 256
+
+/* A gateway that a client cannot use. */
+struct avoided {
+	uint64_t client;
+	uint64_t until_ms; /* 0: free */
+	uint32_t node;
+};
+
+struct cluster {
+	struct cluster *next;      /* clusters_lock */
+	unsigned int references;   /* clusters_lock */
+	char *path;
+	struct config *config;
+	struct stripe *stripe;
+	uint8_t handle_key[32];
+	pthread_t map_thread;
+	bool map_running;
+
+	pthread_mutex_t lock;      /* guards what follows */
+	pthread_cond_t stop_wanted;
+	bool stop;
+	uint32_t map_version;
+	uint32_t *incarnations;    /* beside config->nodes */
+	struct avoided avoided[AVOIDED_MAX];
+	bool exportd_silent;       /* its silence has been logged */
+};
+
+static pthread_mutex_t clusters_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct cluster *clusters;
+
+uint64_t cluster_now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+const struct config *cluster_config(const struct cluster *cluster)
+{
+	return cluster->config;
+}
+
+struct stripe *cluster_stripe(const struct cluster *cluster)
+{
+	return cluster->stripe;
+}
+
+const uint8_t *cluster_handle_key(const struct cluster *cluster)
+{
+	return cluster->handle_key;
+}
+
+/* Logs when exportd falls silent and when it is back, not each call in between. */
+static void note_exportd(struct cluster *cluster, int error)
+{
+	bool silent = error != 0, changed;
+
+	pthread_mutex_lock(&cluster->lock);
+	changed = cluster->exportd_silent != silent;
+	cluster->exportd_silent = silent;
+	pthread_mutex_unlock(&cluster->lock);
+	if (!changed)
+		return;
+	if (silent)
+		rozo_log(ERROR,
+			"rozo-exportd at %s port %u does not serve us: %s; clients are told to try "
+			"again until it does",
+			cluster->config->exportd_address, cluster->config->exportd_port,
+			error == -EACCES ? "the two ends do not share a cluster key"
+					 : strerror(-error));
+	else
+		rozo_log(INFO, "rozo-exportd at %s port %u answers again",
+			cluster->config->exportd_address, cluster->config->exportd_port);
+}
+
+int cluster_call(struct cluster *cluster, uint32_t procedure, rpc_xdr args_xdr, const void *args,
+	rpc_xdr result_xdr, void *result, unsigned int timeout_ms, bool *answered)
+{
+	uint32_t status;
+	int error = rpc_call(stripe_meta(cluster->stripe), procedure, args_xdr, args, result_xdr,
+		result, timeout_ms);
+
+	if (answered)
+		*answered = error == 0;
+	/* Arguments that do not fit say nothing about exportd. */
+	if (error != -E2BIG)
+		note_exportd(cluster, error);
+	if (error != 0)
+		return error;
+	memcpy(&status, result, sizeof(status));
+	if (status == 0)
+		return 0;
+	rpc_free(result_xdr, result);
+	return -(int)status;
+}
+
+/* ---- the cluster map ---- */
+
+static ssize_t node_index(const struct cluster *cluster, uint32_t node)
+{
+	size_t low = 0, high = cluster->config->node_count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (cluster->config->nodes[middle].id < node)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low == cluster->config->node_count || cluster->config->nodes[low].id != node)
+		return -1;
+	return (ssize_t)low;
+}
+
+uint32_t cluster_incarnation(const struct cluster *cluster, uint32_t node)
+{
+	struct cluster *unconst = (struct cluster *)cluster; /* for the lock only */
+	ssize_t index = node_index(cluster, node);
+	uint32_t incarnation = 0;
+
+	if (index < 0)
+		return 0;
+	pthread_mutex_lock(&unconst->lock);
+	incarnation = cluster->incarnations[index];
+	pthread_mutex_unlock(&unconst->lock);
+	return incarnation;
+}
+
+static void map_refresh(struct cluster *cluster)
+{
+	meta_map_args args = {.map_version = cluster->map_version};
+	meta_map_res result;
+	uint32_t i;
+
+	if (cluster_call(cluster, META_MAP, RPC_XDR(xdr_meta_map_args), &args,
+		    RPC_XDR(xdr_meta_map_res), &result, MAP_CALL_MS, NULL) != 0)
+		return;
+	if (result.nodes.nodes_len > 0) {
+		pthread_mutex_lock(&cluster->lock);
+		for (i = 0; i < result.nodes.nodes_len; i++) {
+			const meta_node *node = &result.nodes.nodes_val[i];
+			ssize_t index = node_index(cluster, node->id);
+
+			if (index >= 0)
+				cluster->incarnations[index] = node->incarnation;
+		}
+		pthread_mutex_unlock(&cluster->lock);
+		cluster->map_version = result.map_version; /* used by this thread only */
+	}
+	rpc_free(RPC_XDR(xdr_meta_map_res), &result);
+}
+
+static void *map_main(void *context)
+{
+	struct cluster *cluster = context;
+
+	pthread_mutex_lock(&cluster->lock);
+	while (!cluster->stop) {
+		struct timespec until;
+
+		pthread_mutex_unlock(&cluster->lock);
+		map_refresh(cluster);
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_sec += MAP_INTERVAL_MS / 1000;
+		pthread_mutex_lock(&cluster->lock);
+		while (!cluster->stop &&
+			pthread_cond_timedwait(&cluster->stop_wanted, &cluster->lock, &until) !=
+				ETIMEDOUT)
+			;
+	}
+	pthread_mutex_unlock(&cluster->lock);
+	return NULL;
+}
+
+/* ---- gateways that clients cannot use ---- */
+
+bool cluster_avoid(struct cluster *cluster, uint64_t client, uint32_t node)
+{
+	uint64_t now_ms = cluster_now_ms();
+	struct avoided *place = &cluster->avoided[0];
+	bool known = false;
+	size_t i;
+
+	pthread_mutex_lock(&cluster->lock);
+	for (i = 0; i < AVOIDED_MAX; i++) {
+		struct avoided *entry = &cluster->avoided[i];
+
+		if (entry->until_ms > now_ms && entry->client == client && entry->node == node) {
+			place = entry;
+			known = true;
+			break;
+		}
+		/* When all are in use, the one that would end first gives way. */
+		if (entry->until_ms < place->until_ms)
+			place = entry;
+	}
+	place->client = client;
+	place->node = node;
+	place->until_ms = now_ms + CLUSTER_AVOID_MS;
+	pthread_mutex_unlock(&cluster->lock);
+	return !known;
+}
+
+size_t cluster_avoided(struct cluster *cluster, uint64_t client, uint32_t *nodes, size_t nodes_max)
+{
+	uint64_t now_ms = cluster_now_ms();
+	size_t count = 0, i;
+
+	pthread_mutex_lock(&cluster->lock);
+	for (i = 0; i < AVOIDED_MAX && count < nodes_max; i++)
+		if (cluster->avoided[i].until_ms > now_ms && cluster->avoided[i].client == client)
+			nodes[count++] = cluster->avoided[i].node;
+	pthread_mutex_unlock(&cluster->lock);
+	return count;
+}
+
+/* ---- making and ending ---- */
+
+static void cluster_free(struct cluster *cluster)
+{
+	if (cluster->map_running) {
+		pthread_mutex_lock(&cluster->lock);
+		cluster->stop = true;
+		pthread_cond_signal(&cluster->stop_wanted);
+		pthread_mutex_unlock(&cluster->lock);
+		pthread_join(cluster->map_thread, NULL);
+	}
+	if (cluster->stripe)
+		stripe_destroy(cluster->stripe);
+	if (cluster->config)
+		config_free(cluster->config);
+	pthread_cond_destroy(&cluster->stop_wanted);
+	pthread_mutex_destroy(&cluster->lock);
+	free(cluster->incarnations);
+	free(cluster->path);
+	explicit_bzero(cluster->handle_key, sizeof(cluster->handle_key));
+	free(cluster);
+}
+
+static int engine_create(struct cluster *cluster)
+{
+	const struct config *config = cluster->config;
+	struct stripe_node *nodes = calloc(config->node_count, sizeof(*nodes));
+	struct stripe_options options = {
+		.nodes = nodes,
+		.node_count = config->node_count,
+		.exportd_address = config->exportd_address,
+		.exportd_port = config->exportd_port,
+		.key = &config->key,
+	};
+	int error;
+	size_t i;
+
+	if (!nodes)
+		return -ENOMEM;
+	for (i = 0; i < config->node_count; i++) {
+		nodes[i].id = config->nodes[i].id;
+		nodes[i].address = config->nodes[i].address;
+		nodes[i].store_port = config->nodes[i].store_port;
+	}
+	error = stripe_create(&options, &cluster->stripe);
+	free(nodes);
+	return error;
+}
+
+static int cluster_create(const char *path, struct cluster **made, char *text, size_t text_bytes)
+{
+	struct cluster *cluster = calloc(1, sizeof(*cluster));
+	pthread_condattr_t monotonic;
+	int error;
+
+	snprintf(text, text_bytes, "out of memory");
+	if (!cluster)
+		return -ENOMEM;
+	pthread_mutex_init(&cluster->lock, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&cluster->stop_wanted, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	cluster->references = 1;
+
+	error = -ENOMEM;
+	cluster->path = strdup(path);
+	if (!cluster->path)
+		goto out;
+	error = config_load(path, &cluster->config, text, text_bytes);
+	if (error != 0)
+		goto out;
+	config_handle_key(cluster->config, cluster->handle_key);
+	error = -ENOMEM;
+	cluster->incarnations = calloc(cluster->config->node_count, sizeof(uint32_t));
+	if (!cluster->incarnations)
+		goto out;
+	error = engine_create(cluster);
+	if (error != 0) {
+		snprintf(text, text_bytes, "cannot make the stripe engine: %s", strerror(-error));
+		goto out;
+	}
+	error = -pthread_create(&cluster->map_thread, NULL, map_main, cluster);
+	if (error != 0) {
+		snprintf(text, text_bytes, "cannot start a thread: %s", strerror(-error));
+		goto out;
+	}
+	cluster->map_running = true;
+	*made = cluster;
+out:
+	if (error != 0)
+		cluster_free(cluster);
+	return error;
+}
+
+int cluster_get(const char *path, struct cluster **cluster, char *error, size_t error_bytes)
+{
+	struct cluster *found;
+	int result = 0;
+
+	pthread_mutex_lock(&clusters_lock);
+	for (found = clusters; found; found = found->next)
+		if (strcmp(found->path, path) == 0)
+			break;
+	if (found) {
+		found->references++;
+	} else {
+		result = cluster_create(path, &found, error, error_bytes);
+		if (result == 0) {
+			found->next = clusters;
+			clusters = found;
+		}
+	}
+	pthread_mutex_unlock(&clusters_lock);
+	if (result == 0)
+		*cluster = found;
+	return result;
+}
+
+void cluster_put(struct cluster *cluster)
+{
+	struct cluster **place;
+
+	pthread_mutex_lock(&clusters_lock);
+	if (--cluster->references == 0) {
+		for (place = &clusters; *place != cluster; place = &(*place)->next)
+			;
+		*place = cluster->next;
+		cluster_free(cluster);
+	}
+	pthread_mutex_unlock(&clusters_lock);
+}

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* The vector kernels for AVX2. Compiled with those instructions enabled:
+ * nothing here may be called before the CPU was found to have them. */
+#include "vector_avx2.h"
+
+#define SOLVE_INC "solve_4.inc"
+#include "kernel_vector.h"
+
+const struct mojette_kernel mojette_kernel_avx2 = {
+    .name = "avx2",
+    .gather = vector_gather,
+    .solve = vector_solve,
+};

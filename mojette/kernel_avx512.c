@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* The vector kernels for AVX-512 (F, VL and DQ). Compiled with those
+ * instructions enabled: nothing here may be called before the CPU was found to
+ * have them. */
+#include "vector_avx512.h"
+
+#define SOLVE_INC "solve_8.inc"
+#include "kernel_vector.h"
+
+const struct mojette_kernel mojette_kernel_avx512 = {
+    .name = "avx512",
+    .gather = vector_gather,
+    .solve = vector_solve,
+};

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * The shard store of a storage node: shards of blocks, with their versions, on local file systems.
+ *
+ * One function per procedure of the store protocol (rpc/store.x, which says what each does). They
+ * take the protocol's own argument and result types, so that the node's gateway calls them in
+ * process just as other nodes do by RPC. Every function may be called from any thread.
+ *
+ * What a stable answer promises is on the device when the function returns: data, records and the
+ * names of new files have been flushed, and no error of a flush is ever dropped (a store file whose
+ * flush failed answers EIO from then on, until the store is opened again).
+ */
+#ifndef ROZO_STORAGED_STORE_H
+#define ROZO_STORAGED_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "rpc/rpc.h"
+#include "rpc/store.h"
+
+struct store;
+struct store_io;
+
+struct store_options {
+	const char *cluster_id;
+	uint32_t node_id;
+	const char *const *devices;  /* absolute directories; copied */
+	size_t device_count;
+	size_t open_files_max;       /* store files kept open; 0: 1024, fewer if RLIMIT_NOFILE says so */
+	const struct store_io *io;   /* NULL: the operating system's file systems */
+};
+
+/*
+ * Makes a directory a device of a node: writes its label (format, cluster, node, an id of its own)
+ * and its directories, durably. The directory must exist and be empty (lost+found may be there).
+ * io: NULL for the operating system. error receives one line naming the path and the remedy.
+ * Returns 0; -ENOENT or -ENOTDIR (no such directory); -ENOTEMPTY; or an error of the file system.
+ */
+int store_init_device(const struct store_io *io, const char *path, const char *cluster_id,
+	uint32_t node_id, char *error, size_t error_bytes);
+
+/*
+ * Opens a node's store. *store receives it; close with store_close().
+ * A device that cannot be read, or has no label (not mounted?), is left out of service with a line
+ * in the log; the others serve. error receives one line for each problem, naming path and remedy.
+ * Returns 0 (at least one device serves);
+ *   -EINVAL   a label is of another cluster or node, or damaged, or of a newer format, or two
+ *             paths lead to the same device
+ *   -EBUSY    another process uses a device
+ *   -ENODEV   no device can be used
+ *   -ENOMEM
+ */
+int store_open(struct store **store, const struct store_options *options, char *error,
+	size_t error_bytes);
+
+/*
+ * Closes a store: no call may be running. What was written unstably is flushed first; a failure of
+ * that is logged (nobody was promised those bytes).
+ */
+void store_close(struct store *store);
+
+/* Changes with each store_open(): what was not durable before is then to be written again. */
+uint64_t store_boot(const struct store *store);
+
+/* -------- the procedures (rpc/store.x) -------- */
+
+void store_write(struct store *store, const store_write_args *args, store_write_res *res);
+
+/* res->blocks and res->payload are allocated; free with xdr_store_read_res() or rpc_free(). */
+void store_read(struct store *store, const store_read_args *args, store_read_res *res);
+
+void store_commit(struct store *store, const store_commit_args *args, store_status_res *res);
+void store_sync(struct store *store, const store_sync_args *args, store_status_res *res);
+void store_missed(struct store *store, const store_missed_args *args, store_status_res *res);
+void store_truncate(struct store *store, const store_truncate_args *args, store_status_res *res);
+void store_remove(struct store *store, const store_remove_args *args, store_status_res *res);
+void store_stat(struct store *store, const store_stat_args *args, store_stat_res *res);
+
+/*
+ * Any of them by its number (STORE_WRITE ...): what the stripe engine calls for the store in its own
+ * process. Unknown numbers abort the process: the caller is this program.
+ */
+void store_local_call(void *store, uint32_t procedure, const void *args, void *result);
+
+/*
+ * The store's RPC program, for rpc_server_start(). The table is constant; program->context is
+ * store. program must live as long as the server.
+ */
+void store_program(struct store *store, struct rpc_program *program);
+
+/* -------- state -------- */
+
+struct store_capacity {
+	const char *path;        /* lives as long as the store */
+	bool in_service;
+	uint64_t total_bytes;    /* 0 if not in service */
+	uint64_t free_bytes;     /* that writes may still take: the reserve is taken off */
+};
+
+/*
+ * Tells of up to count devices, in the order of the options. Returns the number of devices.
+ */
+size_t store_capacity(struct store *store, struct store_capacity *devices, size_t count);
+
+/* -------- missed writes, for the healer -------- */
+
+struct store_missed_file {
+	store_file file;
+	store_geometry geometry;
+	uint32_t shard;          /* that this node holds */
+};
+
+/* Called without locks held; may call the store. Not 0 ends the scan. */
+typedef int (*store_missed_each)(void *context, const struct store_missed_file *file);
+
+/*
+ * Calls each for every store file that has blocks whose newest version missed shards. Files in
+ * which no such block is left lose their entry in the record of misses.
+ * Returns 0, what each returned, or the first error met (-EIO ...) after going on with the rest.
+ */
+int store_missed_scan(struct store *store, store_missed_each each, void *context);
+
+struct store_missed_block {
+	uint64_t block;
+	store_version version;
+	uint32_t missed;         /* bit s: shard s does not have this version */
+};
+
+/*
+ * Finds blocks of a file with missed shards, from first_block on, ascending.
+ * *count receives how many (at most max) were put into blocks; *next_block where to go on, or
+ * UINT64_MAX if there are no more. Returns 0 or a negative errno.
+ */
+int store_missed_blocks(struct store *store, const store_file *file, uint64_t first_block,
+	struct store_missed_block *blocks, size_t max, size_t *count, uint64_t *next_block);
+
+#endif

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * What the files of the shard store share.
+ *
+ * Locks, in the order in which they may be taken:
+ *   shard_file.lock          the contents of one store file: shared to read, exclusive to change
+ *   store.table_lock         the table of files, references, the idle list
+ *   store_device.names_lock  directories and markers being made
+ *   shard_file.flush_lock    what of a file is written and not yet durable
+ * No lock but the first and names_lock is held during I/O, and none during a flush of data, except
+ * when a file is removed.
+ */
+#ifndef ROZO_STORE_INTERNAL_H
+#define ROZO_STORE_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "rpc/log.h"
+#include "storaged/store.h"
+#include "storaged/store_format.h"
+#include "storaged/store_io.h"
+
+#define STORE_PATH_MAX 4096
+#define STORE_OPEN_FILES_DEFAULT 1024
+#define STORE_RESERVE_BYTES_MAX (64u << 20) /* kept free on a device: this, or 1 % if less */
+#define STORE_DEVICE_ERRORS_MAX 32          /* I/O errors until a device is given up */
+#define STORE_FREED_BYTES_MAX (1u << 20)    /* rows of dropped versions not yet punched, per file */
+
+/* -------- rows as bits (store_mask.c) -------- */
+
+/* A set of rows: a 64-bit mask for each (group, side). Not locked. */
+struct store_mask {
+	struct store_mask_slot *slots;
+	size_t capacity;         /* 0 or a power of two */
+	size_t used;
+	bool everything;         /* memory was short: every row is to be taken as a member */
+};
+
+void store_mask_add(struct store_mask *mask, uint64_t group, unsigned int side, uint64_t rows);
+void store_mask_remove(struct store_mask *mask, uint64_t group, unsigned int side, uint64_t rows);
+uint64_t store_mask_get(const struct store_mask *mask, uint64_t group, unsigned int side);
+void store_mask_free(struct store_mask *mask); /* leaves it empty */
+/* Calls each for all non-empty masks, in no order. */
+void store_mask_each(const struct store_mask *mask,
+	void (*each)(void *context, uint64_t group, unsigned int side, uint64_t rows),
+	void *context);
+
+/* -------- devices (store_device.c, store_label.c) -------- */
+
+struct store_names;
+
+struct store_device {
+	char *path;
+	char *id;                /* from the label; NULL if it could not be read */
+	int label_descriptor;    /* holds the lock; -1 if not in service */
+	atomic_bool failed;      /* out of service */
+	atomic_uint errors;      /* I/O errors met */
+	pthread_mutex_t names_lock;
+	struct store_names *names; /* directories known to be durable; guarded by names_lock */
+};
+
+/*
+ * Reads and checks a label, takes the device's lock. Returns 0, -ENOENT (no label), -EINVAL (not
+ * ours), -EBUSY, or an error of the file system; text receives one line.
+ */
+int store_label_open(const struct store_io *io, const char *path, const char *cluster_id,
+	uint32_t node_id, int *descriptor, char **id, char *text, size_t text_bytes);
+
+/* The path of one side of a store file, or of its directory, on a device. */
+void store_side_path(const struct store_device *device, const store_file *file, unsigned int side,
+	char path[STORE_PATH_MAX]);
+void store_side_directory(
+	const struct store_device *device, const store_file *file, char path[STORE_PATH_MAX]);
+
+/* Makes the directory of a store file, durably. Returns 0 or a negative errno. */
+int store_device_make_directory(
+	struct store *store, struct store_device *device, const store_file *file);
+
+/* Counts an I/O error and gives the device up if there are too many. */
+void store_device_error(struct store *store, struct store_device *device, int error);
+
+/* 0, or -ENOSPC if bytes more would use the device's reserve; -EIO if it is out of service. */
+int store_device_room(struct store *store, struct store_device *device, uint64_t bytes);
+
+/* The device in service with most room, or NULL. */
+struct store_device *store_device_choose(struct store *store);
+
+/* True if a device is out of service: files that are not found may be there. */
+bool store_device_any_failed(const struct store *store);
+
+/* Makes or removes the marker of a file with missed writes, durably. */
+int store_marker_make(struct store *store, struct store_device *device, const store_file *file);
+int store_marker_remove(struct store *store, struct store_device *device, const store_file *file);
+
+/* -------- the store and its files (store.c, store_file.c) -------- */
+
+struct shard_file {
+	struct store *store;
+	store_file key;
+
+	/* Guarded by store.table_lock. */
+	struct shard_file *hash_next;
+	struct shard_file *idle_previous, *idle_next;
+	unsigned int references;
+	bool closing;                /* being closed: wait for table_changed and look again */
+
+	pthread_rwlock_t lock;
+	/* Guarded by lock; descriptors and device change only with flush_lock held, too. */
+	bool opened;                 /* looked for on the devices */
+	bool exists;
+	bool made_here;              /* by this run of the store: no crash can have torn it */
+	struct store_device *device; /* valid if exists */
+	int descriptors[STORE_SIDES]; /* -1: this side does not exist */
+	bool lost[STORE_SIDES];      /* this side existed once and is gone */
+	bool shape_known;
+	struct store_shape shape;
+	uint32_t write_epoch;
+	uint32_t flags;              /* of page 0 of side a */
+	uint64_t size_bytes[STORE_SIDES];
+	uint64_t groups_recorded[STORE_SIDES]; /* header.groups_durable as it is in the file */
+	bool marked;                 /* the marker of missed writes is there */
+	uint64_t missed_changes;     /* how often bits were set */
+	struct store_mask freed;     /* rows of dropped versions, not yet punched */
+	uint64_t freed_rows;
+
+	pthread_mutex_t flush_lock;
+	pthread_cond_t flush_done;
+	/* Guarded by flush_lock. */
+	uint64_t written;            /* counts changes that have to become durable */
+	uint64_t durable;            /* so many of them are */
+	bool flushing;
+	bool failed;                 /* a flush failed: nothing is known any more */
+	bool settled;                /* flushed once since opening: what lies there is durable */
+	bool dirty[STORE_SIDES];
+	bool dirty_names;            /* a side was made and its directory not flushed yet */
+	uint64_t size_written[STORE_SIDES];
+	uint64_t size_durable[STORE_SIDES];
+	struct store_mask unsynced;  /* rows with changes that are not durable */
+	struct store_mask syncing;   /* those that the running flush will make durable */
+};
+
+struct store {
+	const struct store_io *io;
+	uint64_t boot;
+	struct store_device *devices;
+	size_t device_count;
+	size_t open_files_max;
+
+	pthread_mutex_t table_lock;
+	pthread_cond_t table_changed;
+	/* Guarded by table_lock. */
+	struct shard_file **buckets;
+	size_t bucket_count;         /* a power of two */
+	size_t file_count;
+	struct shard_file *idle_first, *idle_last; /* not referenced, least recently used first */
+};
+
+/*
+ * Takes a reference to a store file, which need not exist. Returns NULL if memory is short.
+ * Files that are not referenced any more are closed when there are too many.
+ */
+struct shard_file *shard_file_get(struct store *store, const store_file *key);
+void shard_file_put(struct shard_file *file);
+
+/* Closes all files; none may be referenced. */
+void shard_files_close(struct store *store);
+
+/*
+ * Lock a file and look for it on the devices if that has not been done. On success the lock is
+ * held, otherwise not. Returns 0, -EIO (the file has failed, or its device has, or it may be on a
+ * device that has) or another negative errno.
+ */
+int shard_file_lock_shared(struct shard_file *file);
+int shard_file_lock_exclusive(struct shard_file *file);
+void shard_file_unlock(struct shard_file *file);
+
+/*
+ * Makes the file with this shape, or its missing side. Called with the lock held exclusively.
+ * Returns 0 or a negative errno.
+ */
+int shard_file_make(struct shard_file *file, const struct store_shape *shape);
+int shard_file_make_side(struct shard_file *file, unsigned int side);
+
+/*
+ * Removes the file, durably, and its marker. Called with the lock held exclusively; the file does
+ * not exist afterwards. Returns 0 or a negative errno.
+ */
+int shard_file_remove(struct shard_file *file);
+
+/* Notes that bytes of a side up to end were written and have to become durable. */
+void shard_file_written(struct shard_file *file, unsigned int side, uint64_t end);
+
+/* How many changes have been written: what shard_file_flush() is to wait for. */
+uint64_t shard_file_changes(struct shard_file *file);
+
+/*
+ * Returns when the first `changes` changes are durable (UINT64_MAX: all made so far), and, if
+ * settle is true, what was there when the file was opened. Calls that come together share a flush.
+ * Called without file->lock or with it. Returns 0, or -EIO: the file has failed.
+ */
+int shard_file_flush(struct shard_file *file, uint64_t changes, bool settle);
+
+/* True if what lies in the file is durable, except the rows in `unsynced` and `syncing`. */
+bool shard_file_settled(struct shard_file *file);
+
+/* The rows of a group with changes that are not durable. */
+uint64_t shard_file_unsynced(struct shard_file *file, uint64_t group, unsigned int side);
+
+/* Frees rows of versions that were dropped. Called with the lock held exclusively. */
+void shard_file_free_row(struct shard_file *file, uint64_t block, unsigned int side);
+void shard_file_keep_row(struct shard_file *file, uint64_t block, unsigned int side);
+void shard_file_punch(struct shard_file *file, bool all);
+
+/* Groups that exist, on either side. */
+uint64_t shard_file_groups(const struct shard_file *file);
+
+/* "/path/of/side.a" for a log line; valid until the next call in this thread. */
+const char *shard_file_name(const struct shard_file *file, unsigned int side);
+
+/* -------- group pages in memory, for one operation (store_pages.c) -------- */
+
+struct store_page {
+	struct store_page *next;     /* of those in the set, newest first */
+	uint64_t group;
+	unsigned int side;
+	bool changed;                /* to be written */
+	bool durable;                /* the change has to become durable */
+	uint8_t bytes[STORE_PAGE_BYTES];
+};
+
+struct store_pages {
+	struct shard_file *file;
+	struct store_page *first;
+	size_t count;
+	struct store_page *recent[STORE_SIDES]; /* last looked up, one for each side */
+	struct store_page **table;   /* by group and side */
+	size_t table_size;
+};
+
+void store_pages_begin(struct store_pages *pages, struct shard_file *file);
+
+/*
+ * A page of the file, read if it was not yet. What the file does not have reads as zeros, or as
+ * lost records if it once had it. Returns 0, -ENOMEM, or an error of the device.
+ */
+int store_pages_get(
+	struct store_pages *pages, uint64_t group, unsigned int side, struct store_page **page);
+
+/* Both sides' records of a block. */
+struct store_pair {
+	struct store_page *pages[STORE_SIDES];
+	struct store_slot slots[STORE_SIDES];
+	int newest;                  /* side of the newest GOOD record, -1: none */
+	bool damaged;                /* a record is DAMAGED */
+};
+
+int store_pages_pair(struct store_pages *pages, uint64_t block, struct store_pair *pair);
+
+/*
+ * Writes all changed pages, and forgets all. Called with the file's lock held exclusively.
+ * Returns 0 or a negative errno.
+ */
+int store_pages_finish(struct store_pages *pages);
+
+/* Forgets all pages, changed or not. */
+void store_pages_abandon(struct store_pages *pages);
+
+/* -------- parts of procedures -------- */
+
+/*
+ * Marks runs of blocks as decided, or drops what is undecided (store_commit_args). Called with the
+ * lock held exclusively; the pages are changed in the set. Returns 0 or a negative errno.
+ */
+int store_decide(struct store_pages *pages, const store_decided *runs, uint32_t count, bool discard);
+
+/*
+ * Reads one shard and checks it. pages holds the block's page; buffer has room for a whole shard.
+ * Returns 0, -EBADMSG (the bytes fail their CRC or are cut short: logged), or an error of the
+ * device. *zeros (may be NULL) tells whether all its bytes are zero.
+ */
+int store_shard_read(struct shard_file *file, uint64_t block, unsigned int side,
+	struct store_page *page, const struct store_slot *slot, uint8_t *buffer, bool *zeros);
+
+static inline uint64_t store_row_bit(const struct store_shape *shape, uint64_t block)
+{
+	return UINT64_C(1) << (block % shape->rows);
+}
+
+#endif

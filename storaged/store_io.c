@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * The operating system behind store_io.h, and loops that finish short reads and writes.
+ *
+ * Takes no locks, keeps no state.
+ */
+#include "storaged/store_io.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+static int posix_open(const char *path, int flags, mode_t mode)
+{
+	int descriptor;
+
+	do
+		descriptor = open(path, flags | O_CLOEXEC, mode);
+	while (descriptor < 0 && errno == EINTR);
+	return descriptor < 0 ? -errno : descriptor;
+}
+
+static void posix_close(int descriptor)
+{
+	close(descriptor);
+}
+
+static int posix_lock(int descriptor)
+{
+	return flock(descriptor, LOCK_EX | LOCK_NB) == 0 ? 0 : -errno;
+}
+
+static ssize_t posix_read(int descriptor, const struct iovec *parts, int count, uint64_t offset)
+{
+	ssize_t bytes;
+
+	do
+		bytes = preadv(descriptor, parts, count, (off_t)offset);
+	while (bytes < 0 && errno == EINTR);
+	return bytes < 0 ? -errno : bytes;
+}
+
+static ssize_t posix_write(int descriptor, const struct iovec *parts, int count, uint64_t offset)
+{
+	ssize_t bytes;
+
+	do
+		bytes = pwritev(descriptor, parts, count, (off_t)offset);
+	while (bytes < 0 && errno == EINTR);
+	return bytes < 0 ? -errno : bytes;
+}
+
+static int posix_sync_data(int descriptor)
+{
+	/* Not repeated on EINTR or anything else: a second try may succeed without the bytes. */
+	return fdatasync(descriptor) == 0 ? 0 : -errno;
+}
+
+static int posix_sync_directory(const char *path)
+{
+	int descriptor = posix_open(path, O_RDONLY | O_DIRECTORY, 0);
+	int error;
+
+	if (descriptor < 0)
+		return descriptor;
+	error = fsync(descriptor) == 0 ? 0 : -errno;
+	close(descriptor);
+	return error;
+}
+
+static int posix_size(int descriptor, uint64_t *bytes)
+{
+	struct stat status;
+
+	if (fstat(descriptor, &status) != 0)
+		return -errno;
+	*bytes = (uint64_t)status.st_size;
+	return 0;
+}
+
+static int posix_punch(int descriptor, uint64_t offset, uint64_t bytes)
+{
+	int result;
+
+	do
+		result = fallocate(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+			(off_t)bytes);
+	while (result != 0 && errno == EINTR);
+	if (result == 0)
+		return 0;
+	return errno == ENOSYS ? -EOPNOTSUPP : -errno;
+}
+
+static int posix_make_directory(const char *path, mode_t mode)
+{
+	return mkdir(path, mode) == 0 ? 0 : -errno;
+}
+
+static int posix_rename(const char *from, const char *to)
+{
+	return rename(from, to) == 0 ? 0 : -errno;
+}
+
+static int posix_remove(const char *path)
+{
+	return unlink(path) == 0 ? 0 : -errno;
+}
+
+static int posix_list(const char *path, store_io_name each, void *context)
+{
+	DIR *directory = opendir(path);
+	struct dirent *entry;
+	int result = 0;
+
+	if (directory == NULL)
+		return -errno;
+	while (result == 0) {
+		errno = 0;
+		entry = readdir(directory);
+		if (entry == NULL) {
+			result = -errno;
+			break;
+		}
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			result = each(context, entry->d_name);
+	}
+	closedir(directory);
+	return result;
+}
+
+static int posix_space(const char *path, struct store_space *space)
+{
+	struct statvfs status;
+
+	if (statvfs(path, &status) != 0)
+		return -errno;
+	space->total_bytes = (uint64_t)status.f_blocks * status.f_frsize;
+	space->free_bytes = (uint64_t)status.f_bavail * status.f_frsize;
+	return 0;
+}
+
+const struct store_io store_io_posix = {
+	.open = posix_open,
+	.close = posix_close,
+	.lock = posix_lock,
+	.read = posix_read,
+	.write = posix_write,
+	.sync_data = posix_sync_data,
+	.sync_directory = posix_sync_directory,
+	.size = posix_size,
+	.punch = posix_punch,
+	.make_directory = posix_make_directory,
+	.rename = posix_rename,
+	.remove = posix_remove,
+	.list = posix_list,
+	.space = posix_space,
+};
+
+/* Takes `bytes` off the front of the parts. */
+static void use_up(struct iovec **parts, int *count, size_t bytes)
+{
+	while (*count > 0 && bytes >= (*parts)->iov_len) {
+		bytes -= (*parts)->iov_len;
+		(*parts)++;
+		(*count)--;
+	}
+	if (*count > 0) {
+		(*parts)->iov_base = (char *)(*parts)->iov_base + bytes;
+		(*parts)->iov_len -= bytes;
+	}
+}
+
+ssize_t store_io_read_all(const struct store_io *io, int descriptor, struct iovec *parts, int count,
+	uint64_t offset)
+{
+	ssize_t total = 0;
+
+	use_up(&parts, &count, 0);
+	while (count > 0) {
+		ssize_t bytes = io->read(
+			descriptor, parts, count < IOV_MAX ? count : IOV_MAX, offset + (uint64_t)total);
+
+		if (bytes < 0)
+			return bytes;
+		if (bytes == 0)
+			break;
+		total += bytes;
+		use_up(&parts, &count, (size_t)bytes);
+	}
+	return total;
+}
+
+int store_io_write_all(const struct store_io *io, int descriptor, struct iovec *parts, int count,
+	uint64_t offset)
+{
+	use_up(&parts, &count, 0);
+	while (count > 0) {
+		ssize_t bytes =
+			io->write(descriptor, parts, count < IOV_MAX ? count : IOV_MAX, offset);
+
+		if (bytes < 0)
+			return (int)bytes;
+		if (bytes == 0)
+			return -EIO;
+		offset += (uint64_t)bytes;
+		use_up(&parts, &count, (size_t)bytes);
+	}
+	return 0;
+}

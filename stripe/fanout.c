@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * Calls of the store protocol to several nodes at once.
+ *
+ * Remote calls are asynchronous, so a fan-out costs one round trip. The call to the store in this
+ * process, if any, runs in the caller's thread after the remote ones are on their way.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "stripe/internal.h"
+
+struct procedure_types {
+	rpc_xdr args;
+	rpc_xdr result;
+	size_t result_bytes;
+};
+
+#define PROCEDURE(args_type, result_type)                                                          \
+	{                                                                                          \
+		RPC_XDR(xdr_##args_type), RPC_XDR(xdr_##result_type), sizeof(result_type)          \
+	}
+
+static const struct procedure_types types[] = {
+	[STORE_WRITE] = PROCEDURE(store_write_args, store_write_res),
+	[STORE_READ] = PROCEDURE(store_read_args, store_read_res),
+	[STORE_COMMIT] = PROCEDURE(store_commit_args, store_status_res),
+	[STORE_SYNC] = PROCEDURE(store_sync_args, store_status_res),
+	[STORE_MISSED] = PROCEDURE(store_missed_args, store_status_res),
+	[STORE_TRUNCATE] = PROCEDURE(store_truncate_args, store_status_res),
+	[STORE_REMOVE] = PROCEDURE(store_remove_args, store_status_res),
+	[STORE_STAT] = PROCEDURE(store_stat_args, store_stat_res),
+};
+
+void fanout_init(struct fanout *fanout, struct stripe *stripe)
+{
+	*fanout = (struct fanout){.stripe = stripe};
+	pthread_mutex_init(&fanout->lock, NULL);
+	pthread_cond_init(&fanout->idle, NULL);
+}
+
+/* Every result of the store protocol begins with its status. */
+static int result_error(const void *result)
+{
+	return -(int)*(const uint32_t *)result;
+}
+
+static void call_done(void *context, int error)
+{
+	struct fanout_call *call = context;
+	struct fanout *fanout = call->fanout;
+
+	call->error = error;
+	pthread_mutex_lock(&fanout->lock);
+	if (--fanout->busy == 0)
+		pthread_cond_signal(&fanout->idle);
+	pthread_mutex_unlock(&fanout->lock);
+}
+
+void fanout_start(struct fanout *fanout, struct fanout_call *call, struct node *node,
+	uint32_t procedure, const void *args, void *result)
+{
+	*call = (struct fanout_call){
+		.fanout = fanout,
+		.procedure = procedure,
+		.args = args,
+		.result = result,
+		.started = true,
+	};
+	if (!node) {
+		call->error = -EHOSTUNREACH;
+		call->started = false;
+		return;
+	}
+	if (!node->client) {
+		call->local_next = fanout->local;
+		fanout->local = call;
+		return;
+	}
+	pthread_mutex_lock(&fanout->lock);
+	fanout->busy++;
+	pthread_mutex_unlock(&fanout->lock);
+	const struct procedure_types *type = &types[procedure];
+	rpc_call_async(node->client, procedure, type->args, args, type->result, result,
+		fanout->stripe->call_timeout_ms, call_done, call);
+}
+
+void fanout_wait(struct fanout *fanout)
+{
+	for (struct fanout_call *call = fanout->local; call; call = call->local_next) {
+		memset(call->result, 0, types[call->procedure].result_bytes);
+		fanout->stripe->local_call(
+			fanout->stripe->local_store, call->procedure, call->args, call->result);
+	}
+	fanout->local = NULL;
+	pthread_mutex_lock(&fanout->lock);
+	while (fanout->busy)
+		pthread_cond_wait(&fanout->idle, &fanout->lock);
+	pthread_mutex_unlock(&fanout->lock);
+	pthread_cond_destroy(&fanout->idle);
+	pthread_mutex_destroy(&fanout->lock);
+}
+
+void fanout_call_free(struct fanout_call *call)
+{
+	if (!call->started || call->error)
+		return;
+	rpc_free(types[call->procedure].result, call->result);
+	call->started = false;
+}
+
+int fanout_call_status(const struct fanout_call *call)
+{
+	if (!call->started)
+		return call->error ? call->error : -EHOSTUNREACH;
+	return call->error ? call->error : result_error(call->result);
+}
+
+struct sent {
+	rpc_xdr result_xdr;
+	store_status_res result;
+};
+
+static void sent_done(void *context, int error)
+{
+	struct sent *sent = context;
+
+	/* Nobody waits: what did not arrive is found out by whoever meets the blocks next. */
+	if (!error)
+		rpc_free(sent->result_xdr, &sent->result);
+	free(sent);
+}
+
+void fanout_send(struct stripe *stripe, struct node *node, uint32_t procedure, const void *args)
+{
+	if (!node)
+		return;
+	if (!node->client) {
+		store_status_res result = {0};
+		stripe->local_call(stripe->local_store, procedure, args, &result);
+		return;
+	}
+	struct sent *sent = calloc(1, sizeof(*sent));
+	if (!sent)
+		return;
+	sent->result_xdr = types[procedure].result;
+	rpc_call_async(node->client, procedure, types[procedure].args, args, sent->result_xdr,
+		&sent->result, stripe->call_timeout_ms, sent_done, sent);
+}
+
+bool node_usable(const struct node *node)
+{
+	return node && (!node->client || !rpc_client_is_down(node->client));
+}

@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * Attached files: the table of those in use or used lately, and what exportd says of them.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "stripe/internal.h"
+
+/* For one call to exportd: one transaction and its flush, on a busy disk. */
+#define META_TIMEOUT_MS 10000
+
+/* -------- the table -------- */
+
+static struct stripe_file **bucket_of(
+	const struct stripe *stripe, uint32_t export_id, uint64_t file_id)
+{
+	uint64_t hash = (file_id ^ ((uint64_t)export_id << 40)) * UINT64_C(0x9e3779b97f4a7c15);
+
+	return &stripe->buckets[(hash >> 32) % stripe->bucket_count];
+}
+
+int file_table_init(struct stripe *stripe)
+{
+	stripe->bucket_count = stripe->files_max / 2 + 1;
+	stripe->buckets = calloc(stripe->bucket_count, sizeof(*stripe->buckets));
+	pthread_mutex_init(&stripe->files_lock, NULL);
+	return stripe->buckets ? 0 : -ENOMEM;
+}
+
+static void file_free(struct stripe_file *file)
+{
+	while (file->segments) {
+		struct segment *next = file->segments->next;
+		free(file->segments);
+		file->segments = next;
+	}
+	runs_free(file->unstable);
+	runs_free(file->decided);
+	range_lock_destroy(&file->ranges);
+	pthread_mutex_destroy(&file->attach_lock);
+	pthread_mutex_destroy(&file->lock);
+	free(file);
+}
+
+void file_table_free(struct stripe *stripe)
+{
+	for (size_t i = 0; i < stripe->bucket_count; i++) {
+		while (stripe->buckets[i]) {
+			struct stripe_file *file = stripe->buckets[i];
+			stripe->buckets[i] = file->hash_next;
+			file_free(file);
+		}
+	}
+	free(stripe->buckets);
+	pthread_mutex_destroy(&stripe->files_lock);
+}
+
+static void idle_remove(struct stripe *stripe, struct stripe_file *file)
+{
+	if (file->idle_previous)
+		file->idle_previous->idle_next = file->idle_next;
+	else
+		stripe->idle_first = file->idle_next;
+	if (file->idle_next)
+		file->idle_next->idle_previous = file->idle_previous;
+	else
+		stripe->idle_last = file->idle_previous;
+	file->idle_previous = file->idle_next = NULL;
+}
+
+static void idle_append(struct stripe *stripe, struct stripe_file *file)
+{
+	file->idle_previous = stripe->idle_last;
+	file->idle_next = NULL;
+	if (stripe->idle_last)
+		stripe->idle_last->idle_next = file;
+	else
+		stripe->idle_first = file;
+	stripe->idle_last = file;
+}
+
+/* Takes a file out of the table; it is freed with its last reference. */
+static void table_remove(struct stripe *stripe, struct stripe_file *file)
+{
+	struct stripe_file **link = bucket_of(stripe, file->export_id, file->file_id);
+
+	if (!file->in_table)
+		return;
+	while (*link != file)
+		link = &(*link)->hash_next;
+	*link = file->hash_next;
+	file->in_table = false;
+	stripe->file_count--;
+}
+
+/* Makes room by dropping the file unused for longest, if it owes nobody anything. */
+static void table_trim(struct stripe *stripe)
+{
+	struct stripe_file *file = stripe->idle_first;
+
+	while (file && stripe->file_count > stripe->files_max) {
+		struct stripe_file *next = file->idle_next;
+		/* Nobody else has a reference, so its fields are ours. */
+		if (!file->unstable && !file->decided) {
+			idle_remove(stripe, file);
+			table_remove(stripe, file);
+			file_free(file);
+		}
+		file = next;
+	}
+}
+
+static struct stripe_file *file_create(struct stripe *stripe, uint32_t export_id, uint64_t file_id)
+{
+	struct stripe_file *file = calloc(1, sizeof(*file));
+
+	if (!file)
+		return NULL;
+	file->stripe = stripe;
+	file->export_id = export_id;
+	file->file_id = file_id;
+	pthread_mutex_init(&file->attach_lock, NULL);
+	pthread_mutex_init(&file->lock, NULL);
+	range_lock_init(&file->ranges);
+	return file;
+}
+
+void file_reference(struct stripe_file *file)
+{
+	atomic_fetch_add(&file->references, 1);
+}
+
+void stripe_file_put(struct stripe_file *file)
+{
+	struct stripe *stripe = file->stripe;
+
+	pthread_mutex_lock(&stripe->files_lock);
+	if (atomic_fetch_sub(&file->references, 1) == 1) {
+		if (file->in_table) {
+			idle_append(stripe, file);
+			table_trim(stripe);
+		} else {
+			file_free(file);
+		}
+	}
+	pthread_mutex_unlock(&stripe->files_lock);
+}
+
+int stripe_file_get(
+	struct stripe *stripe, uint32_t export_id, uint64_t file_id, struct stripe_file **result)
+{
+	struct stripe_file *file;
+	int error = 0;
+
+	pthread_mutex_lock(&stripe->files_lock);
+	struct stripe_file **bucket = bucket_of(stripe, export_id, file_id);
+	for (file = *bucket; file; file = file->hash_next) {
+		if (file->file_id == file_id && file->export_id == export_id)
+			break;
+	}
+	if (!file) {
+		file = file_create(stripe, export_id, file_id);
+		if (!file) {
+			pthread_mutex_unlock(&stripe->files_lock);
+			return -ENOMEM;
+		}
+		file->hash_next = *bucket;
+		*bucket = file;
+		file->in_table = true;
+		stripe->file_count++;
+	} else if (atomic_load(&file->references) == 0) {
+		idle_remove(stripe, file);
+	}
+	file_reference(file);
+	pthread_mutex_unlock(&stripe->files_lock);
+
+	pthread_mutex_lock(&file->attach_lock);
+	if (!file->attached)
+		error = file_attach(file);
+	pthread_mutex_unlock(&file->attach_lock);
+	if (error) {
+		stripe_file_put(file);
+		return error;
+	}
+	*result = file;
+	return 0;
+}
+
+void stripe_file_forget(struct stripe *stripe, uint32_t export_id, uint64_t file_id)
+{
+	pthread_mutex_lock(&stripe->files_lock);
+	struct stripe_file *file = *bucket_of(stripe, export_id, file_id);
+	while (file && (file->file_id != file_id || file->export_id != export_id))
+		file = file->hash_next;
+	if (file) {
+		table_remove(stripe, file);
+		if (atomic_load(&file->references) == 0) {
+			idle_remove(stripe, file);
+			file_free(file);
+		}
+	}
+	pthread_mutex_unlock(&stripe->files_lock);
+}
+
+/* -------- what exportd says -------- */
+
+static struct node *node_by_id(const struct stripe *stripe, uint32_t id)
+{
+	for (size_t i = 0; i < stripe->node_count; i++) {
+		if (stripe->nodes[i].id == id)
+			return &stripe->nodes[i];
+	}
+	rozo_log_limited(WARNING,
+		"node %u holds shards but is not in this machine's configuration; add it", id);
+	return NULL;
+}
+
+static int ask_placement(
+	struct stripe_file *file, uint32_t segment, bool allocate, meta_placement_res *result)
+{
+	meta_placement_args args = {
+		.file = {.export_id = file->export_id, .file_id = file->file_id},
+		.segment = segment,
+		.allocate = allocate,
+	};
+	int error = rpc_call(file->stripe->meta, META_PLACEMENT, RPC_XDR(xdr_meta_placement_args),
+		&args, RPC_XDR(xdr_meta_placement_res), result, META_TIMEOUT_MS);
+
+	if (error)
+		return error;
+	if (result->status == 0) {
+		struct mojette_code code = {.form = (uint8_t)result->form,
+			.k = (uint8_t)result->k,
+			.m = (uint8_t)result->m};
+		if (mojette_code_check(&code) || result->form > UINT8_MAX ||
+			result->k > UINT8_MAX || result->m > UINT8_MAX ||
+			result->nodes.nodes_len != result->k + result->m ||
+			result->row_bytes == 0 || result->row_bytes % 8 ||
+			result->row_bytes > MOJETTE_ROW_BYTES_MAX || result->segment_blocks == 0) {
+			rozo_log(ERROR, "exportd gave an impossible placement of file %u/%llu",
+				file->export_id, (unsigned long long)file->file_id);
+			error = -EPROTO;
+		}
+	} else {
+		error = -(int)result->status;
+	}
+	if (error) {
+		rpc_free(RPC_XDR(xdr_meta_placement_res), result);
+		if (error == -ESTALE)
+			stripe_file_forget(file->stripe, file->export_id, file->file_id);
+	}
+	return error;
+}
+
+/* Adds a segment to the file's list, unless it is there. The caller holds file->lock. */
+static const struct segment *add_segment(
+	struct stripe_file *file, uint32_t number, const meta_placement_res *placement)
+{
+	struct segment *segment;
+
+	for (segment = file->segments; segment; segment = segment->next) {
+		if (segment->number == number)
+			return segment;
+	}
+	segment = calloc(1, sizeof(*segment));
+	if (!segment)
+		return NULL;
+	segment->number = number;
+	segment->shard_count = placement->nodes.nodes_len;
+	for (unsigned int s = 0; s < segment->shard_count; s++)
+		segment->nodes[s] = node_by_id(file->stripe, placement->nodes.nodes_val[s]);
+	segment->next = file->segments;
+	file->segments = segment;
+	return segment;
+}
+
+int file_attach(struct stripe_file *file)
+{
+	meta_placement_res placement;
+	int error = ask_placement(file, 0, true, &placement);
+
+	if (error)
+		return error;
+	if (!file->attached) {
+		file->code = (struct mojette_code){.form = (uint8_t)placement.form,
+			.k = (uint8_t)placement.k,
+			.m = (uint8_t)placement.m};
+		file->row_bytes = placement.row_bytes;
+		file->block_bytes = placement.row_bytes * placement.k;
+		file->min_shards = placement.min_shards;
+		file->segment_blocks = placement.segment_blocks;
+	}
+	pthread_mutex_lock(&file->lock);
+	if (placement.write_epoch > file->write_epoch) {
+		file->write_epoch = placement.write_epoch;
+		file->counter = 0;
+	}
+	file->layout_epoch = placement.layout_epoch;
+	file->write_gateway = placement.write_gateway;
+	if (placement.segment_count > file->segment_count)
+		file->segment_count = placement.segment_count;
+	file->size_reported = placement.attributes.size;
+	file->size = placement.attributes.size > file->unstable_end ? placement.attributes.size
+								    : file->unstable_end;
+	if (!add_segment(file, 0, &placement))
+		error = -ENOMEM;
+	pthread_mutex_unlock(&file->lock);
+	bool truncate = placement.truncate;
+	uint64_t truncate_size = placement.truncate_size;
+	uint32_t write_epoch = placement.write_epoch;
+	rpc_free(RPC_XDR(xdr_meta_placement_res), &placement);
+	if (!error && truncate)
+		error = file_truncate(file, truncate_size, write_epoch);
+	if (!error)
+		file->attached = true;
+	return error;
+}
+
+int stripe_file_refresh(struct stripe_file *file)
+{
+	pthread_mutex_lock(&file->attach_lock);
+	int error = file_attach(file);
+	pthread_mutex_unlock(&file->attach_lock);
+	return error;
+}
+
+int file_segment(
+	struct stripe_file *file, uint32_t number, bool allocate, const struct segment **segment)
+{
+	meta_placement_res placement;
+
+	pthread_mutex_lock(&file->lock);
+	const struct segment *found = file->segments;
+	while (found && found->number != number)
+		found = found->next;
+	pthread_mutex_unlock(&file->lock);
+	if (found) {
+		*segment = found;
+		return 0;
+	}
+	int error = ask_placement(file, number, allocate, &placement);
+	if (error)
+		return error;
+	pthread_mutex_lock(&file->lock);
+	*segment = add_segment(file, number, &placement);
+	if (placement.segment_count > file->segment_count)
+		file->segment_count = placement.segment_count;
+	pthread_mutex_unlock(&file->lock);
+	rpc_free(RPC_XDR(xdr_meta_placement_res), &placement);
+	return *segment ? 0 : -ENOMEM;
+}
+
+int file_report_size(struct stripe_file *file, uint64_t end)
+{
+	meta_written_args args = {
+		.file = {.export_id = file->export_id, .file_id = file->file_id},
+		.size = end,
+	};
+	meta_attributes_res result;
+
+	pthread_mutex_lock(&file->lock);
+	bool known = end <= file->size_reported;
+	pthread_mutex_unlock(&file->lock);
+	if (known)
+		return 0;
+	int error = rpc_call(file->stripe->meta, META_WRITTEN, RPC_XDR(xdr_meta_written_args),
+		&args, RPC_XDR(xdr_meta_attributes_res), &result, META_TIMEOUT_MS);
+	if (error)
+		return error;
+	if (result.status == 0) {
+		pthread_mutex_lock(&file->lock);
+		if (result.attributes.size > file->size_reported)
+			file->size_reported = result.attributes.size;
+		pthread_mutex_unlock(&file->lock);
+	}
+	error = -(int)result.status;
+	rpc_free(RPC_XDR(xdr_meta_attributes_res), &result);
+	return error;
+}
+
+/* -------- small questions -------- */
+
+store_file file_store_file(const struct stripe_file *file, const struct segment *segment)
+{
+	return (store_file){
+		.export_id = file->export_id, .segment = segment->number, .file_id = file->file_id};
+}
+
+store_geometry file_geometry(const struct stripe_file *file)
+{
+	return (store_geometry){.form = file->code.form,
+		.k = file->code.k,
+		.m = file->code.m,
+		.row_bytes = file->row_bytes};
+}
+
+store_version file_next_version(struct stripe_file *file, uint64_t above)
+{
+	pthread_mutex_lock(&file->lock);
+	if (above >> GENERATION_COUNTER_BITS == file->write_epoch &&
+		(above & GENERATION_COUNTER_MASK) > file->counter)
+		file->counter = above & GENERATION_COUNTER_MASK;
+	store_version version = {
+		.generation =
+			(uint64_t)file->write_epoch << GENERATION_COUNTER_BITS | ++file->counter,
+		.writer = file->stripe->writer,
+	};
+	pthread_mutex_unlock(&file->lock);
+	return version;
+}
+
+uint32_t stripe_file_layout_epoch(const struct stripe_file *constant)
+{
+	struct stripe_file *file = (struct stripe_file *)constant;
+
+	pthread_mutex_lock(&file->lock);
+	uint32_t epoch = file->layout_epoch;
+	pthread_mutex_unlock(&file->lock);
+	return epoch;
+}
+
+uint32_t stripe_file_write_gateway(const struct stripe_file *constant)
+{
+	struct stripe_file *file = (struct stripe_file *)constant;
+
+	pthread_mutex_lock(&file->lock);
+	uint32_t node = file->write_gateway;
+	pthread_mutex_unlock(&file->lock);
+	return node;
+}
+
+uint32_t stripe_file_block_bytes(const struct stripe_file *file)
+{
+	return file->block_bytes;
+}
+
+uint64_t stripe_file_size(const struct stripe_file *constant)
+{
+	struct stripe_file *file = (struct stripe_file *)constant;
+
+	pthread_mutex_lock(&file->lock);
+	uint64_t size = file->size;
+	pthread_mutex_unlock(&file->lock);
+	return size;
+}

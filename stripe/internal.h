@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * What the files of the stripe engine share.
+ *
+ * Locks, in the order in which they may be taken:
+ *   stripe_file.attach_lock  placement questions to exportd, truncations begun elsewhere
+ *   range lock of the file   (range_lock.h) held while blocks are read or written
+ *   stripe.files_lock        the table of files, their reference counts and the idle list
+ *   stripe_file.lock         epochs, sizes, counter, segments, runs
+ *   fanout.lock              one set of calls
+ * No lock but the first two is held while waiting for a node or exportd.
+ */
+#ifndef ROZO_STRIPE_INTERNAL_H
+#define ROZO_STRIPE_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "rpc/log.h"
+#include "rpc/meta.h"
+#include "rpc/store.h"
+#include "stripe/range_lock.h"
+#include "stripe/stripe.h"
+
+/* A generation: the write epoch in the top 24 bits, the writer's counter below. */
+#define GENERATION_COUNTER_BITS 40
+#define GENERATION_COUNTER_MASK ((UINT64_C(1) << GENERATION_COUNTER_BITS) - 1)
+
+/* Blocks in one round of messages: bounds memory and the size of a message. */
+#define ROUND_BYTES_MAX (1u << 20)
+
+struct node {
+	uint32_t id;
+	struct rpc_client *client; /* NULL: the store is in this process */
+	atomic_bool probing; /* a probe of a node that is down is under way */
+};
+
+/* Which node holds which shard of one segment. Immutable once in the file's list. */
+struct segment {
+	struct segment *next;
+	uint32_t number;
+	uint32_t shard_count;
+	struct node *nodes[MOJETTE_N_MAX]; /* NULL: a node that is not in our configuration */
+};
+
+/* Blocks that were written with one version. */
+struct run {
+	struct run *next;
+	const struct segment *segment;
+	uint64_t first_block; /* in the segment */
+	uint32_t count;
+	store_version version;
+	uint32_t written; /* bit s: shard s was accepted */
+	uint32_t holders; /* those of them that still count */
+	uint64_t boots[MOJETTE_N_MAX]; /* boot of each holder's store when it accepted */
+};
+
+struct stripe_file {
+	struct stripe *stripe;
+	uint32_t export_id;
+	uint64_t file_id;
+
+	/* Guarded by stripe.files_lock. */
+	struct stripe_file *hash_next;
+	struct stripe_file *idle_previous, *idle_next;
+	bool in_table;
+
+	/* Falls to 0 only under files_lock; whoever has one may add one without it. */
+	atomic_uint references;
+
+	pthread_mutex_t attach_lock;
+	bool attached; /* guarded by attach_lock */
+	struct range_lock ranges; /* of blocks of the file */
+
+	/* Set once by the first attach, constant afterwards. */
+	struct mojette_code code;
+	uint32_t row_bytes;
+	uint32_t block_bytes;
+	uint32_t min_shards;
+	uint64_t segment_blocks;
+
+	pthread_mutex_t lock;
+	/* Guarded by lock. */
+	uint32_t layout_epoch;
+	uint32_t write_epoch;
+	uint32_t write_gateway;
+	uint32_t segment_count;
+	uint64_t counter; /* of the newest generation made here */
+	uint64_t size; /* largest known */
+	uint64_t size_reported; /* known to be durable in exportd */
+	uint64_t unstable_end; /* end of the furthest unstable write */
+	struct segment *segments;
+	struct run *unstable; /* written, not yet durable, newest first */
+	unsigned int unstable_count;
+	struct run *decided; /* durable, the stores not yet told */
+	unsigned int decided_count;
+	bool commit_scheduled; /* in stripe.commit_queue, which holds a reference */
+	struct stripe_file *commit_next;
+};
+
+struct stripe {
+	struct node *nodes;
+	size_t node_count;
+	stripe_local_call local_call;
+	void *local_store;
+	uint32_t local_node;
+	unsigned int call_timeout_ms;
+	struct rpc_client *meta;
+	uint64_t writer; /* unique to this run of the process */
+	_Atomic uint64_t verifier;
+
+	pthread_mutex_t files_lock;
+	struct stripe_file **buckets;
+	size_t bucket_count;
+	size_t file_count;
+	size_t files_max;
+	struct stripe_file *idle_first, *idle_last; /* not referenced, least recently used first */
+
+	pthread_t background;
+	pthread_mutex_t background_lock;
+	pthread_cond_t background_wake;
+	bool stopping; /* guarded by background_lock */
+	struct stripe_file *commit_queue; /* guarded by background_lock */
+
+	_Atomic uint64_t read_bytes, written_bytes, degraded_blocks, damaged_shards, missed_shards,
+		healed_shards, conflicts;
+};
+
+/* -------- calls to stores (fanout.c) -------- */
+
+/* A set of calls started together and waited for together. */
+struct fanout {
+	struct stripe *stripe;
+	pthread_mutex_t lock;
+	pthread_cond_t idle;
+	unsigned int busy; /* guarded by lock */
+	struct fanout_call *local; /* run by fanout_wait() in the caller's thread */
+};
+
+/* One call: result is valid if error is 0, until fanout_call_free(). */
+struct fanout_call {
+	struct fanout *fanout;
+	struct fanout_call *local_next;
+	uint32_t procedure;
+	const void *args;
+	void *result;
+	bool started;
+	int error; /* of the transport */
+};
+
+void fanout_init(struct fanout *fanout, struct stripe *stripe);
+
+/* Starts a call. args and result must stay until fanout_wait() has returned. */
+void fanout_start(struct fanout *fanout, struct fanout_call *call, struct node *node,
+	uint32_t procedure, const void *args, void *result);
+
+/* Returns when all calls are done, at the latest after the engine's call timeout. */
+void fanout_wait(struct fanout *fanout);
+
+/* 0, an error of the transport, or the negated status of the result. */
+int fanout_call_status(const struct fanout_call *call);
+
+/* Frees what decoding the result allocated. Harmless for a call that was not started or failed. */
+void fanout_call_free(struct fanout_call *call);
+
+/* Starts a call whose result nobody waits for; args are encoded before it returns. */
+void fanout_send(struct stripe *stripe, struct node *node, uint32_t procedure, const void *args);
+
+/* False if the node is unknown or has just been unreachable: a call would most likely fail. */
+bool node_usable(const struct node *node);
+
+/* -------- files (file.c) -------- */
+
+int file_table_init(struct stripe *stripe);
+void file_table_free(struct stripe *stripe);
+
+/* A further reference to a file that the caller has one of. */
+void file_reference(struct stripe_file *file);
+
+store_file file_store_file(const struct stripe_file *file, const struct segment *segment);
+store_geometry file_geometry(const struct stripe_file *file);
+
+/*
+ * The nodes of a segment, asked from exportd once.
+ * Returns 0; -ENOENT (nothing was ever written there and allocate is false); -ENOSPC; or as
+ * stripe_file_refresh().
+ */
+int file_segment(
+	struct stripe_file *file, uint32_t number, bool allocate, const struct segment **segment);
+
+/* Tells exportd that the file reaches to end, if it does not know yet. Returns as rpc_call(). */
+int file_report_size(struct stripe_file *file, uint64_t end);
+
+/* The next version of this writer under the file's write epoch, newer than `above`. */
+store_version file_next_version(struct stripe_file *file, uint64_t above);
+
+/* Asks exportd for the file's epochs, size and first nodes. The caller holds attach_lock. */
+int file_attach(struct stripe_file *file);
+
+/* stripe_truncate() for a caller that holds attach_lock (a truncation found when attaching). */
+int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch);
+
+/* -------- versions (versions.c) -------- */
+
+int version_compare(store_version left, store_version right);
+
+/*
+ * The number of stores that must answer alike before their answer is that of the block: enough to
+ * decode, and enough that no newer version can have been decided without one of them.
+ */
+unsigned int versions_quorum(const struct stripe_file *file);
+
+/* What one store said of one block. */
+struct block_answer {
+	bool answered; /* false: not asked, unreachable, or DAMAGED */
+	unsigned int state;
+	store_version newest;
+	store_version older;
+};
+
+enum block_verdict {
+	BLOCK_EMPTY, /* never written, or nothing was ever decided */
+	BLOCK_VERSION, /* `version` is the block's value, or becomes it by being delivered */
+	BLOCK_UNKNOWN, /* too few answers: a newer version may have been decided */
+};
+
+/*
+ * Rule 4 of the version protocol: the newest version that k stores can deliver, unless a newer one
+ * may have been decided.
+ * *version receives the block's version; *undecided a newer one that is known to be undecided
+ * (generation 0: none); *largest_generation the largest generation met anywhere.
+ */
+enum block_verdict versions_judge(const struct stripe_file *file,
+	const struct block_answer *answers, store_version *version, store_version *undecided,
+	uint64_t *largest_generation);
+
+/*
+ * Finds out which versions of a run of blocks are decided and tells the stores: rolls forward
+ * what k stores hold, discards what is known to be undecided.
+ * *largest_generation receives the largest generation met. Returns 0 or -EIO.
+ */
+int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
+	uint32_t count, uint64_t *largest_generation);
+
+/* -------- blocks (read.c, write.c) -------- */
+
+/* One block in memory. bytes has room for block_bytes; what lies beyond length_bytes is zero. */
+struct block {
+	store_version version; /* generation 0: empty */
+	uint32_t length_bytes;
+	uint8_t *bytes;
+};
+
+/*
+ * Reads one whole block. The caller holds the block's range lock. Returns 0 or -EIO.
+ */
+int block_read(struct stripe_file *file, const struct segment *segment, uint64_t block,
+	struct block *result);
+
+/* What block_write_run() is to write. */
+struct write_run {
+	const struct segment *segment;
+	uint64_t first_block; /* in the segment */
+	uint32_t count;
+	const uint8_t *bytes; /* count whole blocks, or one of length_bytes; zero-padded up to
+				 the codec's rows if shorter than a whole block */
+	uint32_t length_bytes; /* of the last block; whole ones before it */
+	bool exact_base;
+	store_version base; /* count is 1 then */
+	bool stable;
+};
+
+/*
+ * Writes one run once, with a version of its own, and books it as unstable or decided.
+ * Returns 0; -EAGAIN (a conflict: *newest tells the newest version met); -ESTALE (the stores know a
+ * newer write epoch); -ENOSPC; -EIO.
+ */
+int block_write_run(struct stripe_file *file, const struct write_run *run, store_version *newest);
+
+/*
+ * Prepares another attempt after block_write_run() failed: settles conflicts.
+ * Returns 0 to try again, else the error to give up with; -ESTALE if the write epoch must be learnt
+ * anew, which cannot be done with the range held.
+ */
+int block_write_recover(struct stripe_file *file, const struct segment *segment,
+	uint64_t first_block, uint32_t count, int error, store_version newest,
+	unsigned int attempt);
+
+/*
+ * Records on the shards in *holders that `missed` did not get a run; those that cannot be told drop
+ * out of *holders. Returns 0, or -EIO if fewer than min_shards are left.
+ */
+int run_record_missed(
+	struct stripe_file *file, const struct run *run, uint32_t missed, uint32_t *holders);
+
+/* The nodes of a segment that are not worth calling, unless that would leave too few. */
+uint32_t segment_known_down(const struct stripe_file *file, const struct segment *segment);
+
+/* Sends STORE_COMMIT for the decided runs of a file. */
+void runs_tell_decided(struct stripe_file *file);
+
+/* Frees a list of runs. */
+void runs_free(struct run *runs);
+
+/* Lets the background thread tell the stores soon. Call with file->lock held. */
+void runs_schedule_commit(struct stripe_file *file);
+
+#endif

@@ -1,0 +1,496 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * Reading: shards from as few stores as can vouch for the newest version, decoded into the caller's
+ * buffer. Only where stores disagree, are missing or hold damaged shards are all of them asked.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "rpc/crc32c.h"
+#include "stripe/internal.h"
+
+/* Versions on the move (another process writing) settle within a few of these. */
+static const unsigned int retry_delays_ms[] = {2, 10, 50, 200, 500};
+#define RETRIES (sizeof(retry_delays_ms) / sizeof(retry_delays_ms[0]))
+
+static void delay_ms(unsigned int ms)
+{
+	struct timespec delay = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+
+	nanosleep(&delay, NULL);
+}
+
+/* One run of blocks asked from some of its stores. */
+struct round {
+	struct stripe_file *file;
+	const struct segment *segment;
+	uint64_t first_block;
+	uint32_t count;
+	store_version version; /* asked for; generation 0: the newest */
+	uint32_t asked; /* bit s: shard s was asked */
+	struct fanout_call calls[MOJETTE_N_MAX];
+	store_read_args args[MOJETTE_N_MAX];
+	store_read_res results[MOJETTE_N_MAX];
+	uint32_t
+		*offsets[MOJETTE_N_MAX]; /* of each block's shard in the payload; NULL: no answer */
+};
+
+/*
+ * Checks the shape of an answer and finds where each block's shard lies.
+ * Nothing that comes over the wire is trusted to fit.
+ */
+static uint32_t *payload_offsets(const struct round *round, unsigned int shard)
+{
+	const store_read_res *result = &round->results[shard];
+	const struct stripe_file *file = round->file;
+	uint64_t offset = 0;
+
+	if (result->blocks.blocks_len != round->count)
+		return NULL;
+	uint32_t *offsets = malloc(round->count * sizeof(*offsets));
+	if (!offsets)
+		return NULL;
+	for (uint32_t i = 0; i < round->count; i++) {
+		const store_read_block *block = &result->blocks.blocks_val[i];
+		size_t expected = 0;
+
+		if (block->length_bytes > file->block_bytes)
+			goto malformed;
+		if (block->length_bytes && block->state != STORE_DAMAGED)
+			expected = mojette_shard_bytes(&file->code, shard,
+				mojette_row_bytes(
+					&file->code, block->length_bytes, file->row_bytes));
+		if (block->state == STORE_DAMAGED ? block->shard_bytes != 0
+						  : block->shard_bytes != expected)
+			goto malformed;
+		offsets[i] = (uint32_t)offset;
+		offset += block->shard_bytes;
+	}
+	if (offset != result->payload.payload_len)
+		goto malformed;
+	return offsets;
+malformed:
+	rozo_log_limited(ERROR, "node %u: malformed answer about file %u/%llu segment %u; ignored",
+		round->segment->nodes[shard]->id, file->export_id,
+		(unsigned long long)file->file_id, round->segment->number);
+	free(offsets);
+	return NULL;
+}
+
+/* Asks the shards in `shards` (a bit mask) and waits. */
+static void round_ask(struct round *round, uint32_t shards)
+{
+	struct fanout fanout;
+
+	fanout_init(&fanout, round->file->stripe);
+	for (unsigned int s = 0; s < round->segment->shard_count; s++) {
+		if (!(shards & (1u << s)))
+			continue;
+		round->args[s] = (store_read_args){
+			.file = file_store_file(round->file, round->segment),
+			.geometry = file_geometry(round->file),
+			.shard = s,
+			.first_block = round->first_block,
+			.count = round->count,
+			.block_version = round->version,
+		};
+		fanout_start(&fanout, &round->calls[s], round->segment->nodes[s], STORE_READ,
+			&round->args[s], &round->results[s]);
+	}
+	fanout_wait(&fanout);
+	for (unsigned int s = 0; s < round->segment->shard_count; s++) {
+		if ((shards & (1u << s)) && fanout_call_status(&round->calls[s]) == 0)
+			round->offsets[s] = payload_offsets(round, s);
+	}
+	round->asked |= shards;
+}
+
+static void round_free(struct round *round)
+{
+	for (unsigned int s = 0; s < round->segment->shard_count; s++) {
+		if (round->asked & (1u << s))
+			fanout_call_free(&round->calls[s]);
+		free(round->offsets[s]);
+	}
+}
+
+/* The shards of one block of a round, and what the stores said of it. */
+struct block_shards {
+	struct block_answer answers[MOJETTE_N_MAX];
+	const uint8_t *bytes[MOJETTE_N_MAX]; /* NULL: not at hand, or its CRC is wrong */
+	uint32_t length_bytes[MOJETTE_N_MAX];
+};
+
+static void round_block(const struct round *round, uint32_t index, struct block_shards *shards)
+{
+	memset(shards, 0, sizeof(*shards));
+	for (unsigned int s = 0; s < round->segment->shard_count; s++) {
+		if (!round->offsets[s])
+			continue;
+		const store_read_block *told = &round->results[s].blocks.blocks_val[index];
+		if (told->state == STORE_DAMAGED) {
+			atomic_fetch_add(&round->file->stripe->damaged_shards, 1);
+			continue;
+		}
+		const uint8_t *bytes = (const uint8_t *)round->results[s].payload.payload_val +
+				       round->offsets[s][index];
+		if (told->shard_bytes && rozo_crc32c(bytes, told->shard_bytes) != told->crc32c) {
+			atomic_fetch_add(&round->file->stripe->damaged_shards, 1);
+			rozo_log_limited(ERROR,
+				"node %u: file %u/%llu segment %u block %llu: shard %u arrived "
+				"with a "
+				"wrong CRC; using others",
+				round->segment->nodes[s]->id, round->file->export_id,
+				(unsigned long long)round->file->file_id, round->segment->number,
+				(unsigned long long)(round->first_block + index), s);
+			continue;
+		}
+		shards->answers[s] = (struct block_answer){
+			.answered = true,
+			.state = told->state,
+			.newest = told->block_version,
+			.older = told->older,
+		};
+		shards->bytes[s] = told->shard_bytes ? bytes : NULL;
+		shards->length_bytes[s] = told->length_bytes;
+	}
+}
+
+/*
+ * Decodes the block's version from the shards that hold it as their newest.
+ * Returns 0, or -ENODATA if fewer than k do.
+ */
+static int decode(struct stripe_file *file, const struct block_shards *shards,
+	store_version version, struct block *block, void *scratch)
+{
+	const uint8_t *usable[MOJETTE_N_MAX] = {NULL};
+	uint8_t *rows[MOJETTE_K_MAX];
+	unsigned int n = file->code.k + file->code.m;
+	unsigned int count = 0;
+	uint32_t length_bytes = 0;
+
+	for (unsigned int s = 0; s < n; s++) {
+		if (!shards->answers[s].answered ||
+			version_compare(shards->answers[s].newest, version) != 0)
+			continue;
+		if (count++ == 0)
+			length_bytes = shards->length_bytes[s];
+		else if (length_bytes != shards->length_bytes[s])
+			return -ENODATA; /* one version has one length */
+		usable[s] = shards->bytes[s];
+	}
+	if (count < file->code.k)
+		return -ENODATA;
+	block->version = version;
+	block->length_bytes = length_bytes;
+	size_t row_bytes = 0;
+	if (length_bytes) {
+		row_bytes = mojette_row_bytes(&file->code, length_bytes, file->row_bytes);
+		for (unsigned int r = 0; r < file->code.k; r++)
+			rows[r] = block->bytes + r * row_bytes;
+		int error = mojette_decode(&file->code, row_bytes, usable, rows, scratch);
+		if (error)
+			return error;
+	}
+	/* The rows' padding is zero already, unless someone else encoded it otherwise. */
+	memset(block->bytes + length_bytes, 0, file->block_bytes - length_bytes);
+	return 0;
+}
+
+static void block_clear(const struct stripe_file *file, struct block *block)
+{
+	block->version = (store_version){0};
+	block->length_bytes = 0;
+	memset(block->bytes, 0, file->block_bytes);
+}
+
+/* True if all stores asked so far answered, enough of them, and said the same of the block. */
+static bool unanimous(const struct round *round, const struct block_shards *shards)
+{
+	const struct block_answer *first = NULL;
+	unsigned int answered = 0;
+
+	for (unsigned int s = 0; s < round->segment->shard_count; s++) {
+		if (!(round->asked & (1u << s)))
+			continue;
+		const struct block_answer *answer = &shards->answers[s];
+		if (!answer->answered)
+			return false;
+		if (first && version_compare(first->newest, answer->newest) != 0)
+			return false;
+		first = answer;
+		answered++;
+	}
+	return answered >= versions_quorum(round->file);
+}
+
+/*
+ * The value of one block of a round, as far as the answers at hand tell.
+ * complete: all stores were asked, so what can be judged is.
+ * Returns 0, or -EAGAIN if more must be asked.
+ */
+static int round_value(const struct round *round, uint32_t index, bool complete,
+	struct block *block, void *scratch)
+{
+	struct block_shards shards;
+	store_version version, undecided;
+	uint64_t largest;
+
+	round_block(round, index, &shards);
+	if (!complete) {
+		if (!unanimous(round, &shards))
+			return -EAGAIN;
+		for (unsigned int s = 0; s < round->segment->shard_count; s++) {
+			if (shards.answers[s].answered)
+				version = shards.answers[s].newest;
+		}
+		if (version.generation == 0) {
+			block_clear(round->file, block);
+			return 0;
+		}
+		return decode(round->file, &shards, version, block, scratch) ? -EAGAIN : 0;
+	}
+	atomic_fetch_add(&round->file->stripe->degraded_blocks, 1);
+	switch (versions_judge(round->file, shards.answers, &version, &undecided, &largest)) {
+	case BLOCK_EMPTY:
+		block_clear(round->file, block);
+		return 0;
+	case BLOCK_VERSION:
+		/* Too few if some stores hold it as their older version: asked for by name then. */
+		return decode(round->file, &shards, version, block, scratch) ? -EAGAIN : 0;
+	case BLOCK_UNKNOWN:
+		break;
+	}
+	return -EAGAIN;
+}
+
+/* One block, all stores, whatever it takes. */
+static int block_read_carefully(struct stripe_file *file, const struct segment *segment,
+	uint64_t block_number, struct block *block, void *scratch)
+{
+	uint32_t all = (1u << segment->shard_count) - 1;
+	int error = -EIO;
+
+	struct round *newest = malloc(sizeof(*newest));
+	struct round *named = malloc(sizeof(*named));
+	if (!newest || !named) {
+		error = -ENOMEM;
+		goto out;
+	}
+	for (unsigned int attempt = 0; error == -EIO && attempt <= RETRIES; attempt++) {
+		struct block_shards shards, older;
+		store_version version, undecided;
+		uint64_t largest;
+
+		if (attempt)
+			delay_ms(retry_delays_ms[attempt - 1]);
+		*newest = (struct round){
+			.file = file, .segment = segment, .first_block = block_number, .count = 1};
+		round_ask(newest, all);
+		round_block(newest, 0, &shards);
+		switch (versions_judge(file, shards.answers, &version, &undecided, &largest)) {
+		case BLOCK_EMPTY:
+			block_clear(file, block);
+			error = 0;
+			break;
+		case BLOCK_VERSION:
+			if (decode(file, &shards, version, block, scratch) == 0) {
+				error = 0;
+				break;
+			}
+			*named = (struct round){.file = file,
+				.segment = segment,
+				.first_block = block_number,
+				.count = 1,
+				.version = version};
+			round_ask(named, all);
+			round_block(named, 0, &older);
+			if (decode(file, &older, version, block, scratch) == 0)
+				error = 0;
+			round_free(named);
+			break;
+		case BLOCK_UNKNOWN:
+			break;
+		}
+		round_free(newest);
+	}
+	if (error == -EIO)
+		rozo_log_limited(ERROR,
+			"file %u/%llu segment %u block %llu cannot be read: fewer than %u good "
+			"shards of "
+			"its newest version can be had; bring its storage nodes back",
+			file->export_id, (unsigned long long)file->file_id, segment->number,
+			(unsigned long long)block_number, file->code.k);
+out:
+	free(newest);
+	free(named);
+	return error;
+}
+
+/*
+ * The shards to ask first: this process's own store, then those whose nodes are up. The plain rows
+ * of the systematic form come first, since they need no decoding; otherwise files take turns.
+ */
+static uint32_t choose_shards(const struct stripe_file *file, const struct segment *segment)
+{
+	unsigned int n = segment->shard_count;
+	unsigned int wanted = versions_quorum(file);
+	unsigned int start =
+		file->code.form == MOJETTE_SYSTEMATIC ? 0 : (unsigned int)(file->file_id % n);
+	uint32_t chosen = 0;
+	unsigned int count = 0;
+
+	for (unsigned int pass = 0; pass < 3 && count < wanted; pass++) {
+		for (unsigned int i = 0; i < n && count < wanted; i++) {
+			unsigned int s = (start + i) % n;
+			const struct node *node = segment->nodes[s];
+			bool take = pass == 0   ? node && !node->client
+				    : pass == 1 ? node_usable(node)
+						: node != NULL;
+			if (take && !(chosen & (1u << s))) {
+				chosen |= 1u << s;
+				count++;
+			}
+		}
+	}
+	return chosen;
+}
+
+/* Where the bytes of a run go. */
+struct sink {
+	uint64_t first_byte; /* of the first block, in the file */
+	uint64_t offset; /* of buffer, in the file */
+	uint8_t *buffer;
+	size_t length;
+};
+
+static int read_run(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
+	uint32_t count, const struct sink *sink)
+{
+	size_t scratch_bytes = mojette_scratch_bytes(&file->code, file->row_bytes);
+	uint32_t all = (1u << segment->shard_count) - 1;
+	int error = 0;
+
+	struct round *round = malloc(sizeof(*round));
+	uint8_t *temporary = malloc(file->block_bytes + scratch_bytes);
+	if (!round || !temporary) {
+		free(round);
+		free(temporary);
+		return -ENOMEM;
+	}
+	void *scratch = temporary + file->block_bytes;
+	*round = (struct round){
+		.file = file, .segment = segment, .first_block = first_block, .count = count};
+	round_ask(round, choose_shards(file, segment));
+	for (uint32_t i = 0; i < count && !error; i++) {
+		uint64_t start = sink->first_byte + (uint64_t)i * file->block_bytes;
+		bool whole = start >= sink->offset &&
+			     start + file->block_bytes <= sink->offset + sink->length;
+		struct block block = {
+			.bytes = whole ? sink->buffer + (start - sink->offset) : temporary};
+
+		error = round_value(round, i, round->asked == all, &block, scratch);
+		if (error == -EAGAIN && round->asked != all) {
+			round_ask(round, all & ~round->asked);
+			error = round_value(round, i, true, &block, scratch);
+		}
+		if (error == -EAGAIN)
+			error = block_read_carefully(
+				file, segment, first_block + i, &block, scratch);
+		if (error || whole)
+			continue;
+		uint64_t from = start > sink->offset ? start : sink->offset;
+		uint64_t end = start + file->block_bytes;
+		if (end > sink->offset + sink->length)
+			end = sink->offset + sink->length;
+		memcpy(sink->buffer + (from - sink->offset), temporary + (from - start),
+			end - from);
+	}
+	round_free(round);
+	free(round);
+	free(temporary);
+	return error;
+}
+
+int block_read(struct stripe_file *file, const struct segment *segment, uint64_t block_number,
+	struct block *block)
+{
+	void *scratch = malloc(mojette_scratch_bytes(&file->code, file->row_bytes));
+	struct round *round = malloc(sizeof(*round));
+	int error = -ENOMEM;
+
+	if (!scratch || !round)
+		goto out;
+	*round = (struct round){
+		.file = file, .segment = segment, .first_block = block_number, .count = 1};
+	round_ask(round, choose_shards(file, segment));
+	error = round_value(round, 0, false, block, scratch);
+	round_free(round);
+	if (error == -EAGAIN)
+		error = block_read_carefully(file, segment, block_number, block, scratch);
+out:
+	free(round);
+	free(scratch);
+	return error;
+}
+
+/* One piece of the range: blocks of one segment, at most a round's worth. */
+static int read_piece(
+	struct stripe_file *file, uint64_t first, uint32_t count, const struct sink *sink)
+{
+	const struct segment *segment;
+	struct range_hold hold;
+
+	int error = file_segment(file, (uint32_t)(first / file->segment_blocks), false, &segment);
+	if (error == -ENOENT) {
+		/* Never written: a hole as long as the piece. */
+		uint64_t from = sink->first_byte > sink->offset ? sink->first_byte : sink->offset;
+		uint64_t end = sink->first_byte + (uint64_t)count * file->block_bytes;
+		if (end > sink->offset + sink->length)
+			end = sink->offset + sink->length;
+		memset(sink->buffer + (from - sink->offset), 0, end - from);
+		return 0;
+	}
+	if (error)
+		return error;
+	range_acquire(&file->ranges, &hold, first, first + count - 1, false);
+	error = read_run(file, segment, first % file->segment_blocks, count, sink);
+	range_release(&file->ranges, &hold);
+	return error;
+}
+
+int stripe_read(struct stripe_file *file, uint64_t offset, void *buffer, size_t length)
+{
+	if (length == 0)
+		return 0;
+	if (offset + length < offset)
+		return -EFBIG;
+	uint64_t block = offset / file->block_bytes;
+	uint64_t last = (offset + length - 1) / file->block_bytes;
+	uint32_t round_blocks = ROUND_BYTES_MAX / file->block_bytes;
+
+	if (round_blocks == 0)
+		round_blocks = 1;
+	while (block <= last) {
+		uint64_t count = last - block + 1;
+		uint64_t segment_left = file->segment_blocks - block % file->segment_blocks;
+		if (count > round_blocks)
+			count = round_blocks;
+		if (count > segment_left)
+			count = segment_left;
+		struct sink sink = {
+			.first_byte = block * file->block_bytes,
+			.offset = offset,
+			.buffer = buffer,
+			.length = length,
+		};
+		int error = read_piece(file, block, (uint32_t)count, &sink);
+		if (error)
+			return error;
+		block += count;
+	}
+	atomic_fetch_add(&file->stripe->read_bytes, length);
+	return 0;
+}

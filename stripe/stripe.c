@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * The engine itself: nodes, the background thread, counters.
+ *
+ * The background thread tells stores which runs are decided, soon after that, and asks nodes that
+ * are down whether they are back.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <sodium.h>
+
+#include "stripe/internal.h"
+
+#define CALL_TIMEOUT_MS 5000
+#define FILES_MAX 4096
+/* How long a decided run may wait to ride along with the next write of its file. */
+#define COMMIT_DELAY_MS 50
+#define PROBE_TIMEOUT_MS 2000
+
+static bool xdr_nothing(XDR *xdrs, void *object)
+{
+	(void)xdrs;
+	(void)object;
+	return true;
+}
+
+static void probe_done(void *context, int error)
+{
+	struct node *node = context;
+
+	(void)error; /* the client has noted it */
+	atomic_store(&node->probing, false);
+}
+
+static void probe_nodes(struct stripe *stripe)
+{
+	for (size_t i = 0; i < stripe->node_count; i++) {
+		struct node *node = &stripe->nodes[i];
+		if (!node->client || !rpc_client_is_down(node->client) ||
+			atomic_exchange(&node->probing, true))
+			continue;
+		rpc_call_async(node->client, 0, xdr_nothing, NULL, xdr_nothing, NULL,
+			PROBE_TIMEOUT_MS, probe_done, node);
+	}
+}
+
+void runs_schedule_commit(struct stripe_file *file)
+{
+	struct stripe *stripe = file->stripe;
+
+	if (file->commit_scheduled)
+		return;
+	file->commit_scheduled = true;
+	file_reference(file);
+	pthread_mutex_lock(&stripe->background_lock);
+	file->commit_next = stripe->commit_queue;
+	stripe->commit_queue = file;
+	pthread_mutex_unlock(&stripe->background_lock);
+}
+
+static void tell_decided(struct stripe_file *queue)
+{
+	while (queue) {
+		struct stripe_file *file = queue;
+		queue = file->commit_next;
+		pthread_mutex_lock(&file->lock);
+		file->commit_scheduled = false;
+		pthread_mutex_unlock(&file->lock);
+		runs_tell_decided(file);
+		stripe_file_put(file);
+	}
+}
+
+static void *background(void *argument)
+{
+	struct stripe *stripe = argument;
+	bool stopping = false;
+
+	while (!stopping) {
+		struct timespec until;
+
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += COMMIT_DELAY_MS * 1000000L;
+		until.tv_sec += until.tv_nsec / 1000000000L;
+		until.tv_nsec %= 1000000000L;
+		pthread_mutex_lock(&stripe->background_lock);
+		int waited = 0;
+		while (!stripe->stopping && waited != ETIMEDOUT)
+			waited = pthread_cond_timedwait(
+				&stripe->background_wake, &stripe->background_lock, &until);
+		stopping = stripe->stopping;
+		struct stripe_file *queue = stripe->commit_queue;
+		stripe->commit_queue = NULL;
+		pthread_mutex_unlock(&stripe->background_lock);
+		tell_decided(queue);
+		if (!stopping)
+			probe_nodes(stripe);
+	}
+	return NULL;
+}
+
+static void free_clients(struct stripe *stripe)
+{
+	for (size_t i = 0; i < stripe->node_count; i++) {
+		if (stripe->nodes[i].client)
+			rpc_client_destroy(stripe->nodes[i].client);
+	}
+	if (stripe->meta)
+		rpc_client_destroy(stripe->meta);
+	free(stripe->nodes);
+}
+
+int stripe_create(const struct stripe_options *options, struct stripe **result)
+{
+	int error = -ENOMEM;
+
+	if (sodium_init() < 0)
+		return -EINVAL;
+	struct stripe *stripe = calloc(1, sizeof(*stripe));
+	if (!stripe)
+		return error;
+	stripe->local_call = options->local_call;
+	stripe->local_store = options->local_store;
+	stripe->local_node = options->local_node;
+	stripe->call_timeout_ms =
+		options->call_timeout_ms ? options->call_timeout_ms : CALL_TIMEOUT_MS;
+	stripe->files_max = options->files_max ? options->files_max : FILES_MAX;
+	do
+		randombytes_buf(&stripe->writer, sizeof(stripe->writer));
+	while (stripe->writer == 0);
+	uint64_t verifier;
+	randombytes_buf(&verifier, sizeof(verifier));
+	atomic_store(&stripe->verifier, verifier);
+	stripe->nodes =
+		calloc(options->node_count ? options->node_count : 1, sizeof(*stripe->nodes));
+	if (!stripe->nodes)
+		goto fail;
+	stripe->meta = rpc_client_create(options->exportd_address, options->exportd_port,
+		META_PROGRAM, META_V1, options->key);
+	if (!stripe->meta) {
+		error = -errno;
+		goto fail;
+	}
+	for (size_t i = 0; i < options->node_count; i++) {
+		const struct stripe_node *from = &options->nodes[i];
+		struct node *node = &stripe->nodes[i];
+
+		node->id = from->id;
+		stripe->node_count++;
+		if (from->id == options->local_node)
+			continue;
+		node->client = rpc_client_create(
+			from->address, from->store_port, STORE_PROGRAM, STORE_V1, options->key);
+		if (!node->client) {
+			error = -errno;
+			goto fail;
+		}
+	}
+	error = file_table_init(stripe);
+	if (error)
+		goto fail;
+	pthread_mutex_init(&stripe->background_lock, NULL);
+	pthread_cond_init(&stripe->background_wake, NULL);
+	error = -pthread_create(&stripe->background, NULL, background, stripe);
+	if (error) {
+		file_table_free(stripe);
+		goto fail;
+	}
+	*result = stripe;
+	return 0;
+fail:
+	free_clients(stripe);
+	free(stripe);
+	return error;
+}
+
+void stripe_destroy(struct stripe *stripe)
+{
+	pthread_mutex_lock(&stripe->background_lock);
+	stripe->stopping = true;
+	pthread_cond_signal(&stripe->background_wake);
+	pthread_mutex_unlock(&stripe->background_lock);
+	pthread_join(stripe->background, NULL);
+	free_clients(stripe);
+	file_table_free(stripe);
+	pthread_cond_destroy(&stripe->background_wake);
+	pthread_mutex_destroy(&stripe->background_lock);
+	free(stripe);
+}
+
+uint64_t stripe_write_verifier(const struct stripe *stripe)
+{
+	return atomic_load(&stripe->verifier);
+}
+
+struct rpc_client *stripe_meta(struct stripe *stripe)
+{
+	return stripe->meta;
+}
+
+void stripe_counters(const struct stripe *stripe, struct stripe_counters *counters)
+{
+	*counters = (struct stripe_counters){
+		.read_bytes = atomic_load(&stripe->read_bytes),
+		.written_bytes = atomic_load(&stripe->written_bytes),
+		.degraded_blocks = atomic_load(&stripe->degraded_blocks),
+		.damaged_shards = atomic_load(&stripe->damaged_shards),
+		.missed_shards = atomic_load(&stripe->missed_shards),
+		.healed_shards = atomic_load(&stripe->healed_shards),
+		.conflicts = atomic_load(&stripe->conflicts),
+	};
+}

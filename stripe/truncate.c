@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * Truncation: the last block is cut, the blocks beyond become empty versions. Everything is done
+ * under a write epoch that exportd made for this truncation, so that whatever is written later is
+ * newer, and a second attempt cannot undo it.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "stripe/internal.h"
+
+/* Cuts the block that contains `size` down to it. */
+static int cut_block(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
+{
+	uint64_t number = size / file->block_bytes;
+	uint64_t in_segment = number % file->segment_blocks;
+	uint32_t length = (uint32_t)(size % file->block_bytes);
+	const struct segment *segment;
+
+	int error = file_segment(file, (uint32_t)(number / file->segment_blocks), false, &segment);
+	if (error == -ENOENT)
+		return 0;
+	if (error)
+		return error;
+	struct block block = {.bytes = malloc(file->block_bytes)};
+	if (!block.bytes)
+		return -ENOMEM;
+	for (unsigned int attempt = 0;; attempt++) {
+		store_version newest = {0};
+
+		error = block_read(file, segment, in_segment, &block);
+		if (error || block.length_bytes <= length ||
+			block.version.generation >> GENERATION_COUNTER_BITS >= write_epoch)
+			break; /* nothing there, or written after the truncation */
+		memset(block.bytes + length, 0, file->block_bytes - length);
+		struct write_run run = {
+			.segment = segment,
+			.first_block = in_segment,
+			.count = 1,
+			.bytes = block.bytes,
+			.length_bytes = length,
+			.exact_base = true,
+			.base = block.version,
+			.stable = true,
+		};
+		error = block_write_run(file, &run, &newest);
+		if (error == 0 || error == -ESTALE)
+			break;
+		error = block_write_recover(file, segment, in_segment, 1, error, newest, attempt);
+		if (error)
+			break;
+	}
+	free(block.bytes);
+	return error;
+}
+
+/* Empties the blocks of one segment from first_block on. */
+static int empty_blocks(struct stripe_file *file, const struct segment *segment,
+	uint64_t first_block, uint32_t write_epoch)
+{
+	uint32_t down = segment_known_down(file, segment);
+	store_truncate_args args = {
+		.file = file_store_file(file, segment),
+		.geometry = file_geometry(file),
+		.write_epoch = write_epoch,
+		.first_block = first_block,
+		.block_version = {.generation = (uint64_t)write_epoch << GENERATION_COUNTER_BITS,
+			.writer = file->stripe->writer},
+		.missed = down,
+	};
+	struct fanout_call calls[MOJETTE_N_MAX] = {0};
+	store_status_res results[MOJETTE_N_MAX];
+	struct fanout fanout;
+	uint32_t holders = 0, missed = 0;
+	bool stale = false;
+
+	fanout_init(&fanout, file->stripe);
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (!(down & (1u << s)))
+			fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_TRUNCATE, &args,
+				&results[s]);
+	}
+	fanout_wait(&fanout);
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		int status = fanout_call_status(&calls[s]);
+
+		if (status == 0)
+			holders |= 1u << s;
+		else if (!(down & (1u << s)))
+			missed |= 1u << s;
+		stale |= calls[s].started && !calls[s].error && status == -ESTALE;
+		fanout_call_free(&calls[s]);
+	}
+	if (stale)
+		return -ESTALE;
+	if (__builtin_popcount(holders) < (int)file->min_shards)
+		return -EIO;
+	if (!missed)
+		return 0;
+	struct run run = {
+		.segment = segment,
+		.first_block = first_block,
+		.count = UINT32_MAX,
+		.version = args.block_version,
+	};
+	return run_record_missed(file, &run, missed, &holders);
+}
+
+static int truncate_stores(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
+{
+	uint64_t first = (size + file->block_bytes - 1) / file->block_bytes;
+	int error = size % file->block_bytes ? cut_block(file, size, write_epoch) : 0;
+
+	pthread_mutex_lock(&file->lock);
+	uint32_t segment_count = file->segment_count;
+	pthread_mutex_unlock(&file->lock);
+	for (uint64_t number = first / file->segment_blocks; !error && number < segment_count;
+		number++) {
+		const struct segment *segment;
+
+		error = file_segment(file, (uint32_t)number, false, &segment);
+		if (error == -ENOENT) {
+			error = 0; /* a hole of a whole segment */
+			continue;
+		}
+		if (!error)
+			error = empty_blocks(file, segment,
+				number == first / file->segment_blocks
+					? first % file->segment_blocks
+					: 0,
+				write_epoch);
+	}
+	return error;
+}
+
+int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
+{
+	struct range_hold hold;
+
+	/* What is decided must be known before blocks are judged by their versions. */
+	runs_tell_decided(file);
+	pthread_mutex_lock(&file->lock);
+	if (write_epoch > file->write_epoch) {
+		file->write_epoch = write_epoch;
+		file->counter = 0;
+	}
+	pthread_mutex_unlock(&file->lock);
+	range_acquire(&file->ranges, &hold, size / file->block_bytes, UINT64_MAX, true);
+	int error = truncate_stores(file, size, write_epoch);
+	range_release(&file->ranges, &hold);
+	if (error == -ESTALE) /* a later truncation has taken over; it is told by exportd */
+		return file_attach(file);
+	if (error)
+		return error;
+
+	meta_truncated_args args = {
+		.file = {.export_id = file->export_id, .file_id = file->file_id},
+		.write_epoch = write_epoch,
+	};
+	meta_status_res result;
+	error = rpc_call(file->stripe->meta, META_TRUNCATED, RPC_XDR(xdr_meta_truncated_args),
+		&args, RPC_XDR(xdr_meta_status_res), &result, file->stripe->call_timeout_ms);
+	if (error)
+		return error;
+	error = -(int)result.status;
+	rpc_free(RPC_XDR(xdr_meta_status_res), &result);
+	return error;
+}
+
+int stripe_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
+{
+	pthread_mutex_lock(&file->attach_lock);
+	pthread_mutex_lock(&file->lock);
+	file->size = size;
+	file->size_reported = size;
+	if (file->unstable_end > size)
+		file->unstable_end = size;
+	pthread_mutex_unlock(&file->lock);
+	int error = file_truncate(file, size, write_epoch);
+	pthread_mutex_unlock(&file->attach_lock);
+	return error;
+}

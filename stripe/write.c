@@ -1,0 +1,648 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * Writing: whole blocks are encoded as they come, partial ones are read, changed and written back
+ * guarded by the version that was read. A write that is stable is decided when it returns; an
+ * unstable one is remembered until stripe_commit() has made it durable everywhere.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "rpc/crc32c.h"
+#include "stripe/internal.h"
+
+/* Attempts of one write when other writers interfere; the pauses grow up to 64 ms. */
+#define ATTEMPTS_MAX 10
+/* Unstable runs remembered per file before a write commits them by itself. */
+#define UNSTABLE_RUNS_MAX 4096
+
+void runs_free(struct run *runs)
+{
+	while (runs) {
+		struct run *next = runs->next;
+		free(runs);
+		runs = next;
+	}
+}
+
+/* -------- one run -------- */
+
+/* The shards of one run on their way to one store. */
+struct outgoing {
+	store_write_args args;
+	store_write_res result;
+	struct fanout_call call;
+};
+
+/*
+ * Encodes the run's blocks into the n outgoing writes. The caller frees what is in them, also
+ * after an error.
+ */
+static int encode_run(
+	const struct stripe_file *file, const struct write_run *run, struct outgoing *outgoing)
+{
+	unsigned int n = run->segment->shard_count;
+	uint8_t *cursor[MOJETTE_N_MAX];
+
+	for (unsigned int s = 0; s < n; s++) {
+		store_write_args *args = &outgoing[s].args;
+		size_t room = mojette_shard_bytes(&file->code, s, file->row_bytes) * run->count;
+
+		args->blocks.blocks_val = calloc(run->count, sizeof(store_write_block));
+		args->payload.payload_val = malloc(room);
+		if (!args->blocks.blocks_val || !args->payload.payload_val)
+			return -ENOMEM;
+		args->blocks.blocks_len = run->count;
+		cursor[s] = (uint8_t *)args->payload.payload_val;
+	}
+	for (uint32_t i = 0; i < run->count; i++) {
+		uint32_t length = i + 1 < run->count ? file->block_bytes : run->length_bytes;
+		size_t row_bytes = 0;
+
+		if (length) {
+			const uint8_t *bytes = run->bytes + (size_t)i * file->block_bytes;
+			const uint8_t *rows[MOJETTE_K_MAX];
+
+			row_bytes = mojette_row_bytes(&file->code, length, file->row_bytes);
+			for (unsigned int r = 0; r < file->code.k; r++)
+				rows[r] = bytes + r * row_bytes;
+			int error = mojette_encode(&file->code, row_bytes, rows, cursor);
+			if (error)
+				return error;
+		}
+		for (unsigned int s = 0; s < n; s++) {
+			store_write_block *block = &outgoing[s].args.blocks.blocks_val[i];
+			size_t bytes = length ? mojette_shard_bytes(&file->code, s, row_bytes) : 0;
+
+			*block = (store_write_block){
+				.base = run->base,
+				.length_bytes = length,
+				.shard_bytes = (uint32_t)bytes,
+				.crc32c = bytes ? rozo_crc32c(cursor[s], bytes) : 0,
+			};
+			cursor[s] += bytes;
+			outgoing[s].args.payload.payload_len += (uint32_t)bytes;
+		}
+	}
+	return 0;
+}
+
+/* Tells the holders of a run which shards did not get it; they must know before it counts. */
+int run_record_missed(
+	struct stripe_file *file, const struct run *run, uint32_t missed, uint32_t *holders)
+{
+	store_missed_args args = {
+		.file = file_store_file(file, run->segment),
+		.first_block = run->first_block,
+		.count = run->count,
+		.block_version = run->version,
+		.missed = missed,
+	};
+	struct fanout_call calls[MOJETTE_N_MAX] = {0};
+	store_status_res results[MOJETTE_N_MAX];
+	struct fanout fanout;
+
+	atomic_fetch_add(&file->stripe->missed_shards,
+		(uint64_t)run->count * (unsigned int)__builtin_popcount(missed));
+	fanout_init(&fanout, file->stripe);
+	for (unsigned int s = 0; s < run->segment->shard_count; s++) {
+		if (*holders & (1u << s))
+			fanout_start(&fanout, &calls[s], run->segment->nodes[s], STORE_MISSED,
+				&args, &results[s]);
+	}
+	fanout_wait(&fanout);
+	for (unsigned int s = 0; s < run->segment->shard_count; s++) {
+		if ((*holders & (1u << s)) && fanout_call_status(&calls[s]))
+			*holders &= ~(1u << s);
+		fanout_call_free(&calls[s]);
+	}
+	return __builtin_popcount(*holders) >= (int)file->min_shards ? 0 : -EIO;
+}
+
+/* Decided runs that ride along with a write to the same segment. */
+static void take_decided(struct stripe_file *file, const struct segment *segment,
+	struct run **taken, unsigned int *count)
+{
+	*taken = NULL;
+	*count = 0;
+	pthread_mutex_lock(&file->lock);
+	struct run **link = &file->decided;
+	while (*link && *count < STORE_COMMITS_MAX) {
+		struct run *run = *link;
+		if (run->segment != segment) {
+			link = &run->next;
+			continue;
+		}
+		*link = run->next;
+		file->decided_count--;
+		run->next = *taken;
+		*taken = run;
+		(*count)++;
+	}
+	pthread_mutex_unlock(&file->lock);
+}
+
+static store_decided *decided_list(const struct run *runs, unsigned int count)
+{
+	store_decided *list = calloc(count ? count : 1, sizeof(*list));
+
+	for (unsigned int i = 0; list && i < count; i++, runs = runs->next)
+		list[i] = (store_decided){.first_block = runs->first_block,
+			.count = runs->count,
+			.block_version = runs->version};
+	return list;
+}
+
+/* Books a run that reached its holders. Takes the run over. */
+static void book(struct stripe_file *file, struct run *run, bool decided)
+{
+	pthread_mutex_lock(&file->lock);
+	if (decided) {
+		run->next = file->decided;
+		file->decided = run;
+		file->decided_count++;
+		runs_schedule_commit(file);
+	} else {
+		run->next = file->unstable;
+		file->unstable = run;
+		file->unstable_count++;
+	}
+	pthread_mutex_unlock(&file->lock);
+}
+
+/*
+ * Reckons what the answers of a fan-out mean.
+ * *holders and *missed receive the shards that took the write and those that did not.
+ */
+static int judge_answers(const struct stripe_file *file, const struct segment *segment,
+	const struct outgoing *outgoing, uint32_t *holders, uint32_t *missed, store_version *newest)
+{
+	bool conflict = false, stale = false, full = false;
+
+	*holders = 0;
+	*missed = 0;
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		const struct outgoing *out = &outgoing[s];
+		int status = fanout_call_status(&out->call);
+
+		if (status == 0) {
+			*holders |= 1u << s;
+			continue;
+		}
+		*missed |= 1u << s;
+		if (!out->call.started || out->call.error)
+			continue; /* unreachable */
+		conflict |= status == -EAGAIN;
+		stale |= status == -ESTALE;
+		full |= status == -ENOSPC;
+		if (version_compare(out->result.newest, *newest) > 0)
+			*newest = out->result.newest;
+		if (status != -EAGAIN && status != -ESTALE)
+			rozo_log_limited(ERROR,
+				"node %u refused shards of file %u/%llu segment %u: %s",
+				segment->nodes[s]->id, file->export_id,
+				(unsigned long long)file->file_id, segment->number,
+				strerror(-status));
+	}
+	if (stale)
+		return -ESTALE;
+	if (conflict)
+		return -EAGAIN;
+	if (__builtin_popcount(*holders) < (int)file->min_shards)
+		return full ? -ENOSPC : -EIO;
+	return 0;
+}
+
+uint32_t segment_known_down(const struct stripe_file *file, const struct segment *segment)
+{
+	unsigned int n = segment->shard_count;
+	uint32_t down = 0;
+
+	for (unsigned int s = 0; s < n; s++) {
+		if (!node_usable(segment->nodes[s]))
+			down |= 1u << s;
+	}
+	return n - (unsigned int)__builtin_popcount(down) < file->min_shards ? 0 : down;
+}
+
+int block_write_run(struct stripe_file *file, const struct write_run *write, store_version *newest)
+{
+	const struct segment *segment = write->segment;
+	unsigned int n = segment->shard_count;
+	unsigned int taken_count;
+	struct run *taken;
+	struct fanout fanout;
+	uint32_t known_down = 0, holders, missed;
+	int error = -ENOMEM;
+
+	*newest = (store_version){0};
+	take_decided(file, segment, &taken, &taken_count);
+	struct outgoing *outgoing = calloc(n, sizeof(*outgoing));
+	struct run *run = calloc(1, sizeof(*run));
+	store_decided *decided = decided_list(taken, taken_count);
+	if (!outgoing || !run || !decided)
+		goto out;
+	error = encode_run(file, write, outgoing);
+	if (error)
+		goto out;
+
+	known_down = segment_known_down(file, segment);
+	store_version version = file_next_version(file, write->base.generation);
+	pthread_mutex_lock(&file->lock);
+	uint32_t write_epoch = file->write_epoch;
+	pthread_mutex_unlock(&file->lock);
+	fanout_init(&fanout, file->stripe);
+	for (unsigned int s = 0; s < n; s++) {
+		store_write_args *args = &outgoing[s].args;
+
+		args->file = file_store_file(file, segment);
+		args->geometry = file_geometry(file);
+		args->shard = s;
+		args->write_epoch = write_epoch;
+		args->block_version = version;
+		args->exact_base = write->exact_base;
+		args->stable = write->stable;
+		args->missed = known_down;
+		args->commits.commits_len = taken_count;
+		args->commits.commits_val = decided;
+		args->first_block = write->first_block;
+		if (!(known_down & (1u << s)))
+			fanout_start(&fanout, &outgoing[s].call, segment->nodes[s], STORE_WRITE,
+				args, &outgoing[s].result);
+	}
+	fanout_wait(&fanout);
+	error = judge_answers(file, segment, outgoing, &holders, &missed, newest);
+	if (error)
+		goto out;
+	*run = (struct run){
+		.segment = segment,
+		.first_block = write->first_block,
+		.count = write->count,
+		.version = version,
+		.written = holders,
+		.holders = holders,
+	};
+	for (unsigned int s = 0; s < n; s++) {
+		if (holders & (1u << s))
+			run->boots[s] = outgoing[s].result.boot;
+	}
+	atomic_fetch_add(&file->stripe->missed_shards,
+		(uint64_t)write->count * (unsigned int)__builtin_popcount(known_down));
+	if (missed & ~known_down) {
+		error = run_record_missed(file, run, missed & ~known_down, &run->holders);
+		if (error)
+			goto out;
+	}
+	book(file, run, write->stable);
+	run = NULL;
+out:
+	for (unsigned int s = 0; outgoing && s < n; s++) {
+		fanout_call_free(&outgoing[s].call);
+		free(outgoing[s].args.blocks.blocks_val);
+		free(outgoing[s].args.payload.payload_val);
+	}
+	free(outgoing);
+	free(run);
+	free(decided);
+	runs_free(taken);
+	return error;
+}
+
+/* -------- ranges -------- */
+
+static void pause_before(unsigned int attempt)
+{
+	/* Spread by the clock's low bits, so that two writers do not meet again and again. */
+	struct timespec now, delay = {0};
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	delay.tv_nsec = (1 + now.tv_nsec % 4) * (1000000L << (attempt < 4 ? attempt : 4));
+	nanosleep(&delay, NULL);
+}
+
+int block_write_recover(struct stripe_file *file, const struct segment *segment,
+	uint64_t first_block, uint32_t count, int error, store_version newest, unsigned int attempt)
+{
+	uint64_t largest = newest.generation;
+
+	if (attempt + 1 == ATTEMPTS_MAX)
+		return error == -EAGAIN ? -EIO : error;
+	if (error != -EAGAIN)
+		return error;
+	atomic_fetch_add(&file->stripe->conflicts, 1);
+	if (attempt)
+		pause_before(attempt);
+	error = versions_settle(file, segment, first_block, count, &largest);
+	if (error)
+		return error;
+	if (newest.generation > largest)
+		largest = newest.generation;
+	pthread_mutex_lock(&file->lock);
+	uint64_t epoch = largest >> GENERATION_COUNTER_BITS;
+	if (epoch == file->write_epoch && file->counter < (largest & GENERATION_COUNTER_MASK))
+		file->counter = largest & GENERATION_COUNTER_MASK;
+	bool behind = epoch > file->write_epoch;
+	pthread_mutex_unlock(&file->lock);
+	return behind ? -ESTALE : 0;
+}
+
+static int write_whole(struct stripe_file *file, const struct segment *segment,
+	uint64_t first_block, uint32_t count, const uint8_t *bytes, bool stable)
+{
+	struct write_run run = {
+		.segment = segment,
+		.first_block = first_block,
+		.count = count,
+		.bytes = bytes,
+		.length_bytes = file->block_bytes,
+		.stable = stable,
+	};
+
+	for (unsigned int attempt = 0;; attempt++) {
+		store_version newest;
+		int error = block_write_run(file, &run, &newest);
+		if (error == 0)
+			return 0;
+		error = block_write_recover(
+			file, segment, first_block, count, error, newest, attempt);
+		if (error)
+			return error;
+	}
+}
+
+/* Changes part of one block: from, length are inside it. number is the block's in the file. */
+static int write_part(struct stripe_file *file, const struct segment *segment, uint64_t number,
+	uint32_t from, uint32_t length, const uint8_t *bytes, bool stable)
+{
+	struct block block = {.bytes = malloc(file->block_bytes)};
+	uint64_t in_segment = number % file->segment_blocks;
+	int error = -ENOMEM;
+
+	if (!block.bytes)
+		return error;
+	for (unsigned int attempt = 0;; attempt++) {
+		store_version newest = {0};
+
+		/*
+		 * A block beyond the known end is taken to be empty without asking: the guard
+		 * tells if it is not.
+		 */
+		if (attempt == 0 && number * file->block_bytes >= stripe_file_size(file)) {
+			block.version = newest;
+			block.length_bytes = 0;
+			memset(block.bytes, 0, file->block_bytes);
+			error = 0;
+		} else {
+			error = block_read(file, segment, in_segment, &block);
+		}
+		if (error)
+			break;
+		memcpy(block.bytes + from, bytes, length);
+		struct write_run run = {
+			.segment = segment,
+			.first_block = in_segment,
+			.count = 1,
+			.bytes = block.bytes,
+			.length_bytes = block.length_bytes > from + length ? block.length_bytes
+									   : from + length,
+			.exact_base = true,
+			.base = block.version,
+			.stable = stable,
+		};
+		error = block_write_run(file, &run, &newest);
+		if (error == 0)
+			break;
+		error = block_write_recover(file, segment, in_segment, 1, error, newest, attempt);
+		if (error)
+			break;
+	}
+	free(block.bytes);
+	return error;
+}
+
+/*
+ * After the stores refused our write epoch: learn the new one.
+ * Returns 0 to try again, -ESTALE if this writer is fenced, or an error of exportd's.
+ */
+static int learn_epoch(struct stripe_file *file)
+{
+	uint32_t before = stripe_file_layout_epoch(file);
+	int error = stripe_file_refresh(file);
+
+	if (error)
+		return error;
+	if (file->stripe->local_node && stripe_file_layout_epoch(file) != before &&
+		stripe_file_write_gateway(file) != file->stripe->local_node)
+		return -ESTALE;
+	return 0;
+}
+
+/* A piece of a write inside one segment, at most a round's worth of blocks. */
+static int write_blocks(struct stripe_file *file, const struct segment *segment, uint64_t offset,
+	const uint8_t *bytes, size_t length, bool stable)
+{
+	int error = 0;
+
+	while (length && !error) {
+		uint64_t number = offset / file->block_bytes;
+		uint32_t from = (uint32_t)(offset % file->block_bytes);
+		size_t taken;
+
+		if (from == 0 && length >= file->block_bytes) {
+			uint32_t count = (uint32_t)(length / file->block_bytes);
+			taken = (size_t)count * file->block_bytes;
+			error = write_whole(
+				file, segment, number % file->segment_blocks, count, bytes, stable);
+		} else {
+			taken = file->block_bytes - from;
+			if (taken > length)
+				taken = length;
+			error = write_part(
+				file, segment, number, from, (uint32_t)taken, bytes, stable);
+		}
+		offset += taken;
+		bytes += taken;
+		length -= taken;
+	}
+	return error;
+}
+
+static int write_piece(
+	struct stripe_file *file, uint64_t offset, const uint8_t *bytes, size_t length, bool stable)
+{
+	uint64_t first = offset / file->block_bytes;
+	uint64_t last = (offset + length - 1) / file->block_bytes;
+	const struct segment *segment;
+	struct range_hold hold;
+
+	int error = file_segment(file, (uint32_t)(first / file->segment_blocks), true, &segment);
+	if (error)
+		return error;
+	for (unsigned int attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+		range_acquire(&file->ranges, &hold, first, last, true);
+		error = write_blocks(file, segment, offset, bytes, length, stable);
+		range_release(&file->ranges, &hold);
+		if (error != -ESTALE)
+			break;
+		/* Not with the range held: a truncation may have to be carried out first. */
+		error = learn_epoch(file);
+		if (error)
+			break;
+	}
+	return error;
+}
+
+int stripe_write(
+	struct stripe_file *file, uint64_t offset, const void *buffer, size_t length, bool stable)
+{
+	const uint8_t *bytes = buffer;
+	uint64_t end = offset + length;
+	size_t round_bytes = ROUND_BYTES_MAX;
+	int error = 0;
+
+	if (end < offset || end > INT64_MAX)
+		return -EFBIG;
+	if (round_bytes < file->block_bytes)
+		round_bytes = file->block_bytes;
+	pthread_mutex_lock(&file->lock);
+	bool full = file->unstable_count >= UNSTABLE_RUNS_MAX;
+	pthread_mutex_unlock(&file->lock);
+	if (full)
+		error = stripe_commit(file);
+	for (size_t done = 0; done < length && !error;) {
+		uint64_t block = (offset + done) / file->block_bytes;
+		uint64_t segment_end = (block / file->segment_blocks + 1) * file->segment_blocks *
+				       file->block_bytes;
+		/* Rounds begin on block borders after the first, so that only edges are partial. */
+		uint64_t piece = round_bytes - round_bytes % file->block_bytes -
+				 (offset + done) % file->block_bytes;
+		if (piece > length - done)
+			piece = length - done;
+		if (piece > segment_end - (offset + done))
+			piece = segment_end - (offset + done);
+		error = write_piece(file, offset + done, bytes + done, piece, stable);
+		done += piece;
+	}
+	if (error)
+		return error;
+	atomic_fetch_add(&file->stripe->written_bytes, length);
+	pthread_mutex_lock(&file->lock);
+	if (end > file->size)
+		file->size = end;
+	if (!stable && end > file->unstable_end)
+		file->unstable_end = end;
+	pthread_mutex_unlock(&file->lock);
+	return stable ? file_report_size(file, end) : 0;
+}
+
+/* -------- commit -------- */
+
+/* Flushes one segment's stores; shrinks each run's holders to those that kept it. */
+static void sync_segment(struct stripe_file *file, const struct segment *segment, struct run *runs)
+{
+	store_sync_args args = {.file = file_store_file(file, segment)};
+	struct fanout_call calls[MOJETTE_N_MAX] = {0};
+	store_status_res results[MOJETTE_N_MAX];
+	struct fanout fanout;
+	uint32_t wanted = 0;
+
+	for (struct run *run = runs; run; run = run->next) {
+		if (run->segment == segment)
+			wanted |= run->holders;
+	}
+	fanout_init(&fanout, file->stripe);
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (wanted & (1u << s))
+			fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_SYNC, &args,
+				&results[s]);
+	}
+	fanout_wait(&fanout);
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		bool synced = calls[s].started && fanout_call_status(&calls[s]) == 0;
+		for (struct run *run = runs; run; run = run->next) {
+			/* A store that restarted in between may have forgotten what was not
+			 * flushed. */
+			if (run->segment == segment &&
+				(!synced || results[s].boot != run->boots[s]))
+				run->holders &= ~(1u << s);
+		}
+		fanout_call_free(&calls[s]);
+	}
+}
+
+int stripe_commit(struct stripe_file *file)
+{
+	int error = 0;
+
+	pthread_mutex_lock(&file->lock);
+	struct run *runs = file->unstable;
+	uint64_t end = file->unstable_end;
+	file->unstable = NULL;
+	file->unstable_count = 0;
+	file->unstable_end = 0;
+	pthread_mutex_unlock(&file->lock);
+
+	for (struct run *run = runs; run; run = run->next) {
+		bool synced = false;
+
+		for (const struct run *earlier = runs; earlier != run && !synced;
+			earlier = earlier->next)
+			synced = earlier->segment == run->segment;
+		if (!synced)
+			sync_segment(file, run->segment, runs);
+	}
+	while (runs) {
+		struct run *run = runs;
+		uint32_t lost = run->written & ~run->holders;
+
+		runs = run->next;
+		if (__builtin_popcount(run->holders) < (int)file->min_shards)
+			error = -EIO;
+		else if (lost)
+			error = run_record_missed(file, run, lost, &run->holders);
+		if (error) {
+			free(run);
+			break;
+		}
+		book(file, run, true);
+	}
+	if (error) {
+		/*
+		 * What was written unstably may be gone. The new verifier makes clients send it
+		 * again (RFC 1813 section 3.3.21).
+		 */
+		runs_free(runs);
+		atomic_fetch_add(&file->stripe->verifier, 1);
+		return error;
+	}
+	return end ? file_report_size(file, end) : 0;
+}
+
+/* -------- telling the stores what is decided -------- */
+
+void runs_tell_decided(struct stripe_file *file)
+{
+	for (;;) {
+		struct run *taken = NULL;
+		unsigned int count = 0;
+
+		pthread_mutex_lock(&file->lock);
+		const struct segment *segment = file->decided ? file->decided->segment : NULL;
+		pthread_mutex_unlock(&file->lock);
+		if (!segment)
+			return;
+		take_decided(file, segment, &taken, &count);
+		store_decided *list = decided_list(taken, count);
+		if (list && count) {
+			store_commit_args args = {
+				.file = file_store_file(file, segment),
+				.runs = {.runs_len = count, .runs_val = list},
+			};
+			for (unsigned int s = 0; s < segment->shard_count; s++)
+				fanout_send(file->stripe, segment->nodes[s], STORE_COMMIT, &args);
+		}
+		free(list);
+		runs_free(taken);
+	}
+}
