@@ -118,6 +118,44 @@ int placement_choose(const struct map_node *nodes, size_t node_count, uint32_t e
 	return 0;
 }
 
+static int node_compare(const void *id, const void *node)
+{
+	uint32_t wanted = *(const uint32_t *)id;
+	uint32_t found = ((const struct map_node *)node)->id;
+
+	return wanted < found ? -1 : wanted > found;
+}
+
+static bool contains(const uint32_t *ids, size_t count, uint32_t id)
+{
+	size_t i;
+
+	for (i = 0; i < count; i++)
+		if (ids[i] == id)
+			return true;
+	return false;
+}
+
+size_t placement_healthy(const struct map_node *nodes, size_t node_count, const uint32_t *placed,
+	size_t placed_count, const uint32_t *avoid, size_t avoid_count, uint32_t *healthy)
+{
+	const struct map_node *node;
+	size_t count = 0, i;
+
+	for (i = 0; i < placed_count; i++) {
+		node = bsearch(&placed[i], nodes, node_count, sizeof(*nodes), node_compare);
+		if (node != NULL && node->state == MAP_NODE_UP &&
+			!contains(avoid, avoid_count, placed[i]))
+			healthy[count++] = placed[i];
+	}
+	if (count > 0)
+		return count;
+	for (i = 0; i < node_count; i++)
+		if (nodes[i].state == MAP_NODE_UP && !contains(avoid, avoid_count, nodes[i].id))
+			healthy[count++] = nodes[i].id;
+	return count;
+}
+
 void placement_order(
 	uint32_t *nodes, size_t count, uint32_t export_id, uint64_t file_id, uint64_t salt)
 {

@@ -33,6 +33,16 @@ int placement_choose(const struct map_node *nodes, size_t node_count, uint32_t e
 	uint64_t file_id, uint32_t segment, uint32_t n, uint32_t *chosen);
 
 /*
+ * The nodes that may be gateways of a file: those of its placement that are up and not to be
+ * avoided, or, if there is none, all such nodes of the cluster.
+ * nodes: all nodes of the cluster, in ascending id; healthy: room for node_count node ids, and for
+ * placed_count.
+ * Returns how many there are.
+ */
+size_t placement_healthy(const struct map_node *nodes, size_t node_count, const uint32_t *placed,
+	size_t placed_count, const uint32_t *avoid, size_t avoid_count, uint32_t *healthy);
+
+/*
  * Sorts node ids by rendezvous hash with a file and a salt (0 for the write gateway, the client's
  * hash for readers), best first: when a node leaves, only its own files or clients move.
  */

@@ -27,9 +27,9 @@ typedef uint64_t mojette_element __attribute__((aligned(1), may_alias));
 /* A sequence of elements that stands at start .. start + count - 1 and is zero
  * elsewhere. */
 struct mojette_term {
-  const uint8_t *bytes;
-  ptrdiff_t start;
-  ptrdiff_t count;
+	const uint8_t *bytes;
+	ptrdiff_t start;
+	ptrdiff_t count;
 };
 
 /*
@@ -39,33 +39,34 @@ struct mojette_term {
  * equation i can be swept for row i.
  */
 struct mojette_system {
-  unsigned int e;
-  unsigned int k;
-  ptrdiff_t columns;
-  int row[MOJETTE_K_MAX];
-  int p[MOJETTE_K_MAX];
-  ptrdiff_t origin[MOJETTE_K_MAX];
-  const uint8_t *bins[MOJETTE_K_MAX];
-  uint8_t *out[MOJETTE_K_MAX];
+	unsigned int e;
+	unsigned int k;
+	ptrdiff_t columns;
+	int row[MOJETTE_K_MAX];
+	int p[MOJETTE_K_MAX];
+	ptrdiff_t origin[MOJETTE_K_MAX];
+	const uint8_t *bins[MOJETTE_K_MAX];
+	uint8_t *out[MOJETTE_K_MAX];
 };
 
 /* off(p) of the header's definition: where bin 0 stands. */
-static inline ptrdiff_t mojette_origin(int p, unsigned int k) {
-  return p < 0 ? (ptrdiff_t)p * (ptrdiff_t)(k - 1) : 0;
+static inline ptrdiff_t mojette_origin(int p, unsigned int k)
+{
+	return p < 0 ? (ptrdiff_t)p * (ptrdiff_t)(k - 1) : 0;
 }
 
 /* The number of bins that direction p has beyond a row. */
-static inline size_t mojette_tail_elements(int p, unsigned int k) {
-  return (size_t)(p < 0 ? -p : p) * (k - 1);
+static inline size_t mojette_tail_elements(int p, unsigned int k)
+{
+	return (size_t)(p < 0 ? -p : p) * (k - 1);
 }
 
 /* The portable reference: every faster kernel must give the same bytes. */
 
 /* out[b] = XOR of the terms at b, for b in 0 .. count - 1. No term overlaps
  * out. */
-void mojette_portable_gather(uint8_t *out, ptrdiff_t count,
-                             const struct mojette_term *terms,
-                             unsigned int term_count);
+void mojette_portable_gather(
+	uint8_t *out, ptrdiff_t count, const struct mojette_term *terms, unsigned int term_count);
 
 /* Solves the system by sweeping the grid once; writes every system->out[]. */
 void mojette_portable_solve(const struct mojette_system *system);
@@ -75,10 +76,10 @@ void mojette_portable_solve(const struct mojette_system *system);
  * gives.
  */
 struct mojette_kernel {
-  const char *name;
-  void (*gather)(uint8_t *out, ptrdiff_t count,
-                 const struct mojette_term *terms, unsigned int term_count);
-  void (*solve)(const struct mojette_system *system);
+	const char *name;
+	void (*gather)(uint8_t *out, ptrdiff_t count, const struct mojette_term *terms,
+		unsigned int term_count);
+	void (*solve)(const struct mojette_system *system);
 };
 
 /* Those built for this processor family; the CPU at hand may lack them. */

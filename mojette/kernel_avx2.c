@@ -7,7 +7,7 @@
 #include "kernel_vector.h"
 
 const struct mojette_kernel mojette_kernel_avx2 = {
-    .name = "avx2",
-    .gather = vector_gather,
-    .solve = vector_solve,
+	.name = "avx2",
+	.gather = vector_gather,
+	.solve = vector_solve,
 };

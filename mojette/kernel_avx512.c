@@ -8,7 +8,7 @@
 #include "kernel_vector.h"
 
 const struct mojette_kernel mojette_kernel_avx512 = {
-    .name = "avx512",
-    .gather = vector_gather,
-    .solve = vector_solve,
+	.name = "avx512",
+	.gather = vector_gather,
+	.solve = vector_solve,
 };

@@ -14,189 +14,217 @@
 /* A sequence in memory: its element at position x is base[x], for x in first ..
  * end - 1. */
 struct stream {
-  mojette_element *base;
-  ptrdiff_t first;
-  ptrdiff_t end;
+	mojette_element *base;
+	ptrdiff_t first;
+	ptrdiff_t end;
 };
 
 /* The positions to walk, and those among them where every stream has a whole
  * vector. */
 struct span {
-  ptrdiff_t begin;
-  ptrdiff_t end;
-  ptrdiff_t inside_begin;
-  ptrdiff_t inside_end;
+	ptrdiff_t begin;
+	ptrdiff_t end;
+	ptrdiff_t inside_begin;
+	ptrdiff_t inside_end;
 };
 
 typedef void solver(const struct mojette_system *system);
 
-VECTOR_INLINE ptrdiff_t least(ptrdiff_t a, ptrdiff_t b) {
-  return a < b ? a : b;
+VECTOR_INLINE ptrdiff_t least(ptrdiff_t a, ptrdiff_t b)
+{
+	return a < b ? a : b;
 }
 
-VECTOR_INLINE ptrdiff_t greatest(ptrdiff_t a, ptrdiff_t b) {
-  return a > b ? a : b;
+VECTOR_INLINE ptrdiff_t greatest(ptrdiff_t a, ptrdiff_t b)
+{
+	return a > b ? a : b;
 }
 
-VECTOR_INLINE struct stream stream_at(const uint8_t *bytes, ptrdiff_t first,
-                                      ptrdiff_t count) {
-  /* May point outside the sequence; what is inside is all that is touched. */
-  uintptr_t base = (uintptr_t)bytes - (uintptr_t)first * MOJETTE_ELEMENT_BYTES;
+VECTOR_INLINE struct stream stream_at(const uint8_t *bytes, ptrdiff_t first, ptrdiff_t count)
+{
+	/* May point outside the sequence; what is inside is all that is touched. */
+	uintptr_t base = (uintptr_t)bytes - (uintptr_t)first * MOJETTE_ELEMENT_BYTES;
 
-  return (struct stream){(mojette_element *)base, first, first + count};
+	return (struct stream){(mojette_element *)base, first, first + count};
 }
 
 /* The bins of an equation, late by tag, as seen from the first unknown row. */
-VECTOR_INLINE struct stream stream_in(const struct mojette_system *s,
-                                      unsigned int equation, ptrdiff_t tag) {
-  int p = s->p[equation];
+VECTOR_INLINE struct stream stream_in(
+	const struct mojette_system *s, unsigned int equation, ptrdiff_t tag)
+{
+	int p = s->p[equation];
 
-  return stream_at(s->bins[equation], tag + s->origin[equation] - p * s->row[0],
-                   s->columns + (ptrdiff_t)mojette_tail_elements(p, s->k));
+	return stream_at(s->bins[equation], tag + s->origin[equation] - p * s->row[0],
+		s->columns + (ptrdiff_t)mojette_tail_elements(p, s->k));
 }
 
 /* An unknown row, made late by tag. */
-VECTOR_INLINE struct stream stream_out(const struct mojette_system *s,
-                                       unsigned int row, ptrdiff_t tag) {
-  return stream_at(s->out[row], tag, s->columns);
+VECTOR_INLINE struct stream stream_out(
+	const struct mojette_system *s, unsigned int row, ptrdiff_t tag)
+{
+	return stream_at(s->out[row], tag, s->columns);
 }
 
-VECTOR_INLINE vec stream_load(const struct stream *s, ptrdiff_t x) {
-  return vec_load(s->base + x);
+VECTOR_INLINE vec stream_load(const struct stream *s, ptrdiff_t x, const bool inside)
+{
+	if (inside)
+		return vec_load(s->base + x);
+	return vec_load_some(s->base + x, s->first - x, s->end - x);
 }
 
-VECTOR_INLINE vec stream_load_some(const struct stream *s, ptrdiff_t x) {
-  return vec_load_some(s->base + x, s->first - x, s->end - x);
+VECTOR_INLINE void stream_store(const struct stream *s, ptrdiff_t x, vec v, const bool inside)
+{
+	if (inside)
+		vec_store(s->base + x, v);
+	else
+		vec_store_some(s->base + x, v, s->first - x, s->end - x);
 }
 
-VECTOR_INLINE void stream_store(const struct stream *s, ptrdiff_t x, vec v) {
-  vec_store(s->base + x, v);
+VECTOR_INLINE struct span stream_span(const struct stream *in, unsigned int in_count,
+	const struct stream *out, unsigned int out_count)
+{
+	ptrdiff_t first = out[0].first, end = out[0].end, last_first = first, first_end = end;
+	struct span span;
+
+	for (unsigned int i = 0; i < in_count + out_count; i++) {
+		const struct stream *s = i < in_count ? &in[i] : &out[i - in_count];
+
+		first = least(first, s->first);
+		last_first = greatest(last_first, s->first);
+		first_end = least(first_end, s->end);
+		if (i >= in_count)
+			end = greatest(end, s->end);
+	}
+	/* Start so that the last row's vectors lie on multiples of LANES: aligned, if the row is.
+	 */
+	span.begin = first - ((first - out[out_count - 1].first) & (LANES - 1));
+	span.inside_begin = span.begin + ((last_first - span.begin + LANES - 1) & -LANES);
+	span.inside_end = span.inside_begin;
+	if (first_end > span.inside_begin)
+		span.inside_end += (first_end - span.inside_begin) & -LANES;
+	span.end = greatest(end, span.inside_end);
+	return span;
 }
 
-VECTOR_INLINE void stream_store_some(const struct stream *s, ptrdiff_t x,
-                                     vec v) {
-  vec_store_some(s->base + x, v, s->first - x, s->end - x);
-}
-
-VECTOR_INLINE struct span stream_span(const struct stream *in,
-                                      unsigned int in_count,
-                                      const struct stream *out,
-                                      unsigned int out_count) {
-  ptrdiff_t first = out[0].first, end = out[0].end, last_first = first,
-            first_end = end;
-
-  for (unsigned int i = 0; i < in_count + out_count; i++) {
-    const struct stream *s = i < in_count ? &in[i] : &out[i - in_count];
-
-    first = least(first, s->first);
-    last_first = greatest(last_first, s->first);
-    first_end = least(first_end, s->end);
-    if (i >= in_count)
-      end = greatest(end, s->end);
-  }
-  /* Start so that the last row's vectors lie on multiples of LANES: aligned, if
-   * the row is.
-   */
-  first -= (first - out[out_count - 1].first) & (LANES - 1);
-  return (struct span){first, end, last_first, first_end - LANES + 1};
-}
+/*
+ * Walks the span with step(past, in, out, x, inside), whose state from one vector to the next is
+ * past[]. The middle is a loop of its own with the state in registers.
+ */
+#define STREAM_WALK(step, past_count, in, in_count, out, out_count)                                \
+	do {                                                                                       \
+		const struct span span = stream_span(in, in_count, out, out_count);                \
+		vec past[(past_count) > 0 ? (past_count) : 1];                                     \
+		ptrdiff_t x = span.begin;                                                          \
+                                                                                                   \
+		for (unsigned int i = 0; i < sizeof(past) / sizeof(past[0]); i++)                  \
+			past[i] = vec_zero();                                                      \
+		for (int part = 0; part < 2; part++) {                                             \
+			ptrdiff_t edge_end = part == 0 ? span.inside_begin : span.end;             \
+                                                                                                   \
+			for (; x < edge_end; x += LANES)                                           \
+				step(past, in, out, x, false);                                     \
+			for (; x < span.inside_end; x += LANES)                                    \
+				step(past, in, out, x, true);                                      \
+		}                                                                                  \
+	} while (0)
 
 #include SOLVE_INC
 
-static void vector_solve(const struct mojette_system *s) {
-  bool adjacent = s->row[s->e - 1] - s->row[0] == (int)s->e - 1;
-  uint32_t directions = 0;
-  solver *solve = NULL;
+static void vector_solve(const struct mojette_system *s)
+{
+	bool adjacent = s->row[s->e - 1] - s->row[0] == (int)s->e - 1;
+	uint32_t directions = 0;
+	solver *solve = NULL;
 
-  for (unsigned int i = 0; i < s->e; i++)
-    directions |= UINT32_C(1) << (s->p[i] + 16);
-  if (adjacent)
-    solve = find_solver(directions);
-  if (solve == NULL)
-    solve = mojette_portable_solve;
-  solve(s);
+	for (unsigned int i = 0; i < s->e; i++)
+		directions |= UINT32_C(1) << (s->p[i] + 16);
+	if (adjacent)
+		solve = find_solver(directions);
+	if (solve == NULL)
+		solve = mojette_portable_solve;
+	solve(s);
 }
 
 /* out[b] for b in begin .. end - 1, where every term is present. */
-VECTOR_INLINE void gather_inside(mojette_element *out, ptrdiff_t begin,
-                                 ptrdiff_t end,
-                                 const struct mojette_term *terms,
-                                 const unsigned int count) {
-  const mojette_element *in[MOJETTE_K_MAX + 1];
+VECTOR_INLINE void gather_inside(mojette_element *out, ptrdiff_t begin, ptrdiff_t end,
+	const struct mojette_term *terms, const unsigned int count)
+{
+	const mojette_element *in[MOJETTE_K_MAX + 1];
 
-  for (unsigned int i = 0; i < count; i++)
-    in[i] = stream_at(terms[i].bytes, terms[i].start, terms[i].count).base;
-  for (ptrdiff_t b = begin; b < end; b += LANES) {
-    vec sum = vec_load(in[0] + b);
-    unsigned int i = 1;
+	for (unsigned int i = 0; i < count; i++)
+		in[i] = stream_at(terms[i].bytes, terms[i].start, terms[i].count).base;
+	for (ptrdiff_t b = begin; b < end; b += LANES) {
+		vec sum = vec_load(in[0] + b);
+		unsigned int i = 1;
 
-    for (; i + 1 < count; i += 2)
-      sum = vec_xor3(sum, vec_load(in[i] + b), vec_load(in[i + 1] + b));
-    if (i < count)
-      sum = vec_xor(sum, vec_load(in[i] + b));
-    vec_store(out + b, sum);
-  }
+		for (; i + 1 < count; i += 2)
+			sum = vec_xor3(sum, vec_load(in[i] + b), vec_load(in[i + 1] + b));
+		if (i < count)
+			sum = vec_xor(sum, vec_load(in[i] + b));
+		vec_store(out + b, sum);
+	}
 }
 
 static void gather_edge(mojette_element *out, ptrdiff_t begin, ptrdiff_t end,
-                        const struct mojette_term *terms, unsigned int count) {
-  for (ptrdiff_t b = begin; b < end; b += LANES) {
-    vec sum = vec_zero();
+	const struct mojette_term *terms, unsigned int count)
+{
+	for (ptrdiff_t b = begin; b < end; b += LANES) {
+		vec sum = vec_zero();
 
-    for (unsigned int i = 0; i < count; i++) {
-      struct stream in =
-          stream_at(terms[i].bytes, terms[i].start, terms[i].count);
+		for (unsigned int i = 0; i < count; i++) {
+			struct stream in =
+				stream_at(terms[i].bytes, terms[i].start, terms[i].count);
 
-      sum = vec_xor(sum, stream_load_some(&in, b));
-    }
-    vec_store_some(out + b, sum, 0, end - b);
-  }
+			sum = vec_xor(sum, stream_load(&in, b, false));
+		}
+		vec_store_some(out + b, sum, 0, end - b);
+	}
 }
 
-static void vector_gather(uint8_t *out, ptrdiff_t count,
-                          const struct mojette_term *terms,
-                          unsigned int term_count) {
-  mojette_element *bins = (mojette_element *)out;
-  ptrdiff_t from = 0, to = count;
+static void vector_gather(
+	uint8_t *out, ptrdiff_t count, const struct mojette_term *terms, unsigned int term_count)
+{
+	mojette_element *bins = (mojette_element *)out;
+	ptrdiff_t from = 0, to = count;
 
-  for (unsigned int i = 0; i < term_count; i++) {
-    from = greatest(from, terms[i].start);
-    to = least(to, terms[i].start + terms[i].count);
-  }
-  /* Whole vectors only; they stay on multiples of LANES, aligned if out is. */
-  from = least((from + LANES - 1) & -LANES, count);
-  to = greatest(from, from + ((to - from) & -LANES));
-  gather_edge(bins, 0, from, terms, term_count);
-  switch (term_count) {
-  case 2:
-    gather_inside(bins, from, to, terms, 2);
-    break;
-  case 3:
-    gather_inside(bins, from, to, terms, 3);
-    break;
-  case 4:
-    gather_inside(bins, from, to, terms, 4);
-    break;
-  case 5:
-    gather_inside(bins, from, to, terms, 5);
-    break;
-  case 6:
-    gather_inside(bins, from, to, terms, 6);
-    break;
-  case 7:
-    gather_inside(bins, from, to, terms, 7);
-    break;
-  case 8:
-    gather_inside(bins, from, to, terms, 8);
-    break;
-  case 9:
-    gather_inside(bins, from, to, terms, 9);
-    break;
-  default:
-    gather_inside(bins, from, to, terms, term_count);
-    break;
-  }
-  gather_edge(bins, to, count, terms, term_count);
+	for (unsigned int i = 0; i < term_count; i++) {
+		from = greatest(from, terms[i].start);
+		to = least(to, terms[i].start + terms[i].count);
+	}
+	/* Whole vectors only; they stay on multiples of LANES, aligned if out is. */
+	from = least((from + LANES - 1) & -LANES, count);
+	to = greatest(from, from + ((to - from) & -LANES));
+	gather_edge(bins, 0, from, terms, term_count);
+	switch (term_count) {
+	case 2:
+		gather_inside(bins, from, to, terms, 2);
+		break;
+	case 3:
+		gather_inside(bins, from, to, terms, 3);
+		break;
+	case 4:
+		gather_inside(bins, from, to, terms, 4);
+		break;
+	case 5:
+		gather_inside(bins, from, to, terms, 5);
+		break;
+	case 6:
+		gather_inside(bins, from, to, terms, 6);
+		break;
+	case 7:
+		gather_inside(bins, from, to, terms, 7);
+		break;
+	case 8:
+		gather_inside(bins, from, to, terms, 8);
+		break;
+	case 9:
+		gather_inside(bins, from, to, terms, 9);
+		break;
+	default:
+		gather_inside(bins, from, to, terms, term_count);
+		break;
+	}
+	gather_edge(bins, to, count, terms, term_count);
 }
 
 #endif

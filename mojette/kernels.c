@@ -9,41 +9,45 @@
 #include "internal.h"
 
 static const struct mojette_kernel portable = {
-    .name = "portable",
-    .gather = mojette_portable_gather,
-    .solve = mojette_portable_solve,
+	.name = "portable",
+	.gather = mojette_portable_gather,
+	.solve = mojette_portable_solve,
 };
 
 const struct mojette_kernel *mojette_kernel = &portable;
 
-__attribute__((constructor)) static void choose_kernel(void) {
-  const struct mojette_kernel *usable[3]; /* the fastest last */
-  unsigned int count = 0;
-  const char *name = getenv("ROZO_MOJETTE_KERNEL");
+__attribute__((constructor)) static void choose_kernel(void)
+{
+	const struct mojette_kernel *usable[3]; /* the fastest last */
+	unsigned int count = 0;
+	const char *name = getenv("ROZO_MOJETTE_KERNEL");
 
-  usable[count++] = &portable;
+	usable[count++] = &portable;
 #ifdef ROZO_MOJETTE_X86
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2"))
-    usable[count++] = &mojette_kernel_avx2;
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq"))
-    usable[count++] = &mojette_kernel_avx512;
+	__builtin_cpu_init();
+	if (__builtin_cpu_supports("avx2"))
+		usable[count++] = &mojette_kernel_avx2;
+	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+		__builtin_cpu_supports("avx512dq"))
+		usable[count++] = &mojette_kernel_avx512;
 #endif
-  mojette_kernel = usable[count - 1];
-  if (name == NULL)
-    return;
-  for (unsigned int i = 0; i < count; i++) {
-    if (strcmp(name, usable[i]->name) == 0) {
-      mojette_kernel = usable[i];
-      return;
-    }
-  }
-  fprintf(stderr,
-          "ROZO_MOJETTE_KERNEL=%s is not a kernel this machine can run "
-          "(portable, avx2, "
-          "avx512): using %s\n",
-          name, mojette_kernel->name);
+	mojette_kernel = usable[count - 1];
+	if (name == NULL)
+		return;
+	for (unsigned int i = 0; i < count; i++) {
+		if (strcmp(name, usable[i]->name) == 0) {
+			mojette_kernel = usable[i];
+			return;
+		}
+	}
+	fprintf(stderr,
+		"ROZO_MOJETTE_KERNEL=%s is not a kernel this machine can run "
+		"(portable, avx2, "
+		"avx512): using %s\n",
+		name, mojette_kernel->name);
 }
 
-const char *mojette_kernel_name(void) { return mojette_kernel->name; }
+const char *mojette_kernel_name(void)
+{
+	return mojette_kernel->name;
+}

@@ -32,17 +32,17 @@
 /* Which shards are stored. The numbers are part of on-disk and on-wire formats.
  */
 enum mojette_form {
-  /* All n shards are projections. */
-  MOJETTE_NON_SYSTEMATIC = 0,
-  /* Shards 0..k-1 are the rows themselves, k..n-1 are m projections. */
-  MOJETTE_SYSTEMATIC = 1,
+	/* All n shards are projections. */
+	MOJETTE_NON_SYSTEMATIC = 0,
+	/* Shards 0..k-1 are the rows themselves, k..n-1 are m projections. */
+	MOJETTE_SYSTEMATIC = 1,
 };
 
 /* A code: the form and the protection k + m. Plain data, copied freely. */
 struct mojette_code {
-  uint8_t form; /* enum mojette_form */
-  uint8_t k;    /* rows, and shards needed to decode */
-  uint8_t m;    /* shards that may be lost */
+	uint8_t form; /* enum mojette_form */
+	uint8_t k; /* rows, and shards needed to decode */
+	uint8_t m; /* shards that may be lost */
 };
 
 /*
@@ -57,16 +57,15 @@ int mojette_code_check(const struct mojette_code *code);
  * rounded up to a whole element. Returns bytes, a multiple of 8, at least 8 and
  * at most row_bytes_max.
  */
-size_t mojette_row_bytes(const struct mojette_code *code, size_t length_bytes,
-                         size_t row_bytes_max);
+size_t mojette_row_bytes(
+	const struct mojette_code *code, size_t length_bytes, size_t row_bytes_max);
 
 /* The direction p of a shard's projection; 0 for a plain row of the systematic
  * form. */
 int mojette_direction(const struct mojette_code *code, unsigned int shard);
 
 /* The length in bytes of one shard of a grid with rows of row_bytes. */
-size_t mojette_shard_bytes(const struct mojette_code *code, unsigned int shard,
-                           size_t row_bytes);
+size_t mojette_shard_bytes(const struct mojette_code *code, unsigned int shard, size_t row_bytes);
 
 /* The largest mojette_shard_bytes() - row_bytes over all shards of the code. */
 size_t mojette_tail_bytes_max(const struct mojette_code *code);
@@ -79,8 +78,8 @@ size_t mojette_tail_bytes_max(const struct mojette_code *code);
  * bad code or a row_bytes that is not a multiple of 8 in MOJETTE_ROW_BYTES_MIN
  * .. MOJETTE_ROW_BYTES_MAX.
  */
-int mojette_encode(const struct mojette_code *code, size_t row_bytes,
-                   const uint8_t *const *rows, uint8_t *const *shards);
+int mojette_encode(const struct mojette_code *code, size_t row_bytes, const uint8_t *const *rows,
+	uint8_t *const *shards);
 
 /*
  * Which k shards decode fastest.
@@ -89,8 +88,7 @@ int mojette_encode(const struct mojette_code *code, size_t row_bytes,
  * if it were given all of at_hand. Returns 0, -EINVAL for a bad code, or
  * -ENODATA if fewer than k shards are at hand; *chosen is then left as it was.
  */
-int mojette_choose(const struct mojette_code *code, uint32_t at_hand,
-                   uint32_t *chosen);
+int mojette_choose(const struct mojette_code *code, uint32_t at_hand, uint32_t *chosen);
 
 /*
  * The kernel in use: "portable", "avx2" or "avx512". It is chosen when the
@@ -116,9 +114,8 @@ size_t mojette_scratch_bytes(const struct mojette_code *code, size_t row_bytes);
  * -ENODATA if fewer than k shards are given. A wrong shard gives wrong rows:
  * check each shard's CRC first.
  */
-int mojette_decode(const struct mojette_code *code, size_t row_bytes,
-                   const uint8_t *const *shards, uint8_t *const *rows,
-                   void *scratch);
+int mojette_decode(const struct mojette_code *code, size_t row_bytes, const uint8_t *const *shards,
+	uint8_t *const *rows, void *scratch);
 
 /*
  * Computes one shard from any k others.
@@ -127,9 +124,8 @@ int mojette_decode(const struct mojette_code *code, size_t row_bytes,
  * and none if the target can be summed directly from shards at hand. Returns as
  * mojette_decode(); also -EINVAL if there is no shard `target`.
  */
-int mojette_rebuild(const struct mojette_code *code, size_t row_bytes,
-                    const uint8_t *const *shards, unsigned int target,
-                    uint8_t *out, void *scratch);
+int mojette_rebuild(const struct mojette_code *code, size_t row_bytes, const uint8_t *const *shards,
+	unsigned int target, uint8_t *out, void *scratch);
 
 /*
  * Applies an update of part of one row to one shard: XORs delta = old ^ new
@@ -138,8 +134,8 @@ int mojette_rebuild(const struct mojette_code *code, size_t row_bytes,
  * the row. In the systematic form a plain row other than `row` is left as it
  * is. Returns 0, or -EINVAL for a bad code, row_bytes, row, shard or range.
  */
-int mojette_delta(const struct mojette_code *code, size_t row_bytes,
-                  unsigned int row, size_t offset_bytes, const uint8_t *delta,
-                  size_t delta_bytes, unsigned int shard, uint8_t *shard_bytes);
+int mojette_delta(const struct mojette_code *code, size_t row_bytes, unsigned int row,
+	size_t offset_bytes, const uint8_t *delta, size_t delta_bytes, unsigned int shard,
+	uint8_t *shard_bytes);
 
 #endif

@@ -269,10 +269,28 @@ def mask(directions):
 def write_solver(directions, lanes):
     g = best_solver(directions, lanes)
     e = len(directions)
+    name = identifier(directions)
     loads = sorted(g.loads.items())
+    past = [(var, d) for var, depth in sorted(g.depth.items()) for d in range(depth, 0, -1)]
+    place = {"%s_%d" % key: i for i, key in enumerate(past)}
     print("/* Directions %s: cost %.1f a vector of each row. */" % (
         ", ".join(map(str, directions)), g.cost))
-    print("static void solve_%s(const struct mojette_system *s)\n{" % identifier(directions))
+    print("VECTOR_INLINE void step_%s(vec *past, const struct stream *in," % name)
+    print("\tconst struct stream *out, ptrdiff_t x, const bool inside)\n{")
+    for i, (_, var) in enumerate(loads):
+        print("\tconst vec %s = stream_load(&in[%d], x, inside);" % (var, i))
+    for key, i in place.items():
+        print("\tconst vec %s = past[%d];" % (key, i))
+    for line in g.lines:
+        print("\t" + line)
+    print()
+    for r, (var, _) in enumerate(g.stores):
+        print("\tstream_store(&out[%d], x, %s, inside);" % (r, var))
+    for var, d in past:
+        print("\tpast[%d] = %s;" % (
+            place["%s_%d" % (var, d)], var if d == 1 else "%s_%d" % (var, d - 1)))
+    print("}\n")
+    print("static void solve_%s(const struct mojette_system *s)\n{" % name)
     print("\tconst struct stream in[%d] = {" % len(loads))
     for (index, tag), _ in loads:
         # the system lists directions in descending order
@@ -281,30 +299,8 @@ def write_solver(directions, lanes):
     print("\tconst struct stream out[%d] = {" % e)
     for r, (_, tag) in enumerate(g.stores):
         print("\t\tstream_out(s, %d, %d)," % (r, tag))
-    print("\t};")
-    print("\tconst struct span span = stream_span(in, %d, out, %d);" % (len(loads), e))
-    for var, depth in sorted(g.depth.items()):
-        print("\tvec %s;" % ", ".join("%s_%d = vec_zero()" % (var, d + 1) for d in range(depth)))
-    print("\n\tfor (ptrdiff_t x = span.begin; x < span.end; x += LANES) {")
-    print("\t\tconst bool inside = x >= span.inside_begin && x < span.inside_end;")
-    print("\t\tvec %s;\n" % ", ".join(var for _, var in loads))
-    for inside in (True, False):
-        print("\t\tif (inside) {" if inside else "\t\t} else {")
-        for i, (_, var) in enumerate(loads):
-            print("\t\t\t%s = stream_load%s(&in[%d], x);" % (var, "" if inside else "_some", i))
-    print("\t\t}")
-    for line in g.lines:
-        print("\t\t" + line)
-    for inside in (True, False):
-        print("\t\tif (inside) {" if inside else "\t\t} else {")
-        for r, (var, _) in enumerate(g.stores):
-            print("\t\t\tstream_store%s(&out[%d], x, %s);" % (
-                "" if inside else "_some", r, var))
-    print("\t\t}")
-    for var, depth in sorted(g.depth.items()):
-        for d in range(depth, 0, -1):
-            print("\t\t%s_%d = %s;" % (var, d, var if d == 1 else "%s_%d" % (var, d - 1)))
-    print("\t}\n}\n")
+    print("\t};\n")
+    print("\tSTREAM_WALK(step_%s, %d, in, %d, out, %d);\n}\n" % (name, len(past), len(loads), e))
 
 
 def main():

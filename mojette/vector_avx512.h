@@ -12,38 +12,48 @@
 
 typedef __m512i vec;
 
-VECTOR_INLINE vec vec_zero(void) { return _mm512_setzero_si512(); }
-
-VECTOR_INLINE vec vec_load(const mojette_element *from) {
-  return _mm512_loadu_si512(from);
+VECTOR_INLINE vec vec_zero(void)
+{
+	return _mm512_setzero_si512();
 }
 
-VECTOR_INLINE void vec_store(mojette_element *to, vec v) {
-  _mm512_storeu_si512(to, v);
+VECTOR_INLINE vec vec_load(const mojette_element *from)
+{
+	return _mm512_loadu_si512(from);
+}
+
+VECTOR_INLINE void vec_store(mojette_element *to, vec v)
+{
+	_mm512_storeu_si512(to, v);
 }
 
 /* Lanes first .. end - 1, both clamped to the vector. */
-VECTOR_INLINE __mmask8 vec_lanes(ptrdiff_t first, ptrdiff_t end) {
-  first = first < 0 ? 0 : first > LANES ? LANES : first;
-  end = end < 0 ? 0 : end > LANES ? LANES : end;
-  return (__mmask8)(((1u << end) - 1) & ~((1u << first) - 1));
+VECTOR_INLINE __mmask8 vec_lanes(ptrdiff_t first, ptrdiff_t end)
+{
+	first = first < 0 ? 0 : first > LANES ? LANES : first;
+	end = end < 0 ? 0 : end > LANES ? LANES : end;
+	return (__mmask8)(((1u << end) - 1) & ~((1u << first) - 1));
 }
 
 /* Touches only lanes first .. end - 1 of memory; the others read as zero. */
-VECTOR_INLINE vec vec_load_some(const mojette_element *from, ptrdiff_t first,
-                                ptrdiff_t end) {
-  return _mm512_maskz_loadu_epi64(vec_lanes(first, end), from);
+VECTOR_INLINE vec vec_load_some(const mojette_element *from, ptrdiff_t first, ptrdiff_t end)
+{
+	return _mm512_maskz_loadu_epi64(vec_lanes(first, end), from);
 }
 
-VECTOR_INLINE void vec_store_some(mojette_element *to, vec v, ptrdiff_t first,
-                                  ptrdiff_t end) {
-  _mm512_mask_storeu_epi64(to, vec_lanes(first, end), v);
+VECTOR_INLINE void vec_store_some(mojette_element *to, vec v, ptrdiff_t first, ptrdiff_t end)
+{
+	_mm512_mask_storeu_epi64(to, vec_lanes(first, end), v);
 }
 
-VECTOR_INLINE vec vec_xor(vec a, vec b) { return _mm512_xor_si512(a, b); }
+VECTOR_INLINE vec vec_xor(vec a, vec b)
+{
+	return _mm512_xor_si512(a, b);
+}
 
-VECTOR_INLINE vec vec_xor3(vec a, vec b, vec c) {
-  return _mm512_ternarylogic_epi64(a, b, c, 0x96);
+VECTOR_INLINE vec vec_xor3(vec a, vec b, vec c)
+{
+	return _mm512_ternarylogic_epi64(a, b, c, 0x96);
 }
 
 /*
@@ -51,21 +61,23 @@ VECTOR_INLINE vec vec_xor3(vec a, vec b, vec c) {
  * before, v. vec_shift_zero_s(v): the same with zeros before. vec_carry_s(y):
  * what vector y of a sequence with y[i] = x[i] + y[i - s] brings into the next.
  */
-#define VEC_SHIFT(s)                                                           \
-  VECTOR_INLINE vec vec_shift_##s(vec v, vec before) {                         \
-    return _mm512_alignr_epi64(v, before, LANES - s);                          \
-  }                                                                            \
-  VECTOR_INLINE vec vec_shift_zero_##s(vec v) {                                \
-    return _mm512_maskz_alignr_epi64((__mmask8)(0xff << s), v, v, LANES - s);  \
-  }                                                                            \
-  VECTOR_INLINE vec vec_carry_##s(vec y) {                                     \
-    return _mm512_permutexvar_epi64(                                           \
-        _mm512_setr_epi64(LANES - s + 0 % s, LANES - s + 1 % s,                \
-                          LANES - s + 2 % s, LANES - s + 3 % s,                \
-                          LANES - s + 4 % s, LANES - s + 5 % s,                \
-                          LANES - s + 6 % s, LANES - s + 7 % s),               \
-        y);                                                                    \
-  }
+#define VEC_SHIFT(s)                                                                               \
+	VECTOR_INLINE vec vec_shift_##s(vec v, vec before)                                         \
+	{                                                                                          \
+		return _mm512_alignr_epi64(v, before, LANES - s);                                  \
+	}                                                                                          \
+	VECTOR_INLINE vec vec_shift_zero_##s(vec v)                                                \
+	{                                                                                          \
+		return _mm512_maskz_alignr_epi64((__mmask8)(0xff << s), v, v, LANES - s);          \
+	}                                                                                          \
+	VECTOR_INLINE vec vec_carry_##s(vec y)                                                     \
+	{                                                                                          \
+		return _mm512_permutexvar_epi64(                                                   \
+			_mm512_setr_epi64(LANES - s + 0 % s, LANES - s + 1 % s, LANES - s + 2 % s, \
+				LANES - s + 3 % s, LANES - s + 4 % s, LANES - s + 5 % s,           \
+				LANES - s + 6 % s, LANES - s + 7 % s),                             \
+			y);                                                                        \
+	}
 
 VEC_SHIFT(1)
 VEC_SHIFT(2)

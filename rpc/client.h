@@ -13,7 +13,7 @@
 #include <stdatomic.h>
 
 #include "rpc/address.h"
-#include "rpc/auth.h"
+#include "rpc/cluster_auth.h"
 #include "rpc/message.h"
 #include "rpc/reactor.h"
 #include "rpc/record.h"

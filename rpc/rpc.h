@@ -18,8 +18,9 @@
 /* libntirpc's header of the same name: this directory comes before libntirpc's in the search. */
 #include_next <rpc/rpc.h>
 
-/* libntirpc has a function of this name, with other arguments. */
+/* libntirpc has a function and a struct of these names. */
 #define rpc_call rozo_rpc_call
+#define rpc_client rozo_rpc_client
 
 #pragma GCC visibility push(hidden) /* rpc/xdr_support.h says why */
 

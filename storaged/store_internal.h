@@ -67,6 +67,11 @@ struct store_device {
 int store_label_open(const struct store_io *io, const char *path, const char *cluster_id,
 	uint32_t node_id, int *descriptor, char **id, char *text, size_t text_bytes);
 
+/* Open and close all devices of a store; as store_open(). */
+int store_devices_open(struct store *store, const struct store_options *options, char *error,
+	size_t error_bytes);
+void store_devices_close(struct store *store);
+
 /* The path of one side of a store file, or of its directory, on a device. */
 void store_side_path(const struct store_device *device, const store_file *file, unsigned int side,
 	char path[STORE_PATH_MAX]);
@@ -104,11 +109,13 @@ struct shard_file {
 	struct shard_file *idle_previous, *idle_next;
 	unsigned int references;
 	bool closing;                /* being closed: wait for table_changed and look again */
+	bool kept;                   /* failed: never closed, not in the idle list */
 
 	pthread_rwlock_t lock;
 	/* Guarded by lock; descriptors and device change only with flush_lock held, too. */
 	bool opened;                 /* looked for on the devices */
 	bool exists;
+	bool foreign;                /* a side is another file's, or unknown: never written to */
 	bool made_here;              /* by this run of the store: no crash can have torn it */
 	struct store_device *device; /* valid if exists */
 	int descriptors[STORE_SIDES]; /* -1: this side does not exist */
@@ -163,6 +170,13 @@ struct store {
 struct shard_file *shard_file_get(struct store *store, const store_file *key);
 void shard_file_put(struct shard_file *file);
 
+/* For the table: a new file with one reference; freeing it. */
+struct shard_file *shard_file_create(struct store *store, const store_file *key);
+void shard_file_destroy(struct shard_file *file);
+
+/* Flushes and closes a file nobody references. Returns false if the flush failed. */
+bool shard_file_close(struct shard_file *file);
+
 /* Closes all files; none may be referenced. */
 void shard_files_close(struct store *store);
 
@@ -188,8 +202,15 @@ int shard_file_make_side(struct shard_file *file, unsigned int side);
  */
 int shard_file_remove(struct shard_file *file);
 
-/* Notes that bytes of a side up to end were written and have to become durable. */
-void shard_file_written(struct shard_file *file, unsigned int side, uint64_t end);
+/*
+ * Notes that rows of a group, with their records, were written up to end bytes of the side, and have
+ * to become durable. Called after the writes.
+ */
+void shard_file_written(struct shard_file *file, unsigned int side, uint64_t group, uint64_t rows,
+	uint64_t end);
+
+/* Groups of a side that are known to be durable. */
+uint64_t shard_file_groups_durable(struct shard_file *file, unsigned int side);
 
 /* How many changes have been written: what shard_file_flush() is to wait for. */
 uint64_t shard_file_changes(struct shard_file *file);
@@ -221,21 +242,21 @@ const char *shard_file_name(const struct shard_file *file, unsigned int side);
 /* -------- group pages in memory, for one operation (store_pages.c) -------- */
 
 struct store_page {
-	struct store_page *next;     /* of those in the set, newest first */
+	struct store_page *next;     /* in its bucket */
 	uint64_t group;
 	unsigned int side;
 	bool changed;                /* to be written */
-	bool durable;                /* the change has to become durable */
+	uint64_t rows;               /* whose records' changes have to become durable */
+	bool durable;                /* the header's change, too */
 	uint8_t bytes[STORE_PAGE_BYTES];
 };
 
+#define STORE_PAGES_BUCKETS 128
+
 struct store_pages {
 	struct shard_file *file;
-	struct store_page *first;
 	size_t count;
-	struct store_page *recent[STORE_SIDES]; /* last looked up, one for each side */
-	struct store_page **table;   /* by group and side */
-	size_t table_size;
+	struct store_page *buckets[STORE_PAGES_BUCKETS];
 };
 
 void store_pages_begin(struct store_pages *pages, struct shard_file *file);
@@ -246,6 +267,12 @@ void store_pages_begin(struct store_pages *pages, struct shard_file *file);
  */
 int store_pages_get(
 	struct store_pages *pages, uint64_t group, unsigned int side, struct store_page **page);
+
+/*
+ * Sees to it that page 0 says how much of each side is durable, if that has grown noticeably
+ * (or at all, if exact). Errors are left to the next time.
+ */
+void store_pages_note_size(struct store_pages *pages, bool exact);
 
 /* Both sides' records of a block. */
 struct store_pair {

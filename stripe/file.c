@@ -40,6 +40,7 @@ static void file_free(struct stripe_file *file)
 	runs_free(file->decided);
 	range_lock_destroy(&file->ranges);
 	pthread_mutex_destroy(&file->attach_lock);
+	pthread_mutex_destroy(&file->commit_lock);
 	pthread_mutex_destroy(&file->lock);
 	free(file);
 }
@@ -122,6 +123,7 @@ static struct stripe_file *file_create(struct stripe *stripe, uint32_t export_id
 	file->export_id = export_id;
 	file->file_id = file_id;
 	pthread_mutex_init(&file->attach_lock, NULL);
+	pthread_mutex_init(&file->commit_lock, NULL);
 	pthread_mutex_init(&file->lock, NULL);
 	range_lock_init(&file->ranges);
 	return file;
@@ -429,6 +431,20 @@ uint32_t stripe_file_write_gateway(const struct stripe_file *constant)
 	uint32_t node = file->write_gateway;
 	pthread_mutex_unlock(&file->lock);
 	return node;
+}
+
+uint32_t stripe_shards_up(struct stripe_file *file, uint32_t number)
+{
+	const struct segment *segment;
+	uint32_t up = 0;
+
+	if (file_segment(file, number, false, &segment))
+		return 0;
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (node_usable(segment->nodes[s]))
+			up |= 1u << s;
+	}
+	return up;
 }
 
 uint32_t stripe_file_block_bytes(const struct stripe_file *file)

@@ -4,11 +4,12 @@
  *
  * Locks, in the order in which they may be taken:
  *   stripe_file.attach_lock  placement questions to exportd, truncations begun elsewhere
+ *   stripe_file.commit_lock  one commit at a time, so that none returns before its data is safe
  *   range lock of the file   (range_lock.h) held while blocks are read or written
  *   stripe.files_lock        the table of files, their reference counts and the idle list
  *   stripe_file.lock         epochs, sizes, counter, segments, runs
  *   fanout.lock              one set of calls
- * No lock but the first two is held while waiting for a node or exportd.
+ * No lock but the first three is held while waiting for a node or exportd.
  */
 #ifndef ROZO_STRIPE_INTERNAL_H
 #define ROZO_STRIPE_INTERNAL_H
@@ -69,6 +70,7 @@ struct stripe_file {
 	atomic_uint references;
 
 	pthread_mutex_t attach_lock;
+	pthread_mutex_t commit_lock;
 	bool attached; /* guarded by attach_lock */
 	struct range_lock ranges; /* of blocks of the file */
 

@@ -59,8 +59,9 @@ void stripe_destroy(struct stripe *stripe);
 
 /*
  * Identifies everything this engine wrote unstably: changes with each run of the process, and when
- * a storage node restarted while it held data of ours that was not yet durable. An NFS WRITE or
- * COMMIT reply carries it (RFC 1813 sections 3.3.7, 3.3.21); read it after the call.
+ * data of ours was lost before it was durable. An NFS WRITE reply carries what this returned before
+ * stripe_write() was called, a COMMIT reply what it returns after stripe_commit() (RFC 1813 sections
+ * 3.3.7, 3.3.21): if data was dropped in between, the two differ.
  */
 uint64_t stripe_write_verifier(const struct stripe *stripe);
 
@@ -123,6 +124,12 @@ int stripe_commit(struct stripe_file *file);
  * Returns as stripe_write().
  */
 int stripe_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch);
+
+/*
+ * The shards of a segment (bit s: shard s) whose nodes can be reached, as far as is known.
+ * Returns 0 also for a segment that has no nodes.
+ */
+uint32_t stripe_shards_up(struct stripe_file *file, uint32_t segment);
 
 /*
  * Brings the shards of one store file up to date: for each block with missed shards in `missed`

@@ -571,7 +571,7 @@ static void sync_segment(struct stripe_file *file, const struct segment *segment
 	}
 }
 
-int stripe_commit(struct stripe_file *file)
+static int commit_locked(struct stripe_file *file)
 {
 	int error = 0;
 
@@ -617,6 +617,14 @@ int stripe_commit(struct stripe_file *file)
 		return error;
 	}
 	return end ? file_report_size(file, end) : 0;
+}
+
+int stripe_commit(struct stripe_file *file)
+{
+	pthread_mutex_lock(&file->commit_lock);
+	int error = commit_locked(file);
+	pthread_mutex_unlock(&file->commit_lock);
+	return error;
 }
 
 /* -------- telling the stores what is decided -------- */

@@ -434,7 +434,7 @@ static void test_all_problems_at_once(void)
 	char *many;
 	char error[8192], devices[512] = "";
 	struct config *config;
-	size_t lines = 1;
+	size_t lines = 1, used = 0;
 
 	write_document(two);
 	CU_ASSERT_EQUAL(config_load(document_path, &config, error, sizeof(error)), -EINVAL);
@@ -442,8 +442,9 @@ static void test_all_problems_at_once(void)
 	CU_ASSERT_PTR_NOT_NULL(strstr(error, "nodes[1].id: "));
 
 	for (int i = 0; i < 14; i++)
-		strcat(devices, i == 0 ? "[ \"relative\"" : ", \"relative\"");
-	strcat(devices, " ]");
+		used += (size_t)snprintf(devices + used, sizeof(devices) - used, "%s\"relative\"",
+			i == 0 ? "[ " : ", ");
+	snprintf(devices + used, sizeof(devices) - used, " ]");
 	many = replaced(good, "[ \"/srv/c\" ]", devices);
 	write_document(many);
 	CU_ASSERT_EQUAL(config_load(document_path, &config, error, sizeof(error)), -EINVAL);

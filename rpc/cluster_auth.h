@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /* The MACs of the mutual authentication; auth.x describes the exchange. No locks, no state. */
-#ifndef ROZO_RPC_AUTH_H
-#define ROZO_RPC_AUTH_H
+#ifndef ROZO_RPC_CLUSTER_AUTH_H
+#define ROZO_RPC_CLUSTER_AUTH_H
 
 #include <stdbool.h>
 #include <stdint.h>

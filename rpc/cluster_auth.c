@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /* The MACs of the mutual authentication (auth.x). No locks, no state. */
-#include "rpc/auth.h"
+#include "rpc/cluster_auth.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

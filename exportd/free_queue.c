@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * Deferred freeing. An item lies under its sequence number, with the nodes that still have to act,
+ * and under each of these nodes, so that one node's work is one scan. Takes no locks.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "exportd/free_queue.h"
+#include "exportd/record.h"
+
+/* -------- adding -------- */
+
+#define SEGMENTS_AT_ONCE 64
+
+struct segment_batch {
+	uint32_t count;
+	uint32_t segments[SEGMENTS_AT_ONCE];
+	struct record_placement placements[SEGMENTS_AT_ONCE];
+};
+
+static int collect_segment(void *context, struct kv_bytes key, struct kv_bytes value)
+{
+	struct segment_batch *batch = context;
+	int result;
+
+	result = record_placement_decode(key, value, &batch->placements[batch->count]);
+	if (result != 0)
+		return result;
+	batch->segments[batch->count++] = record_key_u32(key, RECORD_PREFIX_FILE);
+	return batch->count == SEGMENTS_AT_ONCE ? 1 : 0;
+}
+
+static int add_segment(struct kv_txn *txn, uint64_t sequence, uint32_t export_id, uint64_t file_id,
+	uint32_t segment, const struct record_placement *placement)
+{
+	struct record_key key = record_key_placement(export_id, file_id, segment);
+	struct record_free item = {
+		.export_id = export_id,
+		.segment = segment,
+		.file_id = file_id,
+		.count = placement->count,
+	};
+	uint32_t i;
+	int result;
+
+	for (i = 0; i < placement->count; i++)
+		item.nodes[i] = placement->nodes[i];
+	result = kv_remove(txn, record_key_bytes(&key));
+	if (result == 0)
+		result = record_free_put(txn, sequence, &item);
+	for (i = 0; result == 0 && i < item.count; i++)
+		result = record_free_node_put(txn, item.nodes[i], sequence, &item);
+	return result;
+}
+
+int free_queue_add_file(struct kv_txn *txn, uint32_t export_id, uint64_t file_id)
+{
+	struct record_key first = record_key_placement(export_id, file_id, 0);
+	struct record_counters counters;
+	struct segment_batch batch;
+	uint32_t i;
+	int result;
+
+	result = record_counters_get(txn, &counters);
+	if (result != 0)
+		return result == -ENOENT ? -EIO : result;
+	do {
+		batch.count = 0;
+		result = kv_scan(txn, record_key_bytes(&first), RECORD_PREFIX_FILE, collect_segment,
+			&batch);
+		if (result < 0)
+			return result;
+		for (i = 0; i < batch.count; i++) {
+			result = add_segment(txn, counters.next_free_sequence++, export_id, file_id,
+				batch.segments[i], &batch.placements[i]);
+			if (result != 0)
+				return result;
+		}
+	} while (batch.count == SEGMENTS_AT_ONCE);
+	return record_counters_put(txn, &counters);
+}
+
+/* -------- listing -------- */
+
+struct list_call {
+	uint32_t node;
+	uint32_t wanted;
+	uint32_t count;
+	struct meta_free_item *items; /* NULL: only count */
+};
+
+static int list_item(void *context, struct kv_bytes key, struct kv_bytes value)
+{
+	struct list_call *call = context;
+	struct record_free item;
+	int result;
+
+	result = record_free_decode(key, value, &item);
+	if (result != 0)
+		return result;
+	if (call->items != NULL)
+		call->items[call->count] = (struct meta_free_item){
+			.sequence = record_key_u64(key, RECORD_PREFIX_NODE),
+			.export_id = item.export_id,
+			.file_id = item.file_id,
+			.segment = item.segment,
+		};
+	call->count++;
+	return call->count == call->wanted ? 1 : 0;
+}
+
+static int list_operation(struct kv_txn *txn, void *context)
+{
+	struct list_call *call = context;
+	struct record_key first = record_key_free_node(call->node, 0);
+	int result;
+
+	result = kv_scan(txn, record_key_bytes(&first), RECORD_PREFIX_NODE, list_item, call);
+	return result > 0 ? 0 : result;
+}
+
+int free_queue_waiting(struct exportd *exportd, uint32_t node)
+{
+	struct list_call call = {.node = node, .wanted = 1};
+	int result = exportd_read(exportd, list_operation, &call);
+
+	return result != 0 ? result : (int)call.count;
+}
+
+void free_queue_list(
+	struct exportd *exportd, const struct meta_free_args *args, struct meta_free_res *result)
+{
+	struct list_call call = {.node = args->node, .wanted = META_FREE_MAX};
+	int error;
+
+	call.items = calloc(META_FREE_MAX, sizeof(*call.items));
+	if (call.items == NULL) {
+		result->status = ENOMEM;
+		return;
+	}
+	error = exportd_read(exportd, list_operation, &call);
+	result->status = (uint32_t)-error;
+	if (error != 0 || call.count == 0) {
+		free(call.items);
+		return;
+	}
+	result->items.items_len = call.count;
+	result->items.items_val = call.items;
+}
+
+/* -------- freed -------- */
+
+static int freed_one(struct kv_txn *txn, uint32_t node, uint64_t sequence)
+{
+	struct record_key by_node = record_key_free_node(node, sequence);
+	struct record_key by_sequence = record_key_free(sequence);
+	struct record_free item;
+	uint32_t i, left = 0;
+	int result;
+
+	result = kv_remove(txn, record_key_bytes(&by_node));
+	if (result == -ENOENT)
+		return 0;
+	if (result != 0)
+		return result;
+	result = record_free_get(txn, sequence, &item);
+	if (result != 0)
+		return result == -ENOENT ? -EIO : result;
+	for (i = 0; i < item.count; i++)
+		if (item.nodes[i] != node)
+			item.nodes[left++] = item.nodes[i];
+	item.count = left;
+	return left > 0 ? record_free_put(txn, sequence, &item)
+			: kv_remove(txn, record_key_bytes(&by_sequence));
+}
+
+static int freed_operation(struct kv_txn *txn, void *context)
+{
+	const struct meta_freed_args *args = context;
+	uint32_t i;
+	int result = 0;
+
+	for (i = 0; result == 0 && i < args->sequences.sequences_len; i++)
+		result = freed_one(txn, args->node, args->sequences.sequences_val[i]);
+	return result;
+}
+
+void free_queue_freed(struct exportd *exportd, const struct meta_freed_args *args,
+	struct meta_status_res *result)
+{
+	int error = commit_execute(exportd->commit, freed_operation, (void *)args);
+
+	result->status = (uint32_t)-error;
+}

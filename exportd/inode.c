@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * Inodes as the operations need them. Takes no locks; a transaction is the caller's.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "exportd/clock.h"
+#include "exportd/inode.h"
+#include "rpc/log.h"
+
+#define DIRECTORY_BYTES 4096 /* what a directory is said to be, whatever it holds */
+
+int inode_load(
+	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, struct record_inode *inode)
+{
+	int result = record_inode_get(txn, export_id, file_id, inode);
+
+	return result == -ENOENT ? -ESTALE : result;
+}
+
+int inode_load_directory(
+	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, struct record_inode *inode)
+{
+	int result = inode_load(txn, export_id, file_id, inode);
+
+	if (result == 0 && inode->type != META_DIRECTORY)
+		return -ENOTDIR;
+	return result;
+}
+
+int inode_load_regular(
+	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, struct record_inode *inode)
+{
+	int result = inode_load(txn, export_id, file_id, inode);
+
+	if (result == 0 && inode->type != META_REGULAR)
+		return inode->type == META_DIRECTORY ? -EISDIR : -EINVAL;
+	return result;
+}
+
+int inode_load_referred(
+	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, struct record_inode *inode)
+{
+	int result = record_inode_get(txn, export_id, file_id, inode);
+
+	if (result != -ENOENT)
+		return result;
+	rozo_log_limited(ERROR,
+		"metadata database: file %" PRIu64 " in export %" PRIu32
+		" has an entry in a directory but no inode",
+		file_id, export_id);
+	return -EIO;
+}
+
+static struct meta_time meta_time_of(struct record_time time)
+{
+	return (struct meta_time){.seconds = time.seconds, .nanoseconds = time.nanoseconds};
+}
+
+static struct record_time record_time_of(struct meta_time time)
+{
+	return (struct record_time){.seconds = time.seconds, .nanoseconds = time.nanoseconds};
+}
+
+void inode_attributes(const struct exportd_export *export, uint64_t file_id,
+	const struct record_inode *inode, struct meta_attributes *attributes)
+{
+	uint32_t k = export->config->code.k;
+	uint64_t size = inode->size;
+	uint64_t space = 0;
+
+	if (inode->type == META_DIRECTORY) {
+		size = DIRECTORY_BYTES;
+		space = DIRECTORY_BYTES;
+	} else if (inode->type == META_REGULAR) {
+		unsigned __int128 shards = ((unsigned __int128)size * export->shards + k - 1) / k;
+
+		space = shards > INODE_SIZE_MAX ? INODE_SIZE_MAX : (uint64_t)shards;
+	}
+	*attributes = (struct meta_attributes){
+		.file_id = file_id,
+		.parent_id = inode->parent_id,
+		.type = inode->type,
+		.mode = inode->mode,
+		.uid = inode->uid,
+		.gid = inode->gid,
+		.links = inode->links,
+		.device_major = inode->device_major,
+		.device_minor = inode->device_minor,
+		.size = size,
+		.space_used = space,
+		.change = inode->change,
+		.verifier = inode->verifier,
+		.access_time = meta_time_of(inode->access_time),
+		.modify_time = meta_time_of(inode->modify_time),
+		.change_time = meta_time_of(inode->change_time),
+	};
+}
+
+struct record_time inode_now(void)
+{
+	uint64_t now_ns = clock_now_ns(CLOCK_KIND_WALL);
+
+	return (struct record_time){
+		.seconds = (int64_t)(now_ns / 1000000000u),
+		.nanoseconds = (uint32_t)(now_ns % 1000000000u),
+	};
+}
+
+void inode_changed(struct record_inode *inode, struct record_time now)
+{
+	inode->change++;
+	inode->change_time = now;
+}
+
+void inode_modified(struct record_inode *inode, struct record_time now)
+{
+	inode_changed(inode, now);
+	inode->modify_time = now;
+}
+
+int inode_check_set(const struct meta_set *set)
+{
+	const uint32_t known = META_SET_MODE | META_SET_UID | META_SET_GID | META_SET_SIZE |
+			       META_SET_ATIME | META_SET_ATIME_NOW | META_SET_MTIME |
+			       META_SET_MTIME_NOW;
+
+	if ((set->mask & ~known) != 0)
+		return -EINVAL;
+	if ((set->mask & META_SET_MODE) && (set->mode & ~07777u) != 0)
+		return -EINVAL;
+	if ((set->mask & META_SET_ATIME) && set->access_time.nanoseconds >= 1000000000u)
+		return -EINVAL;
+	if ((set->mask & META_SET_MTIME) && set->modify_time.nanoseconds >= 1000000000u)
+		return -EINVAL;
+	if ((set->mask & META_SET_SIZE) && set->size > INODE_SIZE_MAX)
+		return -EFBIG;
+	return 0;
+}
+
+void inode_apply_set(struct record_inode *inode, const struct meta_set *set, struct record_time now)
+{
+	if (set->mask & META_SET_MODE)
+		inode->mode = (uint16_t)set->mode;
+	if (set->mask & META_SET_UID)
+		inode->uid = set->uid;
+	if (set->mask & META_SET_GID)
+		inode->gid = set->gid;
+	if (set->mask & META_SET_ATIME)
+		inode->access_time = record_time_of(set->access_time);
+	if (set->mask & META_SET_ATIME_NOW)
+		inode->access_time = now;
+	if (set->mask & META_SET_MTIME)
+		inode->modify_time = record_time_of(set->modify_time);
+	if (set->mask & META_SET_MTIME_NOW)
+		inode->modify_time = now;
+}
+
+int inode_check_name(const char *name)
+{
+	if (name == NULL || name[0] == '\0' || strchr(name, '/') != NULL)
+		return -EINVAL;
+	if (strlen(name) > RECORD_NAME_MAX)
+		return -ENAMETOOLONG;
+	return 0;
+}
+
+int inode_check_new_name(const char *name)
+{
+	int result = inode_check_name(name);
+
+	if (result == 0 && (strcmp(name, ".") == 0 || strcmp(name, "..") == 0))
+		return -EINVAL;
+	return result;
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * What all operations do with inodes: load them, change their times and attributes, show them.
+ */
+#ifndef ROZO_EXPORTD_INODE_H
+#define ROZO_EXPORTD_INODE_H
+
+#include "exportd/exportd.h"
+#include "exportd/kv.h"
+#include "exportd/record.h"
+#include "rpc/meta.h"
+
+/* Files end here: NFS and Linux count bytes in 63 bits. */
+#define INODE_SIZE_MAX ((uint64_t)INT64_MAX)
+
+/* Loads an inode. Returns 0, -ESTALE (no such file) or -EIO. */
+int inode_load(
+	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, struct record_inode *inode);
+
+/* The same for a directory. Also returns -ENOTDIR. */
+int inode_load_directory(
+	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, struct record_inode *inode);
+
+/* The same for a regular file. Also returns -EISDIR, or -EINVAL for the other types. */
+int inode_load_regular(
+	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, struct record_inode *inode);
+
+/*
+ * Loads an inode that an entry refers to, which must therefore exist.
+ * Returns 0 or -EIO (named in the log).
+ */
+int inode_load_referred(
+	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, struct record_inode *inode);
+
+/* Shows an inode to the protocol. */
+void inode_attributes(const struct exportd_export *export, uint64_t file_id,
+	const struct record_inode *inode, struct meta_attributes *attributes);
+
+/* The time now, for an inode. */
+struct record_time inode_now(void);
+
+/* Notes a change of the attributes: change time and counter. */
+void inode_changed(struct record_inode *inode, struct record_time now);
+
+/* Notes a change of the contents: also modify time. */
+void inode_modified(struct record_inode *inode, struct record_time now);
+
+/* Checks what is to be set. Returns 0, -EINVAL (mask, mode or nanoseconds) or -EFBIG (size). */
+int inode_check_set(const struct meta_set *set);
+
+/* Sets mode, owner and times, all but the size. */
+void inode_apply_set(
+	struct record_inode *inode, const struct meta_set *set, struct record_time now);
+
+/*
+ * Checks a name of an entry.
+ * Returns 0, -EINVAL (empty, or with a slash) or -ENAMETOOLONG.
+ */
+int inode_check_name(const char *name);
+
+/* The same for a name that is to be made or removed: "." and ".." are -EINVAL too. */
+int inode_check_new_name(const char *name);
+
+#endif

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * A server: its listening socket, its workers, its end.
+ *
+ * Workers are made when a call finds none idle, up to threads_max, and stay. Handlers may block;
+ * the reactor's thread never does.
+ *
+ * Locks: server->lock (queue, workers, end).
+ */
+#include "rpc/server.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "rpc/log.h"
+
+#define BACKLOG 512
+#define ACCEPT_PAUSE_MS 100 /* without descriptors */
+#define ACCEPTS_MAX 64      /* in one turn */
+#define DRAIN_MS 2000
+#define DRAIN_TICK_MS 2
+
+/* -------- workers -------- */
+
+static void *worker(void *argument)
+{
+	struct rpc_server *server = argument;
+
+	pthread_mutex_lock(&server->lock);
+	for (;;) {
+		struct server_request *request = server->first_request;
+
+		if (server->stopping)
+			break;
+		if (!request) {
+			server->idle_threads++;
+			pthread_cond_wait(&server->work_cond, &server->lock);
+			server->idle_threads--;
+			continue;
+		}
+		server->first_request = request->next;
+		if (!server->first_request)
+			server->last_request = NULL;
+		pthread_mutex_unlock(&server->lock);
+		server_request_execute(request);
+		pthread_mutex_lock(&server->lock);
+	}
+	pthread_mutex_unlock(&server->lock);
+	return NULL;
+}
+
+/* server->lock is held. Returns 0 or a negative errno of pthread_create(3). */
+static int add_worker(struct rpc_server *server)
+{
+	sigset_t all, before;
+	int error;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	error = pthread_create(&server->thread[server->threads], NULL, worker, server);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (error)
+		return -error;
+	pthread_setname_np(server->thread[server->threads], "rozo_worker");
+	server->threads++;
+	return 0;
+}
+
+void server_enqueue(struct rpc_server *server, struct server_request *request)
+{
+	int error = 0;
+
+	request->next = NULL;
+	pthread_mutex_lock(&server->lock);
+	if (server->stopping) {
+		pthread_mutex_unlock(&server->lock);
+		server_request_drop(request);
+		return;
+	}
+	if (server->last_request)
+		server->last_request->next = request;
+	else
+		server->first_request = request;
+	server->last_request = request;
+	if (server->idle_threads)
+		pthread_cond_signal(&server->work_cond);
+	else if (server->threads < server->threads_max)
+		error = add_worker(server);
+	pthread_mutex_unlock(&server->lock);
+	if (error)
+		rozo_log_limited(WARNING, "rpc: %s: no thread for more calls at once: %s",
+			server->address, strerror(-error));
+}
+
+/* -------- accepting -------- */
+
+static void stop_accepting(struct rpc_server *server)
+{
+	if (server->accepting)
+		reactor_remove(server->reactor, server->fd);
+	server->accepting = false;
+}
+
+static void set_options(int fd)
+{
+	static const int on = 1, idle_s = 30, interval_s = 10, count = 3;
+	static const unsigned int unacknowledged_ms = 60000;
+
+	/* These make it better; it works without them. */
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged_ms,
+		sizeof(unacknowledged_ms));
+}
+
+static void accept_ready(struct reactor_source *source, uint32_t events)
+{
+	struct rpc_server *server =
+		(struct rpc_server *)((char *)source - offsetof(struct rpc_server, source));
+
+	(void)events;
+	for (unsigned int i = 0; i < ACCEPTS_MAX && server->accepting; i++) {
+		struct sockaddr_storage address;
+		socklen_t bytes = sizeof(address);
+		int fd = accept4(server->fd, (struct sockaddr *)&address, &bytes,
+			SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+		if (fd >= 0) {
+			set_options(fd);
+			server_connection_open(server, fd, &address);
+			continue;
+		}
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+			/* The connection stays in the queue; asking again at once is of no use. */
+			rozo_log_limited(WARNING, "rpc: %s: cannot accept a connection: %s",
+				server->address, strerror(errno));
+			stop_accepting(server);
+			server->accept_again_ms = reactor_now_ms() + ACCEPT_PAUSE_MS;
+			reactor_wake_by(server->reactor, server->accept_again_ms);
+			return;
+		}
+		if (errno == EAGAIN || errno == EWOULDBLOCK)
+			return;
+		/* Anything else is about the connection that was to be accepted: accept(2). */
+	}
+}
+
+static int64_t accept_tick(struct rpc_server *server, int64_t now_ms)
+{
+	if (server->accept_again_ms == REACTOR_NEVER || now_ms < server->accept_again_ms)
+		return server->accept_again_ms;
+	server->accept_again_ms = REACTOR_NEVER;
+	if (reactor_add(server->reactor, server->fd, EPOLLIN, &server->source)) {
+		server->accept_again_ms = now_ms + ACCEPT_PAUSE_MS;
+		return server->accept_again_ms;
+	}
+	server->accepting = true;
+	return REACTOR_NEVER;
+}
+
+/* -------- time, and the end -------- */
+
+/* Closes connections whose replies are out, all of them when time is over. */
+static void drain(struct rpc_server *server, int64_t now_ms, int64_t drain_ms)
+{
+	struct server_connection *connection, *next;
+
+	for (connection = server->first; connection; connection = next) {
+		next = connection->next;
+		if (now_ms >= drain_ms || !record_stream_unsent(&connection->stream))
+			server_connection_close(connection);
+	}
+	if (server->first) {
+		reactor_wake_by(server->reactor, now_ms + DRAIN_TICK_MS);
+		return;
+	}
+	pthread_mutex_lock(&server->lock);
+	server->drained = true;
+	pthread_cond_signal(&server->drained_cond);
+	pthread_mutex_unlock(&server->lock);
+}
+
+static void woken(void *context, int64_t now_ms)
+{
+	struct rpc_server *server = context;
+	struct server_connection *connection, *following;
+	int64_t next_ms = REACTOR_NEVER, drain_ms;
+	bool stopping;
+
+	pthread_mutex_lock(&server->lock);
+	stopping = server->stopping;
+	drain_ms = server->drain_ms;
+	pthread_mutex_unlock(&server->lock);
+	if (stopping) {
+		stop_accepting(server);
+		server->accept_again_ms = REACTOR_NEVER;
+		if (server->fd >= 0)
+			close(server->fd);
+		server->fd = -1;
+	}
+	if (drain_ms) {
+		drain(server, now_ms, drain_ms);
+		return;
+	}
+	next_ms = accept_tick(server, now_ms);
+	for (connection = server->first; connection; connection = following) {
+		int64_t connection_ms;
+
+		following = connection->next;
+		connection_ms = server_connection_tick(connection, now_ms);
+		if (connection_ms < next_ms)
+			next_ms = connection_ms;
+	}
+	reactor_wake_by(server->reactor, next_ms);
+}
+
+/* -------- the interface -------- */
+
+static int open_listener(struct rpc_server *server, const char *address, uint16_t port)
+{
+	static const int on = 1;
+	struct rpc_socket_address local;
+	int error = rpc_address_parse(&local, address, port);
+
+	if (error)
+		return error;
+	server->fd = socket(local.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
+		IPPROTO_TCP);
+	if (server->fd < 0)
+		return -errno;
+	/* A restart must not wait for the old connections to be forgotten. */
+	if (setsockopt(server->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)))
+		return -errno;
+	if (local.storage.ss_family == AF_INET6 &&
+		setsockopt(server->fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)))
+		return -errno;
+	if (bind(server->fd, (struct sockaddr *)&local.storage, local.bytes) ||
+		listen(server->fd, BACKLOG) ||
+		getsockname(server->fd, (struct sockaddr *)&local.storage, &local.bytes))
+		return -errno;
+	rpc_address_format(&local.storage, server->address);
+	server->port = ntohs(local.storage.ss_family == AF_INET6
+			? ((struct sockaddr_in6 *)&local.storage)->sin6_port
+			: ((struct sockaddr_in *)&local.storage)->sin_port);
+	return 0;
+}
+
+int rpc_server_start(struct rpc_server **started, const char *address, uint16_t port,
+	const struct rpc_program *program, const struct rpc_key *key, unsigned int threads_max)
+{
+	struct rpc_server *server = calloc(1, sizeof(*server));
+	int error;
+
+	if (!server)
+		return -ENOMEM;
+	server->source.ready = accept_ready;
+	server->program = *program;
+	if (key) {
+		server->has_key = true;
+		server->key = *key;
+	}
+	server->threads_max = threads_max ? threads_max : 1;
+	server->fd = -1;
+	server->accept_again_ms = REACTOR_NEVER;
+	pthread_mutex_init(&server->lock, NULL);
+	pthread_cond_init(&server->work_cond, NULL);
+	pthread_cond_init(&server->drained_cond, NULL);
+	server->thread = calloc(server->threads_max, sizeof(*server->thread));
+	error = server->thread ? open_listener(server, address, port) : -ENOMEM;
+	if (!error)
+		error = reactor_start(&server->reactor, "rozo_rpc_server", woken, server);
+	if (error)
+		goto out;
+	server->accepting = true;
+	error = reactor_add(server->reactor, server->fd, EPOLLIN, &server->source);
+	if (error) {
+		reactor_stop(server->reactor);
+		goto out;
+	}
+	*started = server;
+	return 0;
+out:
+	rozo_log(ERROR, "rpc: cannot serve program 0x%x at address %s, port %u: %s",
+		program->program, address, port,
+		error == -EINVAL ? "not a numeric address" : strerror(-error));
+	if (server->fd >= 0)
+		close(server->fd);
+	free(server->thread);
+	pthread_cond_destroy(&server->drained_cond);
+	pthread_cond_destroy(&server->work_cond);
+	pthread_mutex_destroy(&server->lock);
+	free(server);
+	return error;
+}
+
+void rpc_server_stop(struct rpc_server *server)
+{
+	struct server_request *waiting;
+
+	if (!server)
+		return;
+	pthread_mutex_lock(&server->lock);
+	server->stopping = true;
+	waiting = server->first_request;
+	server->first_request = server->last_request = NULL;
+	pthread_cond_broadcast(&server->work_cond);
+	pthread_mutex_unlock(&server->lock);
+	reactor_wake(server->reactor);
+	while (waiting) {
+		struct server_request *next = waiting->next;
+
+		server_request_drop(waiting);
+		waiting = next;
+	}
+	/* No worker is added any more. */
+	for (unsigned int i = 0; i < server->threads; i++)
+		pthread_join(server->thread[i], NULL);
+
+	pthread_mutex_lock(&server->lock);
+	server->drain_ms = reactor_now_ms() + DRAIN_MS;
+	reactor_wake(server->reactor);
+	while (!server->drained)
+		pthread_cond_wait(&server->drained_cond, &server->lock);
+	pthread_mutex_unlock(&server->lock);
+	reactor_stop(server->reactor);
+
+	free(server->thread);
+	pthread_cond_destroy(&server->drained_cond);
+	pthread_cond_destroy(&server->work_cond);
+	pthread_mutex_destroy(&server->lock);
+	explicit_bzero(&server->key, sizeof(server->key));
+	free(server);
+}
+
+uint16_t rpc_server_port(const struct rpc_server *server)
+{
+	return server->port;
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * Inside of the server: what server.c (listening, workers, stopping) and server_connection.c (one
+ * connection: authentication, calls in, replies out) share.
+ *
+ * Threads: the server's reactor owns connections and reads calls; workers execute them.
+ * Locks: server->lock guards the fields marked so; no other lock is taken inside it.
+ */
+#ifndef ROZO_RPC_SERVER_H
+#define ROZO_RPC_SERVER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "rpc/address.h"
+#include "rpc/cluster_auth.h"
+#include "rpc/message.h"
+#include "rpc/reactor.h"
+#include "rpc/record.h"
+#include "rpc/rpc.h"
+
+#pragma GCC visibility push(hidden)
+
+enum server_trust {
+	SERVER_STRANGER,      /* HELLO is the only call allowed */
+	SERVER_CHALLENGED,    /* HELLO answered, PROVE is the only call allowed */
+	SERVER_AUTHENTICATED, /* or no authentication needed */
+	SERVER_LEAVING,       /* turned away; waits for the peer to read the reason and close */
+};
+
+struct server_connection {
+	struct record_stream stream;
+	struct rpc_server *server;
+	struct server_connection *previous; /* oldest first */
+	struct server_connection *next;
+	bool closed;
+	enum server_trust trust;
+	int64_t deadline_ms;      /* to authenticate, to leave; REACTOR_NEVER */
+	char address[RPC_ADDRESS_TEXT_BYTES];
+	char client_nonce[AUTH_NONCE_BYTES];
+	char server_nonce[AUTH_NONCE_BYTES];
+	atomic_bool paused;       /* not read until its calls are fewer */
+	atomic_uint calls;        /* waiting or being executed */
+	atomic_size_t call_bytes; /* of their records */
+};
+
+/* A call waiting for a worker or being executed. Holds a reference on the connection's stream. */
+struct server_request {
+	struct server_request *next;
+	struct server_connection *connection;
+	uint8_t *record;
+	size_t bytes;
+	struct message_call call;
+};
+
+struct rpc_server {
+	struct reactor_source source; /* the listening socket */
+	struct reactor *reactor;
+	struct rpc_program program;
+	bool has_key;
+	struct rpc_key key;
+	char address[RPC_ADDRESS_TEXT_BYTES];
+	uint16_t port;
+	unsigned int threads_max;
+
+	/* The reactor's thread only. */
+	int fd;
+	bool accepting;
+	int64_t accept_again_ms;
+	struct server_connection *first;
+	struct server_connection *last;
+	unsigned int strangers;
+
+	pthread_mutex_t lock; /* guards the rest */
+	pthread_cond_t work_cond;
+	struct server_request *first_request;
+	struct server_request *last_request;
+	unsigned int idle_threads;
+	unsigned int threads;
+	pthread_t *thread;
+	bool stopping;        /* no call is begun any more */
+	int64_t drain_ms;     /* 0, or when connections are closed with replies unsent */
+	bool drained;
+	pthread_cond_t drained_cond;
+};
+
+/* -------- server.c -------- */
+
+/* Gives a request to the workers; takes it over. */
+void server_enqueue(struct rpc_server *server, struct server_request *request);
+
+/* -------- server_connection.c -------- */
+
+/* Takes over an accepted socket. The reactor's thread. */
+void server_connection_open(struct rpc_server *server, int fd,
+	const struct sockaddr_storage *address);
+
+/* The reactor's thread. */
+void server_connection_close(struct server_connection *connection);
+
+/* Looks at deadlines and paused connections; returns when to look again. The reactor's thread. */
+int64_t server_connection_tick(struct server_connection *connection, int64_t now_ms);
+
+/* Executes a request and frees it. A worker. */
+void server_request_execute(struct server_request *request);
+
+/* Frees a request without answer. */
+void server_request_drop(struct server_request *request);
+
+#pragma GCC visibility pop
+
+#endif

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * See healer.h. Each node that took a write holds the record of who missed it. Of those that are up
+ * the one with the lowest shard does the work; should two do it at once, no harm is done, since
+ * shards are written under the version they belong to.
+ */
+#include "storaged/healer.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rpc/log.h"
+#include "storaged/periodic.h"
+
+#define INTERVAL_MS 1000
+/* Blocks with misses looked up at a time. */
+#define BATCH 256
+
+struct healer {
+	struct periodic periodic;
+	struct store *store;
+	struct stripe *stripe;
+	uint64_t healed;             /* in this pass; only the thread uses it */
+};
+
+/* True if this node is to heal a block that the shards in missed did not get. */
+static bool ours(uint32_t shard, uint32_t missed, uint32_t up)
+{
+	uint32_t candidates = up & ~missed;
+
+	if (!(missed & up))
+		return false; /* nobody to heal is back yet */
+	return candidates == 0 || (uint32_t)__builtin_ctz(candidates) == shard;
+}
+
+static int heal_file(void *context, const struct store_missed_file *missed)
+{
+	struct healer *healer = context;
+	struct store_missed_block blocks[BATCH];
+	struct stripe_file *file;
+	uint64_t next = 0;
+
+	if (periodic_stopping(&healer->periodic))
+		return -ECANCELED;
+	int error = stripe_file_get(healer->stripe, missed->file.export_id, missed->file.file_id,
+		&file);
+	if (error)
+		return 0; /* the file is gone, or exportd is away: the next pass looks again */
+	uint32_t up = stripe_shards_up(file, missed->file.segment);
+	while (next != UINT64_MAX && !periodic_stopping(&healer->periodic)) {
+		size_t count;
+
+		if (store_missed_blocks(healer->store, &missed->file, next, blocks, BATCH, &count,
+			    &next))
+			break;
+		for (size_t i = 0; i < count;) {
+			size_t run = 1;
+
+			if (!ours(missed->shard, blocks[i].missed, up)) {
+				i++;
+				continue;
+			}
+			while (i + run < count && blocks[i + run].block == blocks[i].block + run &&
+				blocks[i + run].missed == blocks[i].missed)
+				run++;
+			uint64_t healed = 0;
+			error = stripe_heal(file, missed->file.segment, blocks[i].block,
+				(uint32_t)run, &healed, NULL);
+			healer->healed += healed;
+			if (error)
+				rozo_log_limited(WARNING,
+					"healing file %" PRIu32 "/%" PRIu64 ": %s; will be tried again",
+					missed->file.export_id, missed->file.file_id,
+					strerror(-error));
+			i += run;
+		}
+	}
+	stripe_file_put(file);
+	return 0;
+}
+
+static void heal(void *context)
+{
+	struct healer *healer = context;
+
+	healer->healed = 0;
+	store_missed_scan(healer->store, heal_file, healer);
+	if (healer->healed)
+		rozo_log(INFO, "healed %" PRIu64 " shards that nodes had missed", healer->healed);
+}
+
+int healer_start(struct healer **result, struct store *store, struct stripe *stripe)
+{
+	struct healer *healer = calloc(1, sizeof(*healer));
+
+	if (!healer)
+		return -ENOMEM;
+	healer->store = store;
+	healer->stripe = stripe;
+	int error = periodic_start(&healer->periodic, INTERVAL_MS, heal, healer);
+	if (error) {
+		free(healer);
+		return error;
+	}
+	*result = healer;
+	return 0;
+}
+
+void healer_stop(struct healer *healer)
+{
+	periodic_stop(&healer->periodic);
+	free(healer);
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * The node's talk with exportd: a heartbeat with the devices' capacity each second, and the removal
+ * of store files whose files are gone, when exportd says there are any.
+ */
+#ifndef ROZO_STORAGED_HEARTBEAT_H
+#define ROZO_STORAGED_HEARTBEAT_H
+
+#include "storaged/store.h"
+#include "stripe/stripe.h"
+
+struct heartbeat;
+
+/* Starts the thread. Everything must outlive it. Returns 0 or -ENOMEM or -EAGAIN. */
+int heartbeat_start(struct heartbeat **heartbeat, uint32_t node_id, struct store *store,
+	struct stripe *stripe);
+
+/* Stops the thread, at the latest after one call's time, and frees it. */
+void heartbeat_stop(struct heartbeat *heartbeat);
+
+#endif

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * rozo-storaged: one storage node. Its store served to the other nodes and the FSAL, its NFSv3 data
+ * server to clients; heartbeat and healer in the background. Runs in the foreground, logs to
+ * stderr, ends cleanly on SIGTERM and SIGINT.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config/config.h"
+#include "rpc/log.h"
+#include "storaged/gateway.h"
+#include "storaged/healer.h"
+#include "storaged/heartbeat.h"
+#include "storaged/store.h"
+#include "stripe/stripe.h"
+
+#define ERROR_BYTES 4096
+/* Calls executed at once by each service; more wait in the sockets. */
+#define STORE_THREADS 32
+#define GATEWAY_THREADS 32
+/* Buffers below this size come from the heap, so that they are not mapped anew for every call. */
+#define HEAP_THRESHOLD_BYTES (4 << 20)
+
+static const char usage[] =
+	"Usage: rozo-storaged --config FILE --node ID [--check | --init]\n"
+	"Serves one storage node of a Rozo cluster.\n"
+	"\n"
+	"  -c, --config FILE  the cluster's configuration (JSON)\n"
+	"  -n, --node ID      which of its nodes this is\n"
+	"      --check        validate the configuration and exit\n"
+	"      --init         make the node's empty device directories ready, once, and exit\n"
+	"      --log LEVEL    error, warning, info (default) or debug\n"
+	"  -h, --help         show this text\n"
+	"  -V, --version      show the version\n";
+
+struct options {
+	const char *config;
+	uint32_t node;
+	bool check;
+	bool init;
+};
+
+/* Returns -1 to go on, else the status to exit with. */
+static int parse_options(int argc, char **argv, struct options *options)
+{
+	enum { CHECK = 256, INIT, LOG };
+	static const struct option known[] = {
+		{"config", required_argument, NULL, 'c'},
+		{"node", required_argument, NULL, 'n'},
+		{"check", no_argument, NULL, CHECK},
+		{"init", no_argument, NULL, INIT},
+		{"log", required_argument, NULL, LOG},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{0},
+	};
+	unsigned long node = 0;
+	char *end;
+	int option;
+
+	while ((option = getopt_long(argc, argv, "c:n:hV", known, NULL)) != -1) {
+		switch (option) {
+		case 'c':
+			options->config = optarg;
+			break;
+		case 'n':
+			node = strtoul(optarg, &end, 10);
+			if (*end || node == 0 || node > CONFIG_NODE_ID_MAX) {
+				fprintf(stderr, "rozo-storaged: --node %s: give a number from 1 to %d\n",
+					optarg, CONFIG_NODE_ID_MAX);
+				return EXIT_FAILURE;
+			}
+			options->node = (uint32_t)node;
+			break;
+		case CHECK:
+			options->check = true;
+			break;
+		case INIT:
+			options->init = true;
+			break;
+		case LOG:
+			if (!rozo_log_set_level_by_name(optarg)) {
+				fprintf(stderr,
+					"rozo-storaged: --log %s: give error, warning, info or debug\n",
+					optarg);
+				return EXIT_FAILURE;
+			}
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			return EXIT_SUCCESS;
+		case 'V':
+			puts("rozo-storaged " ROZO_VERSION);
+			return EXIT_SUCCESS;
+		default:
+			fputs(usage, stderr);
+			return EXIT_FAILURE;
+		}
+	}
+	if (optind != argc || !options->config || (!options->node && !options->check)) {
+		fputs(usage, stderr);
+		return EXIT_FAILURE;
+	}
+	return -1;
+}
+
+static void log_lines(const char *text)
+{
+	while (*text) {
+		size_t length = strcspn(text, "\n");
+		rozo_log(ERROR, "%.*s", (int)length, text);
+		text += length + (text[length] == '\n');
+	}
+}
+
+static int init_devices(const struct config *config, const struct config_node *node)
+{
+	char error[ERROR_BYTES];
+
+	for (size_t i = 0; i < node->device_count; i++) {
+		if (store_init_device(NULL, node->devices[i], config->cluster_id, node->id, error,
+			    sizeof(error))) {
+			log_lines(error);
+			return EXIT_FAILURE;
+		}
+		rozo_log(INFO, "%s is ready for node %u", node->devices[i], node->id);
+	}
+	return EXIT_SUCCESS;
+}
+
+static int create_stripe(const struct config *config, const struct config_node *self,
+	struct store *store, struct stripe **stripe)
+{
+	struct stripe_node *nodes = calloc(config->node_count, sizeof(*nodes));
+
+	if (!nodes)
+		return -ENOMEM;
+	for (size_t i = 0; i < config->node_count; i++)
+		nodes[i] = (struct stripe_node){.id = config->nodes[i].id,
+			.address = config->nodes[i].address,
+			.store_port = config->nodes[i].store_port};
+	struct stripe_options options = {
+		.nodes = nodes,
+		.node_count = config->node_count,
+		.exportd_address = config->exportd_address,
+		.exportd_port = config->exportd_port,
+		.key = &config->key,
+		.local_node = self->id,
+		.local_call = store_local_call,
+		.local_store = store,
+	};
+	int error = stripe_create(&options, stripe);
+	free(nodes);
+	return error;
+}
+
+/* Serves until a signal says stop. */
+static int serve(const struct config *config, const struct config_node *self)
+{
+	char message[ERROR_BYTES] = "";
+	const char *devices[self->device_count];
+	struct store *store = NULL;
+	struct stripe *stripe = NULL;
+	struct rpc_server *store_server = NULL, *gateway_server = NULL;
+	struct rpc_program store_service, gateway_service;
+	struct gateway gateway = {.node_id = self->id};
+	struct heartbeat *heartbeat = NULL;
+	struct healer *healer = NULL;
+	sigset_t signals;
+	int received, status = EXIT_FAILURE;
+
+	/* Before any thread starts, so that all of them inherit it. */
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	pthread_sigmask(SIG_BLOCK, &signals, NULL);
+	signal(SIGPIPE, SIG_IGN);
+
+	for (size_t i = 0; i < self->device_count; i++)
+		devices[i] = self->devices[i];
+	struct store_options options = {
+		.cluster_id = config->cluster_id,
+		.node_id = self->id,
+		.devices = devices,
+		.device_count = self->device_count,
+	};
+	int error = store_open(&store, &options, message, sizeof(message));
+	log_lines(message);
+	if (error)
+		goto out;
+	error = create_stripe(config, self, store, &stripe);
+	if (error) {
+		rozo_log(ERROR, "cannot start the stripe engine: %s", strerror(-error));
+		goto out;
+	}
+	config_handle_key(config, gateway.handle_key);
+	gateway.stripe = stripe;
+	store_program(store, &store_service);
+	gateway_program(&gateway, &gateway_service);
+	if (rpc_server_start(&store_server, self->address, self->store_port, &store_service,
+		    &config->key, STORE_THREADS) ||
+		rpc_server_start(&gateway_server, self->address, self->nfs_port, &gateway_service,
+			NULL, GATEWAY_THREADS))
+		goto out;
+	error = heartbeat_start(&heartbeat, self->id, store, stripe);
+	if (!error)
+		error = healer_start(&healer, store, stripe);
+	if (error) {
+		rozo_log(ERROR, "cannot start a thread: %s", strerror(-error));
+		goto out;
+	}
+	rozo_log(INFO, "node %u serves its store on %s port %u and NFSv3 on port %u", self->id,
+		self->address, self->store_port, self->nfs_port);
+	sigwait(&signals, &received);
+	rozo_log(INFO, "stopping on signal %d", received);
+	status = EXIT_SUCCESS;
+out:
+	if (gateway_server)
+		rpc_server_stop(gateway_server);
+	if (healer)
+		healer_stop(healer);
+	if (heartbeat)
+		heartbeat_stop(heartbeat);
+	if (stripe)
+		stripe_destroy(stripe);
+	if (store_server)
+		rpc_server_stop(store_server);
+	if (store)
+		store_close(store);
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	struct options options = {0};
+	char error[ERROR_BYTES];
+	struct config *config;
+
+	int status = parse_options(argc, argv, &options);
+	if (status >= 0)
+		return status;
+	mallopt(M_MMAP_THRESHOLD, HEAP_THRESHOLD_BYTES);
+	mallopt(M_TRIM_THRESHOLD, 4 * HEAP_THRESHOLD_BYTES);
+	mallopt(M_ARENA_MAX, 4);
+	if (config_load(options.config, &config, error, sizeof(error))) {
+		log_lines(error);
+		return EXIT_FAILURE;
+	}
+	const struct config_node *node = options.node ? config_node(config, options.node) : NULL;
+	if (options.node && !node) {
+		rozo_log(ERROR, "%s: there is no node %u; give one of the ids under \"nodes\"",
+			options.config, options.node);
+		status = EXIT_FAILURE;
+	} else if (options.check) {
+		printf("%s is valid\n", options.config);
+		status = EXIT_SUCCESS;
+	} else if (options.init) {
+		status = init_devices(config, node);
+	} else {
+		status = serve(config, node);
+	}
+	config_free(config);
+	return status;
+}

@@ -1,0 +1,694 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * One store file: finding it on the devices, making, flushing, closing and removing it, and giving
+ * back the space of dropped versions.
+ *
+ * shard_file.lock guards what the file holds; flush_lock what of it is durable. A flush runs
+ * without shard_file.lock, so that readers and writers go on meanwhile; writers that want to be
+ * durable and find one running wait for it and then share the next.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "storaged/store_internal.h"
+
+/* Where a header is looked for if that of page 0 is unreadable. */
+#define SEARCH_BYTES_MAX (64u << 20)
+
+const char *shard_file_name(const struct shard_file *file, unsigned int side)
+{
+	static _Thread_local char name[STORE_PATH_MAX];
+
+	if (file->device == NULL)
+		return "(not made yet)";
+	store_side_path(file->device, &file->key, side, name);
+	return name;
+}
+
+struct shard_file *shard_file_create(struct store *store, const store_file *key)
+{
+	struct shard_file *file = calloc(1, sizeof(*file));
+
+	if (file == NULL)
+		return NULL;
+	file->store = store;
+	file->key = *key;
+	file->references = 1;
+	file->descriptors[0] = file->descriptors[1] = -1;
+	pthread_rwlock_init(&file->lock, NULL);
+	pthread_mutex_init(&file->flush_lock, NULL);
+	pthread_cond_init(&file->flush_done, NULL);
+	return file;
+}
+
+/* Closes both sides. Nobody else uses the file, or the lock is held exclusively. */
+static void close_sides(struct shard_file *file)
+{
+	pthread_mutex_lock(&file->flush_lock);
+	while (file->flushing)
+		pthread_cond_wait(&file->flush_done, &file->flush_lock);
+	for (unsigned int side = 0; side < STORE_SIDES; side++) {
+		if (file->descriptors[side] >= 0)
+			file->store->io->close(file->descriptors[side]);
+		file->descriptors[side] = -1;
+	}
+	pthread_mutex_unlock(&file->flush_lock);
+}
+
+void shard_file_destroy(struct shard_file *file)
+{
+	close_sides(file);
+	store_mask_free(&file->freed);
+	store_mask_free(&file->unsynced);
+	store_mask_free(&file->syncing);
+	pthread_rwlock_destroy(&file->lock);
+	pthread_mutex_destroy(&file->flush_lock);
+	pthread_cond_destroy(&file->flush_done);
+	free(file);
+}
+
+bool shard_file_close(struct shard_file *file)
+{
+	bool closed = true;
+
+	pthread_rwlock_wrlock(&file->lock);
+	if (file->opened && file->exists) {
+		struct store_pages pages;
+
+		shard_file_punch(file, true);
+		closed = shard_file_flush(file, UINT64_MAX, false) == 0;
+		/* Only tells how much of the file is to be expected next time; no need to flush it. */
+		store_pages_begin(&pages, file);
+		if (closed && file->shape_known) {
+			store_pages_note_size(&pages, true);
+			store_pages_finish(&pages);
+		}
+		store_pages_abandon(&pages);
+	}
+	close_sides(file);
+	pthread_rwlock_unlock(&file->lock);
+	return closed;
+}
+
+/* -------- opening -------- */
+
+static int read_page(
+	struct shard_file *file, unsigned int side, uint64_t offset, uint8_t page[STORE_PAGE_BYTES])
+{
+	struct iovec part = {.iov_base = page, .iov_len = STORE_PAGE_BYTES};
+	ssize_t bytes =
+		store_io_read_all(file->store->io, file->descriptors[side], &part, 1, offset);
+
+	if (bytes < 0) {
+		store_device_error(file->store, file->device, (int)bytes);
+		return (int)bytes;
+	}
+	memset(page + bytes, 0, STORE_PAGE_BYTES - (size_t)bytes);
+	return 0;
+}
+
+/*
+ * Page 0 of a side is unreadable: looks for another sound header, for the file's shape, and for the
+ * largest write epoch in any header or record.
+ */
+static int recover_header(struct shard_file *file, unsigned int side)
+{
+	uint8_t page[STORE_PAGE_BYTES];
+	uint64_t step = STORE_PAGE_BYTES;
+
+	for (uint64_t offset = 0; offset < file->size_bytes[side]; offset += step) {
+		struct store_header_fields fields;
+		struct store_shape shape;
+		int error = read_page(file, side, offset, page);
+
+		if (error != 0)
+			return error;
+		if (file->shape_known)
+			step = file->shape.group_bytes;
+		else if (offset > SEARCH_BYTES_MAX)
+			return 0;
+		if (store_header_get(page, &file->key, &fields, &shape) != STORE_HEADER_GOOD)
+			continue;
+		if (!file->shape_known) {
+			file->shape = shape;
+			file->shape_known = true;
+			offset = 0;
+			step = 0;
+			continue;
+		}
+		if (fields.write_epoch > file->write_epoch)
+			file->write_epoch = fields.write_epoch;
+		for (unsigned int row = 0; row < file->shape.rows; row++) {
+			struct store_slot slot;
+
+			store_slot_get(page, &file->shape, fields.group * file->shape.rows + row, &slot);
+			if (slot.kind == STORE_SLOT_GOOD &&
+				slot.version.generation >> 40 > file->write_epoch)
+				file->write_epoch = (uint32_t)(slot.version.generation >> 40);
+		}
+	}
+	return 0;
+}
+
+/* Reads page 0 of each side. Sets what is known of the file. */
+static int load_headers(struct shard_file *file)
+{
+	bool recover[STORE_SIDES] = {false};
+
+	for (unsigned int side = 0; side < STORE_SIDES; side++) {
+		struct store_header_fields fields;
+		enum store_header_verdict verdict;
+		struct store_shape shape;
+		uint8_t page[STORE_PAGE_BYTES];
+		int error;
+
+		if (file->descriptors[side] < 0)
+			continue;
+		error = file->store->io->size(file->descriptors[side], &file->size_bytes[side]);
+		if (error == 0)
+			error = read_page(file, side, 0, page);
+		if (error != 0)
+			return error;
+		verdict = store_header_get(page, &file->key, &fields, &shape);
+		if (verdict == STORE_HEADER_GOOD && (fields.group != 0 || fields.side != side))
+			verdict = STORE_HEADER_FOREIGN;
+		switch (verdict) {
+		case STORE_HEADER_GOOD:
+			if (!file->shape_known) {
+				file->shape = shape;
+				file->shape_known = true;
+			}
+			file->groups_recorded[side] = fields.groups_durable;
+			if (fields.write_epoch > file->write_epoch)
+				file->write_epoch = fields.write_epoch;
+			if (side == 0)
+				file->flags = fields.flags;
+			break;
+		case STORE_HEADER_FOREIGN:
+			rozo_log(ERROR,
+				"%s: is another store file, moved here: move it back, or remove it and let the "
+				"shards be healed",
+				shard_file_name(file, side));
+			file->foreign = true;
+			break;
+		case STORE_HEADER_NEWER:
+			rozo_log(ERROR,
+				"%s: has a newer format than this program knows: use the version of "
+				"rozo-storaged that made it, or a newer one",
+				shard_file_name(file, side));
+			file->foreign = true;
+			break;
+		case STORE_HEADER_ZERO:
+		case STORE_HEADER_DAMAGED:
+			/* An empty file is what a crash leaves of one that was never flushed. */
+			recover[side] = file->size_bytes[side] > 0;
+			break;
+		}
+		if (file->size_bytes[side] <
+			(file->groups_recorded[side] > 0
+					? store_page_offset(&file->shape, file->groups_recorded[side] - 1) +
+						STORE_PAGE_BYTES
+					: 0))
+			rozo_log(ERROR,
+				"%s: cut short: %" PRIu64 " bytes, at least %" PRIu64
+				" groups of %" PRIu64 " were there; the blocks behind are damaged",
+				shard_file_name(file, side), file->size_bytes[side],
+				file->groups_recorded[side], file->shape.group_bytes);
+	}
+	for (unsigned int side = 0; side < STORE_SIDES; side++) {
+		if (recover[side]) {
+			rozo_log(ERROR, "%s: the header of page 0 is damaged; using what others say",
+				shard_file_name(file, side));
+			int error = recover_header(file, side);
+
+			if (error != 0)
+				return error;
+		}
+	}
+	file->lost[0] = file->descriptors[0] < 0;
+	file->lost[1] = file->descriptors[1] < 0 && (file->flags & STORE_FLAG_SIDE_B) != 0;
+	for (unsigned int side = 0; side < STORE_SIDES; side++) {
+		if (file->lost[side])
+			rozo_log(ERROR, "%s: missing, the other side is there; its blocks are damaged",
+				shard_file_name(file, side));
+	}
+	return 0;
+}
+
+/* Opens both sides on one device. Returns 0 (also if there are none) or a negative errno. */
+static int open_sides(struct store *store, struct store_device *device, const store_file *key,
+	int descriptors[STORE_SIDES])
+{
+	char path[STORE_PATH_MAX];
+
+	for (unsigned int side = 0; side < STORE_SIDES; side++) {
+		store_side_path(device, key, side, path);
+		descriptors[side] = store->io->open(path, O_RDWR, 0);
+		if (descriptors[side] >= 0 || descriptors[side] == -ENOENT)
+			continue;
+		rozo_log_limited(ERROR, "%s: %s", path, strerror(-descriptors[side]));
+		store_device_error(store, device, descriptors[side]);
+		if (side > 0 && descriptors[0] >= 0)
+			store->io->close(descriptors[0]);
+		return descriptors[side];
+	}
+	return 0;
+}
+
+static void forget(struct shard_file *file)
+{
+	close_sides(file);
+	file->exists = false;
+	file->made_here = false;
+	file->foreign = false;
+	file->device = NULL;
+	file->shape_known = false;
+	file->write_epoch = 0;
+	file->flags = 0;
+	file->marked = false;
+	store_mask_free(&file->freed);
+	file->freed_rows = 0;
+	for (unsigned int side = 0; side < STORE_SIDES; side++) {
+		file->lost[side] = false;
+		file->size_bytes[side] = 0;
+		file->groups_recorded[side] = 0;
+	}
+	pthread_mutex_lock(&file->flush_lock);
+	file->settled = false;
+	file->dirty_names = false;
+	for (unsigned int side = 0; side < STORE_SIDES; side++) {
+		file->dirty[side] = false;
+		file->size_written[side] = 0;
+		file->size_durable[side] = 0;
+	}
+	store_mask_free(&file->unsynced);
+	file->durable = file->written;
+	pthread_mutex_unlock(&file->flush_lock);
+}
+
+/* Looks for the file on all devices. Called with the lock held exclusively. */
+static int look_for(struct shard_file *file)
+{
+	struct store *store = file->store;
+	int error = 0;
+
+	for (size_t i = 0; i < store->device_count; i++) {
+		struct store_device *device =
+			&store->devices[(file->key.file_id + i) % store->device_count];
+		int descriptors[STORE_SIDES];
+
+		if (atomic_load(&device->failed))
+			continue;
+		error = open_sides(store, device, &file->key, descriptors);
+		if (error != 0)
+			goto failed;
+		if (descriptors[0] < 0 && descriptors[1] < 0)
+			continue;
+		if (file->exists) {
+			/* Made anew while the device with the other one was out of service. */
+			bool keep = (file->flags & STORE_FLAG_DEGRADED) != 0;
+
+			rozo_log(ERROR,
+				"%s: also on device %s: it was made anew while a device was out of service; "
+				"using the one on %s",
+				shard_file_name(file, 0), device->path,
+				keep ? file->device->path : device->path);
+			if (keep) {
+				for (unsigned int side = 0; side < STORE_SIDES; side++) {
+					if (descriptors[side] >= 0)
+						store->io->close(descriptors[side]);
+				}
+				continue;
+			}
+			forget(file);
+		}
+		file->device = device;
+		file->exists = true;
+		pthread_mutex_lock(&file->flush_lock);
+		file->descriptors[0] = descriptors[0] >= 0 ? descriptors[0] : -1;
+		file->descriptors[1] = descriptors[1] >= 0 ? descriptors[1] : -1;
+		pthread_mutex_unlock(&file->flush_lock);
+		error = load_headers(file);
+		if (error != 0)
+			goto failed;
+	}
+	if (file->exists) {
+		pthread_mutex_lock(&file->flush_lock);
+		for (unsigned int side = 0; side < STORE_SIDES; side++)
+			file->size_written[side] = file->size_bytes[side];
+		pthread_mutex_unlock(&file->flush_lock);
+	}
+	file->opened = true;
+	return 0;
+failed:
+	forget(file);
+	return error == -ENOMEM ? error : -EIO;
+}
+
+/* What a file that is locked and was looked for answers. */
+static int usable(struct shard_file *file)
+{
+	bool failed;
+
+	pthread_mutex_lock(&file->flush_lock);
+	failed = file->failed;
+	pthread_mutex_unlock(&file->flush_lock);
+	if (failed || (file->exists && atomic_load(&file->device->failed)))
+		return -EIO;
+	return 0;
+}
+
+int shard_file_lock_exclusive(struct shard_file *file)
+{
+	int error;
+
+	pthread_rwlock_wrlock(&file->lock);
+	error = usable(file);
+	if (error == 0 && !file->opened)
+		error = look_for(file);
+	if (error != 0)
+		pthread_rwlock_unlock(&file->lock);
+	return error;
+}
+
+int shard_file_lock_shared(struct shard_file *file)
+{
+	int error;
+
+	pthread_rwlock_rdlock(&file->lock);
+	while (!file->opened) {
+		pthread_rwlock_unlock(&file->lock);
+		error = shard_file_lock_exclusive(file);
+		if (error != 0)
+			return error;
+		pthread_rwlock_unlock(&file->lock);
+		pthread_rwlock_rdlock(&file->lock);
+	}
+	error = usable(file);
+	if (error == 0 && !file->exists && store_device_any_failed(file->store))
+		error = -EIO; /* it may be on the device that failed */
+	if (error != 0)
+		pthread_rwlock_unlock(&file->lock);
+	return error;
+}
+
+void shard_file_unlock(struct shard_file *file)
+{
+	pthread_rwlock_unlock(&file->lock);
+}
+
+/* -------- making and removing -------- */
+
+int shard_file_make_side(struct shard_file *file, unsigned int side)
+{
+	char path[STORE_PATH_MAX];
+	int descriptor;
+
+	store_side_path(file->device, &file->key, side, path);
+	descriptor = file->store->io->open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+	if (descriptor < 0) {
+		rozo_log_limited(ERROR, "%s: cannot be made: %s", path, strerror(-descriptor));
+		store_device_error(file->store, file->device, descriptor);
+		return descriptor;
+	}
+	pthread_mutex_lock(&file->flush_lock);
+	file->descriptors[side] = descriptor;
+	file->dirty_names = true;
+	pthread_mutex_unlock(&file->flush_lock);
+	return 0;
+}
+
+int shard_file_make(struct shard_file *file, const struct store_shape *shape)
+{
+	struct store_device *device = store_device_choose(file->store);
+	int error;
+
+	if (device == NULL)
+		return -EIO;
+	error = store_device_make_directory(file->store, device, &file->key);
+	if (error != 0) {
+		rozo_log_limited(ERROR, "%s: a directory for shards cannot be made: %s", device->path,
+			strerror(-error));
+		store_device_error(file->store, device, error);
+		return error;
+	}
+	file->device = device;
+	file->flags = store_device_any_failed(file->store) ? STORE_FLAG_DEGRADED : 0;
+	error = shard_file_make_side(file, 0);
+	if (error != 0) {
+		file->device = NULL;
+		return error;
+	}
+	file->shape = *shape;
+	file->shape_known = true;
+	file->exists = true;
+	file->made_here = true;
+	pthread_mutex_lock(&file->flush_lock);
+	file->settled = true;
+	pthread_mutex_unlock(&file->flush_lock);
+	return 0;
+}
+
+int shard_file_remove(struct shard_file *file)
+{
+	char path[STORE_PATH_MAX];
+	int error = 0;
+
+	if (!file->exists)
+		return store_device_any_failed(file->store) ? -EIO : 0;
+	/* Side b first: side a alone is a file, side b alone is one that lost its side a. */
+	for (int side = STORE_SIDES - 1; side >= 0; side--) {
+		int result;
+
+		store_side_path(file->device, &file->key, (unsigned int)side, path);
+		result = file->store->io->remove(path);
+		if (result != 0 && result != -ENOENT && error == 0)
+			error = result;
+	}
+	store_side_directory(file->device, &file->key, path);
+	if (error == 0)
+		error = file->store->io->sync_directory(path);
+	if (error == 0)
+		error = store_marker_remove(file->store, file->device, &file->key);
+	if (error != 0) {
+		rozo_log_limited(ERROR, "%s: cannot be removed: %s", path, strerror(-error));
+		store_device_error(file->store, file->device, error);
+	}
+	/* What is left of it is looked for again. */
+	file->opened = error == 0;
+	forget(file);
+	return error;
+}
+
+/* -------- flushing -------- */
+
+void shard_file_written(
+	struct shard_file *file, unsigned int side, uint64_t group, uint64_t rows, uint64_t end)
+{
+	pthread_mutex_lock(&file->flush_lock);
+	file->written++;
+	file->dirty[side] = true;
+	if (end > file->size_written[side])
+		file->size_written[side] = end;
+	store_mask_add(&file->unsynced, group, side, rows);
+	pthread_mutex_unlock(&file->flush_lock);
+}
+
+uint64_t shard_file_groups_durable(struct shard_file *file, unsigned int side)
+{
+	uint64_t bytes;
+
+	pthread_mutex_lock(&file->flush_lock);
+	bytes = file->size_durable[side];
+	pthread_mutex_unlock(&file->flush_lock);
+	return (bytes + file->shape.group_bytes - 1) / file->shape.group_bytes;
+}
+
+uint64_t shard_file_changes(struct shard_file *file)
+{
+	uint64_t changes;
+
+	pthread_mutex_lock(&file->flush_lock);
+	changes = file->written;
+	pthread_mutex_unlock(&file->flush_lock);
+	return changes;
+}
+
+bool shard_file_settled(struct shard_file *file)
+{
+	bool settled;
+
+	pthread_mutex_lock(&file->flush_lock);
+	settled = file->settled;
+	pthread_mutex_unlock(&file->flush_lock);
+	return settled;
+}
+
+uint64_t shard_file_unsynced(struct shard_file *file, uint64_t group, unsigned int side)
+{
+	uint64_t rows;
+
+	pthread_mutex_lock(&file->flush_lock);
+	rows = store_mask_get(&file->unsynced, group, side) |
+		store_mask_get(&file->syncing, group, side);
+	pthread_mutex_unlock(&file->flush_lock);
+	return rows;
+}
+
+/* One flush of what is written by now. Called with flush_lock, which is released meanwhile. */
+static void flush_once(struct shard_file *file)
+{
+	const struct store_io *io = file->store->io;
+	struct store_device *device = file->device;
+	uint64_t target = file->written;
+	uint64_t sizes[STORE_SIDES];
+	int descriptors[STORE_SIDES];
+	bool names = file->dirty_names;
+	char path[STORE_PATH_MAX];
+	int error = 0;
+
+	file->flushing = true;
+	for (unsigned int side = 0; side < STORE_SIDES; side++) {
+		descriptors[side] =
+			file->dirty[side] || !file->settled ? file->descriptors[side] : -1;
+		sizes[side] = file->size_written[side];
+		file->dirty[side] = false;
+	}
+	file->dirty_names = false;
+	file->syncing = file->unsynced;
+	file->unsynced = (struct store_mask){0};
+	pthread_mutex_unlock(&file->flush_lock);
+
+	for (unsigned int side = 0; side < STORE_SIDES && error == 0; side++) {
+		if (descriptors[side] < 0)
+			continue;
+		error = io->sync_data(descriptors[side]);
+		if (error != 0) {
+			store_side_path(device, &file->key, side, path);
+			rozo_log(ERROR,
+				"%s: flush failed: %s; the store file answers EIO until rozo-storaged is "
+				"restarted",
+				path, strerror(-error));
+		}
+	}
+	if (names && error == 0) {
+		store_side_directory(device, &file->key, path);
+		error = io->sync_directory(path);
+		if (error != 0)
+			rozo_log(ERROR,
+				"%s: flush failed: %s; a store file in it answers EIO until rozo-storaged is "
+				"restarted",
+				path, strerror(-error));
+	}
+	if (error != 0)
+		store_device_error(file->store, device, error);
+
+	pthread_mutex_lock(&file->flush_lock);
+	store_mask_free(&file->syncing);
+	if (error != 0) {
+		file->failed = true;
+	} else {
+		file->durable = target;
+		file->settled = true;
+		for (unsigned int side = 0; side < STORE_SIDES; side++) {
+			if (descriptors[side] >= 0)
+				file->size_durable[side] = sizes[side];
+		}
+	}
+	file->flushing = false;
+	pthread_cond_broadcast(&file->flush_done);
+}
+
+int shard_file_flush(struct shard_file *file, uint64_t changes, bool settle)
+{
+	int error = 0;
+
+	pthread_mutex_lock(&file->flush_lock);
+	if (changes > file->written)
+		changes = file->written;
+	while (true) {
+		if (file->failed) {
+			error = -EIO;
+			break;
+		}
+		if (file->durable >= changes && (!settle || file->settled))
+			break;
+		if (file->flushing)
+			pthread_cond_wait(&file->flush_done, &file->flush_lock);
+		else
+			flush_once(file);
+	}
+	pthread_mutex_unlock(&file->flush_lock);
+	return error;
+}
+
+/* -------- space of dropped versions -------- */
+
+uint64_t shard_file_groups(const struct shard_file *file)
+{
+	uint64_t bytes = file->size_bytes[0] > file->size_bytes[1] ? file->size_bytes[0]
+								    : file->size_bytes[1];
+	uint64_t groups;
+
+	if (!file->shape_known)
+		return 0;
+	groups = (bytes + file->shape.group_bytes - 1) / file->shape.group_bytes;
+	for (unsigned int side = 0; side < STORE_SIDES; side++) {
+		if (file->groups_recorded[side] > groups)
+			groups = file->groups_recorded[side];
+	}
+	return groups;
+}
+
+void shard_file_free_row(struct shard_file *file, uint64_t block, unsigned int side)
+{
+	store_mask_add(&file->freed, block / file->shape.rows, side,
+		store_row_bit(&file->shape, block));
+	file->freed_rows++;
+}
+
+void shard_file_keep_row(struct shard_file *file, uint64_t block, unsigned int side)
+{
+	store_mask_remove(&file->freed, block / file->shape.rows, side,
+		store_row_bit(&file->shape, block));
+}
+
+static void punch_rows(void *context, uint64_t group, unsigned int side, uint64_t rows)
+{
+	struct shard_file *file = context;
+
+	if (file->descriptors[side] < 0)
+		return;
+	while (rows != 0) {
+		unsigned int first = (unsigned int)__builtin_ctzll(rows);
+		uint64_t above = ~(rows >> first);
+		unsigned int count = above == 0 ? 64 - first : (unsigned int)__builtin_ctzll(above);
+		uint64_t offset =
+			store_row_offset(&file->shape, group * file->shape.rows + first);
+		int error = file->store->io->punch(
+			file->descriptors[side], offset, (uint64_t)count * file->shape.row_bytes);
+
+		if (error != 0 && error != -EOPNOTSUPP) {
+			rozo_log_limited(WARNING, "%s: space cannot be given back: %s",
+				shard_file_name(file, side), strerror(-error));
+			store_device_error(file->store, file->device, error);
+		}
+		if (first + count >= 64)
+			break;
+		rows &= ~UINT64_C(0) << (first + count);
+	}
+}
+
+void shard_file_punch(struct shard_file *file, bool all)
+{
+	if (file->freed_rows == 0 ||
+		(!all && file->freed_rows * file->shape.row_bytes < STORE_FREED_BYTES_MAX))
+		return;
+	store_mask_each(&file->freed, punch_rows, file);
+	store_mask_free(&file->freed);
+	file->freed_rows = 0;
+}
