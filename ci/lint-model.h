@@ -14,7 +14,7 @@
 #define errno                                                                                      \
 	(*__extension__({                                                                          \
 		int *lint_errno = __errno_location();                                              \
-		if (*lint_errno < 0)                                                               \
+		if (*lint_errno <= 0)                                                              \
 			__builtin_unreachable();                                                   \
 		lint_errno;                                                                        \
 	}))

@@ -37,24 +37,27 @@ int config_read_file(
 	}
 	/* The size may change while it is read; it is only a first guess. */
 	room = status->st_size > READ_BYTES ? (size_t)status->st_size : READ_BYTES;
+	if (room > bytes_max && room > READ_BYTES) {
+		error = -EFBIG;
+		goto out;
+	}
+	buffer = malloc(room + 1);
+	if (buffer == NULL) {
+		error = -ENOMEM;
+		goto out;
+	}
 	for (;;) {
 		ssize_t got;
 
-		if (used > bytes_max || status->st_size > (off_t)bytes_max) {
-			error = -EFBIG;
-			goto out;
-		}
-		if (buffer == NULL || used == room) {
-			char *larger;
+		if (used == room) {
+			char *larger = realloc(buffer, 2 * room + 1);
 
-			if (buffer != NULL)
-				room *= 2;
-			larger = realloc(buffer, room + 1);
 			if (larger == NULL) {
 				error = -ENOMEM;
 				goto out;
 			}
 			buffer = larger;
+			room *= 2;
 		}
 		got = read(fd, buffer + used, room - used);
 		if (got < 0 && errno == EINTR)
@@ -66,6 +69,10 @@ int config_read_file(
 		if (got == 0)
 			break;
 		used += (size_t)got;
+		if (used > bytes_max) {
+			error = -EFBIG;
+			goto out;
+		}
 	}
 	buffer[used] = '\0';
 	*text = buffer;

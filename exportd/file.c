@@ -239,7 +239,7 @@ void file_nodes_free(struct file_nodes *nodes)
 
 int file_place(struct kv_txn *txn, const struct exportd_export *export,
 	const struct file_nodes *nodes, uint64_t file_id, uint32_t segment,
-	struct record_placement *placement)
+	struct record_inode *inode, struct record_placement *placement)
 {
 	int error;
 
@@ -254,6 +254,8 @@ int file_place(struct kv_txn *txn, const struct exportd_export *export,
 			export->config->code.m, export->shards, nodes->count);
 	if (error != 0)
 		return error;
+	if (inode->segment_count <= segment)
+		inode->segment_count = segment + 1;
 	return record_placement_put(txn, export->config->id, file_id, segment, placement);
 }
 
@@ -299,7 +301,10 @@ static int placement_operation(struct kv_txn *txn, void *context)
 			return 0;
 		}
 		error = file_place(txn, call->export, &call->nodes, args->file.file_id,
-			args->segment, &placement);
+			args->segment, &inode, &placement);
+		if (error == 0)
+			error = record_inode_put(
+				txn, args->file.export_id, args->file.file_id, &inode);
 	}
 	if (error != 0)
 		return error;
@@ -315,6 +320,7 @@ static int placement_operation(struct kv_txn *txn, void *context)
 		.row_bytes = config->row_bytes,
 		.min_shards = config->min_shards,
 		.segment_blocks = call->export->segment_blocks,
+		.segment_count = inode.segment_count,
 	};
 	inode_attributes(call->export, args->file.file_id, &inode, &result->attributes);
 	result->nodes.nodes_val = calloc(placement.count, sizeof(uint32_t));

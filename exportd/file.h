@@ -55,13 +55,14 @@ int file_nodes_get(struct exportd *exportd, struct file_nodes *nodes);
 void file_nodes_free(struct file_nodes *nodes);
 
 /*
- * Chooses and records the placement of a segment that has none.
+ * Chooses and records the placement of a segment that has none, and counts it in inode, which the
+ * caller stores.
  * Returns 0, -ENOSPC (fewer nodes than shards; what is missing has been logged) or an error of
  * kv_put().
  */
 int file_place(struct kv_txn *txn, const struct exportd_export *export,
 	const struct file_nodes *nodes, uint64_t file_id, uint32_t segment,
-	struct record_placement *placement);
+	struct record_inode *inode, struct record_placement *placement);
 
 /*
  * The write gateway of a new file with this placement: a healthy node if there is one.

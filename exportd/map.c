@@ -424,14 +424,14 @@ void map_answer(struct map *map, const struct meta_map_args *args, struct meta_m
 		return;
 	}
 	snapshot = map_read_lock(map);
-	result->version = snapshot->version;
+	result->map_version = snapshot->version;
 	for (i = 0; i < count; i++) {
 		nodes[i].id = map->config->nodes[i].id;
 		nodes[i].state = snapshot->nodes[i].up ? META_NODE_UP : META_NODE_DOWN;
 		nodes[i].incarnation = snapshot->nodes[i].incarnation;
 	}
 	map_read_unlock(map);
-	if (args->version == result->version) {
+	if (args->map_version == result->map_version) {
 		free(nodes);
 		return;
 	}

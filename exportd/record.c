@@ -8,12 +8,12 @@
 #include <endian.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <isa-l/crc.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "exportd/record.h"
 #include "exportd/record_disk.h"
+#include "rpc/crc32c.h"
 #include "rpc/log.h"
 
 /* The longest value: a symbolic link's target. */
@@ -238,13 +238,13 @@ static int damaged(struct kv_bytes key, const char *why)
 
 static uint32_t value_crc(struct kv_bytes key, const void *value, size_t value_bytes)
 {
-	uint32_t crc = 0xffffffffu;
+	const uint8_t *bytes = value;
+	uint32_t crc;
 
-	crc = crc32_iscsi((unsigned char *)key.data, (int)key.bytes, crc);
-	crc = crc32_iscsi((unsigned char *)value, offsetof(struct disk_header, crc32c), crc);
-	crc = crc32_iscsi((unsigned char *)value + sizeof(struct disk_header),
-		(int)(value_bytes - sizeof(struct disk_header)), crc);
-	return ~crc;
+	crc = rozo_crc32c(key.data, key.bytes);
+	crc = rozo_crc32c_more(crc, bytes, offsetof(struct disk_header, crc32c));
+	return rozo_crc32c_more(crc, bytes + sizeof(struct disk_header),
+		value_bytes - sizeof(struct disk_header));
 }
 
 /* Fills in the header of the value and stores it. */
@@ -536,6 +536,7 @@ int record_inode_decode(struct kv_bytes key, struct kv_bytes value, struct recor
 			le32toh(disk.modify_nanoseconds)},
 		.change_time = {(int64_t)le64toh((uint64_t)disk.change_seconds),
 			le32toh(disk.change_nanoseconds)},
+		.segment_count = le32toh(disk.segment_count),
 		.layout_epoch = le32toh(disk.layout_epoch),
 		.write_epoch = le32toh(disk.write_epoch),
 		.write_gateway = le32toh(disk.write_gateway),
@@ -580,6 +581,7 @@ int record_inode_put(
 		.links = htole32(inode->links),
 		.device_major = htole32(inode->device_major),
 		.device_minor = htole32(inode->device_minor),
+		.segment_count = htole32(inode->segment_count),
 		.layout_epoch = htole32(inode->layout_epoch),
 		.write_epoch = htole32(inode->write_epoch),
 		.write_gateway = htole32(inode->write_gateway),

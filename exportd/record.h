@@ -101,6 +101,7 @@ struct record_inode {
 	struct record_time access_time;
 	struct record_time modify_time;
 	struct record_time change_time;
+	uint32_t segment_count;               /* one more than the highest that has a placement */
 	uint32_t layout_epoch;                /* regular files, with the next two */
 	uint32_t write_epoch;
 	uint32_t write_gateway;

@@ -93,7 +93,8 @@ struct disk_inode {
 	uint8_t type;
 	uint8_t flags;        /* DISK_INODE_* */
 	uint8_t name_bytes;
-	uint8_t reserved[7];
+	uint8_t reserved[3];
+	uint32_t segment_count;
 	/* name */
 };
 _Static_assert(sizeof(struct disk_inode) == 136, "format");

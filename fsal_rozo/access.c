@@ -44,8 +44,8 @@ bool rozo_may(const meta_attributes *attributes, unsigned int want)
 	return (granted & want) == want;
 }
 
-fsal_status_t rozo_may_add(struct rozo_export *export, struct rozo_handle *directory,
-	meta_attributes *attributes)
+fsal_status_t rozo_may_add(
+	struct rozo_export *export, struct rozo_handle *directory, meta_attributes *attributes)
 {
 	fsal_status_t status = rozo_attributes_recent(export, directory, attributes);
 
@@ -56,8 +56,8 @@ fsal_status_t rozo_may_add(struct rozo_export *export, struct rozo_handle *direc
 	return status;
 }
 
-fsal_status_t rozo_may_remove(struct rozo_export *export, struct rozo_handle *directory,
-	struct rozo_handle *victim)
+fsal_status_t rozo_may_remove(
+	struct rozo_export *export, struct rozo_handle *directory, struct rozo_handle *victim)
 {
 	meta_attributes attributes, victim_attributes;
 	fsal_status_t status = rozo_may_add(export, directory, &attributes);

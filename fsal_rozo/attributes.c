@@ -110,7 +110,7 @@ void rozo_attributes_in(const struct fsal_attrlist *attributes, meta_set *set)
 	if (FSAL_TEST_MASK(mask, ATTR_MODE)) {
 		set->mask |= META_SET_MODE;
 		set->mode = attributes->mode & 07777 &
-			~op_ctx->fsal_export->exp_ops.fs_umask(op_ctx->fsal_export);
+			    ~op_ctx->fsal_export->exp_ops.fs_umask(op_ctx->fsal_export);
 	}
 	if (FSAL_TEST_MASK(mask, ATTR_OWNER)) {
 		set->mask |= META_SET_UID;
@@ -142,15 +142,14 @@ void rozo_attributes_seen(struct rozo_handle *handle, const meta_attributes *att
 	pthread_mutex_unlock(&handle->lock);
 }
 
-fsal_status_t rozo_attributes_recent(struct rozo_export *export, struct rozo_handle *handle,
-	meta_attributes *attributes)
+fsal_status_t rozo_attributes_recent(
+	struct rozo_export *export, struct rozo_handle *handle, meta_attributes *attributes)
 {
 	fsal_status_t status = fsalstat(ERR_FSAL_NO_ERROR, 0);
 	bool recent;
 
 	pthread_mutex_lock(&handle->lock);
-	recent = handle->attributes_ms != 0 &&
-		cluster_now_ms() - handle->attributes_ms < RECENT_MS;
+	recent = handle->attributes_ms != 0 && cluster_now_ms() - handle->attributes_ms < RECENT_MS;
 	*attributes = handle->attributes;
 	pthread_mutex_unlock(&handle->lock);
 	if (recent)
@@ -196,8 +195,8 @@ fsal_status_t rozo_set(struct rozo_export *export, struct rozo_handle *handle, c
 
 	/* The new size is durable. Until the blocks beyond are empty they must not come back when
 	   the file grows again; whoever attaches to the file first makes sure of it. */
-	error = stripe_file_get(cluster_stripe(export->cluster), export->id, rozo_file_id(handle),
-		&file);
+	error = stripe_file_get(
+		cluster_stripe(export->cluster), export->id, rozo_file_id(handle), &file);
 	if (error == 0) {
 		error = stripe_truncate(file, answer.attributes.size, answer.write_epoch);
 		stripe_file_put(file);

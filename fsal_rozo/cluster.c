@@ -30,8 +30,8 @@ struct avoided {
 };
 
 struct cluster {
-	struct cluster *next;      /* clusters_lock */
-	unsigned int references;   /* clusters_lock */
+	struct cluster *next; /* clusters_lock */
+	unsigned int references; /* clusters_lock */
 	char *path;
 	struct config *config;
 	struct stripe *stripe;
@@ -39,13 +39,13 @@ struct cluster {
 	pthread_t map_thread;
 	bool map_running;
 
-	pthread_mutex_t lock;      /* guards what follows */
+	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t stop_wanted;
 	bool stop;
 	uint32_t map_version;
-	uint32_t *incarnations;    /* beside config->nodes */
+	uint32_t *incarnations; /* beside config->nodes */
 	struct avoided avoided[AVOIDED_MAX];
-	bool exportd_silent;       /* its silence has been logged */
+	bool exportd_silent; /* its silence has been logged */
 };
 
 static pthread_mutex_t clusters_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -188,9 +188,8 @@ static void *map_main(void *context)
 		clock_gettime(CLOCK_MONOTONIC, &until);
 		until.tv_sec += MAP_INTERVAL_MS / 1000;
 		pthread_mutex_lock(&cluster->lock);
-		while (!cluster->stop &&
-			pthread_cond_timedwait(&cluster->stop_wanted, &cluster->lock, &until) !=
-				ETIMEDOUT)
+		while (!cluster->stop && pthread_cond_timedwait(&cluster->stop_wanted,
+						 &cluster->lock, &until) != ETIMEDOUT)
 			;
 	}
 	pthread_mutex_unlock(&cluster->lock);

@@ -71,7 +71,8 @@ static fsal_status_t lookup_path(struct fsal_export *fsal_export, const char *pa
 	return status;
 }
 
-/* The bytes are the same on the wire, on every host and as Ganesha's key: nothing to turn around. */
+/* The bytes are the same on the wire, on every host and as Ganesha's key: nothing to turn around.
+ */
 static fsal_status_t wire_to_host(struct fsal_export *fsal_export, fsal_digesttype_t type,
 	struct gsh_buffdesc *handle, int flags)
 {
@@ -109,8 +110,8 @@ static fsal_status_t create_handle(struct fsal_export *fsal_export, struct gsh_b
 	return status;
 }
 
-static fsal_status_t get_fs_dynamic_info(struct fsal_export *fsal_export,
-	struct fsal_obj_handle *obj, fsal_dynamicfsinfo_t *info)
+static fsal_status_t get_fs_dynamic_info(
+	struct fsal_export *fsal_export, struct fsal_obj_handle *obj, fsal_dynamicfsinfo_t *info)
 {
 	meta_statfs_res result;
 	fsal_status_t status = meta_statfs(rozo_export_of(fsal_export), &result);
@@ -163,8 +164,9 @@ static fsal_status_t open_cluster(struct rozo_export *export)
 
 	if (error == 0)
 		return fsalstat(ERR_FSAL_NO_ERROR, 0);
-	LogCrit(COMPONENT_FSAL, "Export_Id %u: the cluster file %s cannot be used:",
-		op_ctx->ctx_export->export_id, export->cluster_path);
+	LogCrit(COMPONENT_FSAL,
+		"Export_Id %u: the cluster file %s cannot be used:", op_ctx->ctx_export->export_id,
+		export->cluster_path);
 	while ((line = strsep(&rest, "\n")) != NULL)
 		if (*line != '\0')
 			LogCrit(COMPONENT_FSAL, "  %s", line);
@@ -288,8 +290,7 @@ fsal_status_t rozo_update_export(struct fsal_module *module, void *parse_node,
 {
 	struct rozo_export *export = rozo_export_of(original);
 	struct rozo_export wanted;
-	fsal_status_t status =
-		update_export(module, parse_node, err_type, original, updated_super);
+	fsal_status_t status = update_export(module, parse_node, err_type, original, updated_super);
 
 	if (FSAL_IS_ERROR(status))
 		return status;
@@ -297,7 +298,7 @@ fsal_status_t rozo_update_export(struct fsal_module *module, void *parse_node,
 	if (load_config_from_node(parse_node, &export_block, &wanted, true, err_type) != 0)
 		status = fsalstat(ERR_FSAL_INVAL, EINVAL);
 	else if (strcmp(wanted.cluster_path, export->cluster_path) != 0 ||
-		strcmp(wanted.export_name, export->export_name) != 0) {
+		 strcmp(wanted.export_name, export->export_name) != 0) {
 		/* File handles of clients would silently mean other files. */
 		LogCrit(COMPONENT_FSAL,
 			"Export_Id %u: `cluster` and `export` cannot change while it is exported "

@@ -20,8 +20,7 @@
 
 static bool put_uint64(XDR *xdrs, uint64_t value)
 {
-	return xdr_putuint32(xdrs, (uint32_t)(value >> 32)) &&
-		xdr_putuint32(xdrs, (uint32_t)value);
+	return xdr_putuint32(xdrs, (uint32_t)(value >> 32)) && xdr_putuint32(xdrs, (uint32_t)value);
 }
 
 static bool get_uint64(XDR *xdrs, uint64_t *value)
@@ -55,13 +54,13 @@ static bool put_mirror(XDR *xdrs, const struct flexfiles_mirror *mirror)
 	static const char stateid[STATEID_BYTES];
 
 	return xdr_putuint32(xdrs, 1) /* ffm_data_servers: more than one would be striping */
-		&& xdr_opaque_encode(xdrs, (const char *)mirror->device_id,
-			FLEXFILES_DEVICE_ID_BYTES) &&
-		xdr_putuint32(xdrs, mirror->efficiency) &&
-		xdr_opaque_encode(xdrs, stateid, STATEID_BYTES) &&
-		xdr_putuint32(xdrs, 1) /* ffds_fh_vers: one for each version of the device */
-		&& put_opaque(xdrs, mirror->handle, mirror->handle_bytes) &&
-		put_decimal(xdrs, mirror->user) && put_decimal(xdrs, mirror->group);
+	       && xdr_opaque_encode(
+			  xdrs, (const char *)mirror->device_id, FLEXFILES_DEVICE_ID_BYTES) &&
+	       xdr_putuint32(xdrs, mirror->efficiency) &&
+	       xdr_opaque_encode(xdrs, stateid, STATEID_BYTES) &&
+	       xdr_putuint32(xdrs, 1) /* ffds_fh_vers: one for each version of the device */
+	       && put_opaque(xdrs, mirror->handle, mirror->handle_bytes) &&
+	       put_decimal(xdrs, mirror->user) && put_decimal(xdrs, mirror->group);
 }
 
 int flexfiles_encode_layout(XDR *xdrs, const struct flexfiles_layout *layout)
@@ -89,8 +88,8 @@ int flexfiles_encode_layout(XDR *xdrs, const struct flexfiles_layout *layout)
 	return 0;
 }
 
-int flexfiles_universal_address(const char *address, uint16_t port,
-	char uaddr[FLEXFILES_UADDR_BYTES], const char **netid)
+int flexfiles_universal_address(
+	const char *address, uint16_t port, char uaddr[FLEXFILES_UADDR_BYTES], const char **netid)
 {
 	char canonical[INET6_ADDRSTRLEN];
 	struct in6_addr binary;
@@ -128,8 +127,8 @@ int flexfiles_encode_device(XDR *xdrs, const struct flexfiles_device *device)
 	return 0;
 }
 
-int flexfiles_decode_return(XDR *xdrs, struct flexfiles_error *errors, size_t errors_max,
-	size_t *error_count)
+int flexfiles_decode_return(
+	XDR *xdrs, struct flexfiles_error *errors, size_t errors_max, size_t *error_count)
 {
 	uint32_t reports, report, report_errors, i;
 	char stateid[STATEID_BYTES];
@@ -145,8 +144,8 @@ int flexfiles_decode_return(XDR *xdrs, struct flexfiles_error *errors, size_t er
 			!xdr_getuint32(xdrs, &report_errors) || report_errors > REPORTS_MAX)
 			return -EBADMSG;
 		for (i = 0; i < report_errors; i++) {
-			if (!xdr_opaque_decode(xdrs, (char *)error.device_id,
-				    FLEXFILES_DEVICE_ID_BYTES) ||
+			if (!xdr_opaque_decode(
+				    xdrs, (char *)error.device_id, FLEXFILES_DEVICE_ID_BYTES) ||
 				!xdr_getuint32(xdrs, &error.status) ||
 				!xdr_getuint32(xdrs, &error.operation))
 				return -EBADMSG;

@@ -19,7 +19,7 @@
 
 #define FLEXFILES_DEVICE_ID_BYTES 16
 #define FLEXFILES_HANDLE_BYTES_MAX 64 /* NFS3_FHSIZE, RFC 1813 section 2.4 */
-#define FLEXFILES_MIRRORS_MAX 4       /* FreeBSD's client takes no more */
+#define FLEXFILES_MIRRORS_MAX 4 /* FreeBSD's client takes no more */
 #define FLEXFILES_UADDR_BYTES 64
 
 /* ffl_flags, RFC 8435 section 5.1. */
@@ -30,19 +30,19 @@
 /* One mirror: one data server that can serve the whole file. */
 struct flexfiles_mirror {
 	uint8_t device_id[FLEXFILES_DEVICE_ID_BYTES];
-	uint32_t efficiency;      /* the client reads from the highest */
-	const uint8_t *handle;    /* NFSv3 file handle */
-	uint32_t handle_bytes;    /* at most FLEXFILES_HANDLE_BYTES_MAX */
-	uint32_t user;            /* synthetic ids; not 0, which a client would send as root */
+	uint32_t efficiency; /* the client reads from the highest */
+	const uint8_t *handle; /* NFSv3 file handle */
+	uint32_t handle_bytes; /* at most FLEXFILES_HANDLE_BYTES_MAX */
+	uint32_t user; /* synthetic ids; not 0, which a client would send as root */
 	uint32_t group;
 };
 
 /* ff_layout4 (section 5.1). */
 struct flexfiles_layout {
 	const struct flexfiles_mirror *mirrors;
-	uint32_t mirror_count;    /* 1 .. FLEXFILES_MIRRORS_MAX */
+	uint32_t mirror_count; /* 1 .. FLEXFILES_MIRRORS_MAX */
 	uint32_t flags;
-	uint32_t stats_seconds;   /* between two LAYOUTSTATS of the client; 0: as it likes */
+	uint32_t stats_seconds; /* between two LAYOUTSTATS of the client; 0: as it likes */
 };
 
 /*
@@ -54,9 +54,9 @@ int flexfiles_encode_layout(XDR *xdrs, const struct flexfiles_layout *layout);
 
 /* ff_device_addr4 (section 4.1) with one address and NFSv3 as the only version. */
 struct flexfiles_device {
-	const char *address;      /* numeric IPv4 or IPv6 */
+	const char *address; /* numeric IPv4 or IPv6 */
 	uint16_t port;
-	uint32_t rsize;           /* bytes in one READ */
+	uint32_t rsize; /* bytes in one READ */
 	uint32_t wsize;
 };
 
@@ -71,16 +71,16 @@ int flexfiles_encode_device(XDR *xdrs, const struct flexfiles_device *device);
  * and names its netid ("tcp" or "tcp6", a static string).
  * Returns 0 or -EINVAL.
  */
-int flexfiles_universal_address(const char *address, uint16_t port,
-	char uaddr[FLEXFILES_UADDR_BYTES], const char **netid);
+int flexfiles_universal_address(
+	const char *address, uint16_t port, char uaddr[FLEXFILES_UADDR_BYTES], const char **netid);
 
 /* One failure that a client reports in LAYOUTRETURN: ff_ioerr4 with one of its device_error4. */
 struct flexfiles_error {
-	uint64_t offset;          /* bytes of the file that the operation was about */
+	uint64_t offset; /* bytes of the file that the operation was about */
 	uint64_t length;
 	uint8_t device_id[FLEXFILES_DEVICE_ID_BYTES];
-	uint32_t status;          /* nfsstat4 */
-	uint32_t operation;       /* nfs_opnum4 */
+	uint32_t status; /* nfsstat4 */
+	uint32_t operation; /* nfs_opnum4 */
 };
 
 /*
@@ -90,7 +90,7 @@ struct flexfiles_error {
  * Returns 0, or -EBADMSG if the body ends early or claims impossible numbers, or -E2BIG if there
  * were more than errors_max.
  */
-int flexfiles_decode_return(XDR *xdrs, struct flexfiles_error *errors, size_t errors_max,
-	size_t *error_count);
+int flexfiles_decode_return(
+	XDR *xdrs, struct flexfiles_error *errors, size_t errors_max, size_t *error_count);
 
 #endif

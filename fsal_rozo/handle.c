@@ -44,8 +44,8 @@ static void key_encode(uint8_t key[ROZO_KEY_BYTES], uint32_t export_id, uint64_t
 	put_big_endian(key + 8, 8, file_id);
 }
 
-bool rozo_key_decode(const struct rozo_export *export, const void *key, size_t bytes,
-	uint64_t *file_id)
+bool rozo_key_decode(
+	const struct rozo_export *export, const void *key, size_t bytes, uint64_t *file_id)
 {
 	uint8_t expected[ROZO_KEY_BYTES];
 
@@ -84,8 +84,8 @@ static void handle_release(struct fsal_obj_handle *obj)
 	gsh_free(handle);
 }
 
-static fsal_status_t handle_to_wire(const struct fsal_obj_handle *obj, fsal_digesttype_t type,
-	struct gsh_buffdesc *wire)
+static fsal_status_t handle_to_wire(
+	const struct fsal_obj_handle *obj, fsal_digesttype_t type, struct gsh_buffdesc *wire)
 {
 	const struct rozo_handle *handle = container_of(obj, const struct rozo_handle, obj);
 
@@ -121,7 +121,7 @@ static void hand_out(struct rozo_export *export, const meta_attributes *attribut
 
 /* ---- names ---- */
 
-static fsal_status_t lookup(struct fsal_obj_handle *directory, const char *name,
+static fsal_status_t name_lookup(struct fsal_obj_handle *directory, const char *name,
 	struct fsal_obj_handle **obj, struct fsal_attrlist *out)
 {
 	struct rozo_export *export = rozo_current();
@@ -134,7 +134,7 @@ static fsal_status_t lookup(struct fsal_obj_handle *directory, const char *name,
 	return status;
 }
 
-static fsal_status_t readdir(struct fsal_obj_handle *directory, fsal_cookie_t *whence,
+static fsal_status_t name_readdir(struct fsal_obj_handle *directory, fsal_cookie_t *whence,
 	void *context, fsal_readdir_cb callback, attrmask_t mask, bool *eof)
 {
 	struct rozo_export *export = rozo_current();
@@ -144,8 +144,8 @@ static fsal_status_t readdir(struct fsal_obj_handle *directory, fsal_cookie_t *w
 	bool last = false;
 
 	*eof = false;
-	/* A wish for no more entries than fit is granted at the end of a batch, since the rest of it
-	   is already here. */
+	/* A wish for no more entries than fit is granted at the end of a batch, since the rest of
+	   it is already here. */
 	while (!last && wish == DIR_CONTINUE) {
 		meta_readdir_res result;
 		uint32_t i;
@@ -166,7 +166,7 @@ static fsal_status_t readdir(struct fsal_obj_handle *directory, fsal_cookie_t *w
 		}
 		/* Nothing and no end would be asked for again and again. */
 		last = (result.eof && i == result.entries.entries_len) ||
-			result.entries.entries_len == 0;
+		       result.entries.entries_len == 0;
 		rpc_free(RPC_XDR(xdr_meta_readdir_res), &result);
 	}
 	*eof = last && wish != DIR_TERMINATE;
@@ -227,7 +227,7 @@ static fsal_status_t make(struct fsal_obj_handle *directory, const struct fsal_a
 	return status;
 }
 
-static fsal_status_t mkdir_(struct fsal_obj_handle *directory, const char *name,
+static fsal_status_t name_mkdir(struct fsal_obj_handle *directory, const char *name,
 	struct fsal_attrlist *attributes, struct fsal_obj_handle **obj, struct fsal_attrlist *out)
 {
 	meta_create_args args = {.name = (char *)name, .type = META_DIRECTORY};
@@ -235,7 +235,7 @@ static fsal_status_t mkdir_(struct fsal_obj_handle *directory, const char *name,
 	return make(directory, attributes, &args, obj, out);
 }
 
-static fsal_status_t mknode(struct fsal_obj_handle *directory, const char *name,
+static fsal_status_t name_mknode(struct fsal_obj_handle *directory, const char *name,
 	object_file_type_t type, struct fsal_attrlist *attributes, struct fsal_obj_handle **obj,
 	struct fsal_attrlist *out)
 {
@@ -256,7 +256,7 @@ static fsal_status_t mknode(struct fsal_obj_handle *directory, const char *name,
 	return make(directory, attributes, &args, obj, out);
 }
 
-static fsal_status_t symlink_(struct fsal_obj_handle *directory, const char *name,
+static fsal_status_t name_symlink(struct fsal_obj_handle *directory, const char *name,
 	const char *target, struct fsal_attrlist *attributes, struct fsal_obj_handle **obj,
 	struct fsal_attrlist *out)
 {
@@ -266,8 +266,8 @@ static fsal_status_t symlink_(struct fsal_obj_handle *directory, const char *nam
 	return make(directory, attributes, &args, obj, out);
 }
 
-static fsal_status_t readlink_(struct fsal_obj_handle *obj, struct gsh_buffdesc *content,
-	bool refresh)
+static fsal_status_t link_read(
+	struct fsal_obj_handle *obj, struct gsh_buffdesc *content, bool refresh)
 {
 	fsal_status_t status;
 	char *target;
@@ -283,8 +283,8 @@ static fsal_status_t readlink_(struct fsal_obj_handle *obj, struct gsh_buffdesc 
 	return status;
 }
 
-static fsal_status_t link_(struct fsal_obj_handle *obj, struct fsal_obj_handle *directory,
-	const char *name)
+static fsal_status_t name_link(
+	struct fsal_obj_handle *obj, struct fsal_obj_handle *directory, const char *name)
 {
 	meta_attributes attributes;
 	fsal_status_t status =
@@ -296,8 +296,8 @@ static fsal_status_t link_(struct fsal_obj_handle *obj, struct fsal_obj_handle *
 	return status;
 }
 
-static fsal_status_t unlink_(struct fsal_obj_handle *directory, struct fsal_obj_handle *obj,
-	const char *name)
+static fsal_status_t name_unlink(
+	struct fsal_obj_handle *directory, struct fsal_obj_handle *obj, const char *name)
 {
 	struct rozo_export *export = rozo_current();
 	meta_unlink_res result;
@@ -311,8 +311,8 @@ static fsal_status_t unlink_(struct fsal_obj_handle *directory, struct fsal_obj_
 		return status;
 	rozo_attributes_seen(rozo_handle_of(directory), &result.directory);
 	if (result.attributes.links == 0 && result.attributes.type == META_REGULAR)
-		stripe_file_forget(cluster_stripe(export->cluster), export->id,
-			result.attributes.file_id);
+		stripe_file_forget(
+			cluster_stripe(export->cluster), export->id, result.attributes.file_id);
 	return status;
 }
 
@@ -320,8 +320,8 @@ static fsal_status_t unlink_(struct fsal_obj_handle *directory, struct fsal_obj_
  * May the caller put obj's name where it is going? What is there already is taken out by this,
  * which matters under a sticky bit only.
  */
-static fsal_status_t may_replace(struct rozo_export *export, struct fsal_obj_handle *directory,
-	const char *name)
+static fsal_status_t may_replace(
+	struct rozo_export *export, struct fsal_obj_handle *directory, const char *name)
 {
 	struct rozo_handle *handle = rozo_handle_of(directory);
 	meta_attributes attributes, victim;
@@ -338,7 +338,7 @@ static fsal_status_t may_replace(struct rozo_export *export, struct fsal_obj_han
 	return status;
 }
 
-static fsal_status_t rename_(struct fsal_obj_handle *obj, struct fsal_obj_handle *from,
+static fsal_status_t name_rename(struct fsal_obj_handle *obj, struct fsal_obj_handle *from,
 	const char *from_name, struct fsal_obj_handle *to, const char *to_name)
 {
 	struct rozo_export *export = rozo_current();
@@ -358,8 +358,7 @@ static fsal_status_t rename_(struct fsal_obj_handle *obj, struct fsal_obj_handle
 		if (!rozo_may(&attributes, ROZO_MAY_WRITE)) /* its ".." changes */
 			return fsalstat(ERR_FSAL_ACCESS, EACCES);
 	}
-	status = meta_rename(
-		export, from->fileid, from_name, to->fileid, to_name, &replaced_id);
+	status = meta_rename(export, from->fileid, from_name, to->fileid, to_name, &replaced_id);
 	if (FSAL_IS_SUCCESS(status) && replaced_id != 0)
 		stripe_file_forget(cluster_stripe(export->cluster), export->id, replaced_id);
 	return status;
@@ -374,15 +373,15 @@ void rozo_handle_ops_init(struct fsal_obj_ops *ops)
 	ops->handle_to_wire = handle_to_wire;
 	ops->handle_to_key = handle_to_key;
 
-	ops->lookup = lookup;
-	ops->readdir = readdir;
-	ops->mkdir = mkdir_;
-	ops->mknode = mknode;
-	ops->symlink = symlink_;
-	ops->readlink = readlink_;
-	ops->link = link_;
-	ops->unlink = unlink_;
-	ops->rename = rename_;
+	ops->lookup = name_lookup;
+	ops->readdir = name_readdir;
+	ops->mkdir = name_mkdir;
+	ops->mknode = name_mknode;
+	ops->symlink = name_symlink;
+	ops->readlink = link_read;
+	ops->link = name_link;
+	ops->unlink = name_unlink;
+	ops->rename = name_rename;
 
 	ops->getattrs = rozo_getattrs;
 	ops->setattr2 = rozo_setattr2;

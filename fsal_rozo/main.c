@@ -7,43 +7,44 @@
  */
 #include "fsal_rozo/rozo.h"
 
-#include <dlfcn.h>
-
 #include "FSAL/fsal_init.h"
 #include "fsal_pnfs.h"
+#include "fsal_rozo/ganesha_series.h"
 #include "nfs_core.h"
 #include "rpc/log.h"
 
 struct rozo_module ROZO = {
-	.fsal = {.fs_info = {
-			 .maxfilesize = INT64_MAX,
-			 .maxlink = UINT32_MAX,
-			 .maxnamelen = META_NAME_MAX,
-			 .maxpathlen = META_SYMLINK_MAX,
-			 .no_trunc = true,
-			 .chown_restricted = true,
-			 .case_insensitive = false,
-			 .case_preserving = true,
-			 .link_support = true,
-			 .symlink_support = true,
-			 /* Ganesha keeps byte-range locks itself; lock_op2() only checks the open
-			    mode, and there is no lock manager behind us that could disagree. */
-			 .lock_support = true,
-			 .lock_support_async_block = false,
-			 .named_attr = false,
-			 .unique_handles = true,
-			 .acl_support = 0,
-			 .cansettime = true,
-			 .homogenous = true,
-			 .supported_attrs = ROZO_ATTRIBUTES,
-			 .maxread = FSAL_MAXIOSIZE,
-			 .maxwrite = FSAL_MAXIOSIZE,
-			 .umask = 0,
-			 .auth_exportpath_xdev = false,
-			 .link_supports_permission_checks = false,
-			 .readdir_plus = true,
-			 .expire_time_parent = -1,
-		 }},
+	.fsal = {.fs_info =
+			 {
+				 .maxfilesize = INT64_MAX,
+				 .maxlink = UINT32_MAX,
+				 .maxnamelen = META_NAME_MAX,
+				 .maxpathlen = META_SYMLINK_MAX,
+				 .no_trunc = true,
+				 .chown_restricted = true,
+				 .case_insensitive = false,
+				 .case_preserving = true,
+				 .link_support = true,
+				 .symlink_support = true,
+				 /* Ganesha keeps byte-range locks itself; lock_op2() only checks
+				    the open mode, and there is no lock manager behind us that could
+				    disagree. */
+				 .lock_support = true,
+				 .lock_support_async_block = false,
+				 .named_attr = false,
+				 .unique_handles = true,
+				 .acl_support = 0,
+				 .cansettime = true,
+				 .homogenous = true,
+				 .supported_attrs = ROZO_ATTRIBUTES,
+				 .maxread = FSAL_MAXIOSIZE,
+				 .maxwrite = FSAL_MAXIOSIZE,
+				 .umask = 0,
+				 .auth_exportpath_xdev = false,
+				 .link_supports_permission_checks = false,
+				 .readdir_plus = true,
+				 .expire_time_parent = -1,
+			 }},
 };
 
 static void log_sink(enum rozo_log_level level, const char *line)
@@ -65,11 +66,11 @@ static void log_sink(enum rozo_log_level level, const char *line)
 }
 
 /*
- * Called once, before the first export. Ganesha's own library crashes under an ordinary pNFS
- * client; the rebuilt one is known by a symbol that our series adds.
+ * Called once, before the first export. Debian's library crashes under an ordinary pNFS client;
+ * the rebuilt one tells by a symbol of its own what is mended in it.
  */
-static fsal_status_t init_config(struct fsal_module *module, config_file_t config,
-	struct config_error_type *err_type)
+static fsal_status_t init_config(
+	struct fsal_module *module, config_file_t config, struct config_error_type *err_type)
 {
 	(void)config;
 	(void)err_type;
@@ -77,12 +78,13 @@ static fsal_status_t init_config(struct fsal_module *module, config_file_t confi
 	rozo_log_set_level(ROZO_LOG_DEBUG); /* Ganesha's own levels decide */
 	rozo_log_set_sink(log_sink);
 
-	ROZO.layouts = dlsym(RTLD_DEFAULT, "rozo_ganesha_series") != NULL;
+	ROZO.layouts = (ganesha_series() & GANESHA_MENDS_LAYOUTS) == GANESHA_MENDS_LAYOUTS;
 	module->fs_info.pnfs_mds = ROZO.layouts;
 	if (!ROZO.layouts)
 		LogWarn(COMPONENT_PNFS,
 			"This libganesha_nfsd is not the one rebuilt with Rozo's patch series: no "
-			"layouts are given out, and all data goes through this server. Run ci/setup "
+			"layouts are given out, and all data goes through this server. Run "
+			"ci/setup "
 			"and put the rebuilt library first (LD_LIBRARY_PATH).");
 	else if (!nfs_param.nfsv4_param.pnfs_mds)
 		LogWarn(COMPONENT_PNFS,
@@ -98,7 +100,8 @@ MODULE_INIT void rozo_init(void)
 {
 	struct fsal_module *module = &ROZO.fsal;
 
-	/* The id goes into byte 0 of every device id; plugins from outside the tree have this one. */
+	/* The id goes into byte 0 of every device id; plugins from outside the tree have this one.
+	 */
 	if (register_fsal(module, "ROZO", FSAL_MAJOR_VERSION, FSAL_MINOR_VERSION,
 		    FSAL_ID_EXPERIMENTAL) != 0) {
 		LogCrit(COMPONENT_FSAL, "FSAL ROZO cannot be registered");

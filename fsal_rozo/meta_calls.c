@@ -110,8 +110,8 @@ fsal_status_t meta_lookup(struct rozo_export *export, uint64_t directory_id, con
 	return status;
 }
 
-fsal_status_t meta_getattr(struct rozo_export *export, uint64_t file_id,
-	meta_attributes *attributes)
+fsal_status_t meta_getattr(
+	struct rozo_export *export, uint64_t file_id, meta_attributes *attributes)
 {
 	meta_file args = {.export_id = export->id, .file_id = file_id};
 	meta_attributes_res result;
@@ -124,8 +124,8 @@ fsal_status_t meta_getattr(struct rozo_export *export, uint64_t file_id,
 	return status;
 }
 
-fsal_status_t meta_setattr(struct rozo_export *export, uint64_t file_id, const meta_set *set,
-	meta_setattr_res *result)
+fsal_status_t meta_setattr(
+	struct rozo_export *export, uint64_t file_id, const meta_set *set, meta_setattr_res *result)
 {
 	meta_setattr_args args = {
 		.file = {.export_id = export->id, .file_id = file_id}, .set = *set};
@@ -137,8 +137,8 @@ fsal_status_t meta_setattr(struct rozo_export *export, uint64_t file_id, const m
 	return status;
 }
 
-fsal_status_t meta_create(struct rozo_export *export, meta_create_args *args,
-	meta_create_res *result)
+fsal_status_t meta_create(
+	struct rozo_export *export, meta_create_args *args, meta_create_res *result)
 {
 	args->export_id = export->id;
 	return CALL(META_CREATE, meta_create_args, args, meta_create_res, result);

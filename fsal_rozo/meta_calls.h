@@ -21,14 +21,14 @@ fsal_status_t meta_stripe_status(int error);
 fsal_status_t meta_attach(struct rozo_export *export, meta_attach_res *result, bool *answered);
 fsal_status_t meta_lookup(struct rozo_export *export, uint64_t directory_id, const char *name,
 	meta_attributes *attributes);
-fsal_status_t meta_getattr(struct rozo_export *export, uint64_t file_id,
-	meta_attributes *attributes);
+fsal_status_t meta_getattr(
+	struct rozo_export *export, uint64_t file_id, meta_attributes *attributes);
 fsal_status_t meta_setattr(struct rozo_export *export, uint64_t file_id, const meta_set *set,
 	meta_setattr_res *result);
 
 /* args->export_id is filled in. */
-fsal_status_t meta_create(struct rozo_export *export, meta_create_args *args,
-	meta_create_res *result);
+fsal_status_t meta_create(
+	struct rozo_export *export, meta_create_args *args, meta_create_res *result);
 
 /* *target is a string from gsh_malloc(). */
 fsal_status_t meta_readlink(struct rozo_export *export, uint64_t file_id, char **target);

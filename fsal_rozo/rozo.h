@@ -27,7 +27,7 @@
 struct rozo_module {
 	struct fsal_module fsal;
 	struct fsal_obj_ops handle_ops;
-	bool layouts;           /* Ganesha's library carries our series: layouts can be given out */
+	bool layouts; /* Ganesha's library carries our series: layouts can be given out */
 };
 
 extern struct rozo_module ROZO;
@@ -36,11 +36,11 @@ extern struct rozo_module ROZO;
 
 struct rozo_export {
 	struct fsal_export export;
-	char *cluster_path;     /* from the FSAL block */
+	char *cluster_path; /* from the FSAL block */
 	char *export_name;
 	uint32_t wait_seconds;
 	struct cluster *cluster;
-	uint32_t id;            /* in the cluster file */
+	uint32_t id; /* in the cluster file */
 	uint64_t root_id;
 	uint64_t filesystem_id;
 	uint32_t block_bytes;
@@ -82,16 +82,16 @@ struct rozo_handle {
 	struct fsal_obj_handle obj;
 	uint8_t key[ROZO_KEY_BYTES];
 
-	struct fsal_share share;         /* obj_lock */
-	struct glist_head states;        /* obj_lock: rozo_state.link */
-	struct fsal_fd global;           /* obj_lock: opens without a state */
+	struct fsal_share share; /* obj_lock */
+	struct glist_head states; /* obj_lock: rozo_state.link */
+	struct fsal_fd global; /* obj_lock: opens without a state */
 
 	pthread_mutex_t lock;
-	meta_attributes attributes;      /* lock: as last seen */
-	uint64_t attributes_ms;          /* lock: when; 0: never */
-	uint32_t rw_layouts;             /* lock: how many RW layouts are out */
-	uint64_t no_space_client;        /* lock: reported NFS3ERR_NOSPC, to be told so */
-	uint64_t no_space_until_ms;      /* lock */
+	meta_attributes attributes; /* lock: as last seen */
+	uint64_t attributes_ms; /* lock: when; 0: never */
+	uint32_t rw_layouts; /* lock: how many RW layouts are out */
+	uint64_t no_space_client; /* lock: reported NFS3ERR_NOSPC, to be told so */
+	uint64_t no_space_until_ms; /* lock */
 };
 
 static inline struct rozo_handle *rozo_handle_of(struct fsal_obj_handle *obj)
@@ -119,8 +119,8 @@ fsal_status_t rozo_create(struct rozo_export *export, struct fsal_obj_handle *di
 void rozo_handle_ops_init(struct fsal_obj_ops *ops);
 
 /* Reads a key received from outside. False if it is none of this export's. */
-bool rozo_key_decode(const struct rozo_export *export, const void *key, size_t bytes,
-	uint64_t *file_id);
+bool rozo_key_decode(
+	const struct rozo_export *export, const void *key, size_t bytes, uint64_t *file_id);
 
 /* ---- attributes (attributes.c) ---- */
 
@@ -144,8 +144,8 @@ void rozo_attributes_in(const struct fsal_attrlist *attributes, meta_set *set);
 void rozo_attributes_seen(struct rozo_handle *handle, const meta_attributes *attributes);
 
 /* Attributes not older than a second. */
-fsal_status_t rozo_attributes_recent(struct rozo_export *export, struct rozo_handle *handle,
-	meta_attributes *attributes);
+fsal_status_t rozo_attributes_recent(
+	struct rozo_export *export, struct rozo_handle *handle, meta_attributes *attributes);
 
 fsal_status_t rozo_getattrs(struct fsal_obj_handle *obj, struct fsal_attrlist *out);
 fsal_status_t rozo_setattr2(struct fsal_obj_handle *obj, bool bypass, struct state_t *state,
@@ -171,12 +171,12 @@ bool rozo_may(const meta_attributes *attributes, unsigned int want);
  * Checks that the caller may add entries to the directory.
  * *directory receives the directory's attributes.
  */
-fsal_status_t rozo_may_add(struct rozo_export *export, struct rozo_handle *directory,
-	meta_attributes *attributes);
+fsal_status_t rozo_may_add(
+	struct rozo_export *export, struct rozo_handle *directory, meta_attributes *attributes);
 
 /* Checks that the caller may take the entry, which names `victim`, out of the directory. */
-fsal_status_t rozo_may_remove(struct rozo_export *export, struct rozo_handle *directory,
-	struct rozo_handle *victim);
+fsal_status_t rozo_may_remove(
+	struct rozo_export *export, struct rozo_handle *directory, struct rozo_handle *victim);
 
 /* ---- opens and I/O (open.c, io.c) ---- */
 
@@ -184,8 +184,8 @@ fsal_status_t rozo_may_remove(struct rozo_export *export, struct rozo_handle *di
 struct rozo_state {
 	struct state_t state;
 	struct fsal_fd fd;
-	uint64_t client;         /* NFSv4 client id, 0: none */
-	struct glist_head link;  /* in rozo_handle.states while open */
+	uint64_t client; /* NFSv4 client id, 0: none */
+	struct glist_head link; /* in rozo_handle.states while open */
 };
 
 static inline struct rozo_state *rozo_state_of(struct state_t *state)
@@ -193,15 +193,15 @@ static inline struct rozo_state *rozo_state_of(struct state_t *state)
 	return container_of(state, struct rozo_state, state);
 }
 
-struct state_t *rozo_alloc_state(struct fsal_export *export, enum state_type type,
-	struct state_t *related);
+struct state_t *rozo_alloc_state(
+	struct fsal_export *export, enum state_type type, struct state_t *related);
 
-fsal_status_t rozo_open2(struct fsal_obj_handle *obj, struct state_t *state,
-	fsal_openflags_t flags, enum fsal_create_mode mode, const char *name,
-	struct fsal_attrlist *attributes, fsal_verifier_t verifier, struct fsal_obj_handle **opened,
-	struct fsal_attrlist *out, bool *caller_perm_check);
-fsal_status_t rozo_reopen2(struct fsal_obj_handle *obj, struct state_t *state,
-	fsal_openflags_t flags);
+fsal_status_t rozo_open2(struct fsal_obj_handle *obj, struct state_t *state, fsal_openflags_t flags,
+	enum fsal_create_mode mode, const char *name, struct fsal_attrlist *attributes,
+	fsal_verifier_t verifier, struct fsal_obj_handle **opened, struct fsal_attrlist *out,
+	bool *caller_perm_check);
+fsal_status_t rozo_reopen2(
+	struct fsal_obj_handle *obj, struct state_t *state, fsal_openflags_t flags);
 fsal_openflags_t rozo_status2(struct fsal_obj_handle *obj, struct state_t *state);
 fsal_status_t rozo_close(struct fsal_obj_handle *obj);
 fsal_status_t rozo_close2(struct fsal_obj_handle *obj, struct state_t *state);

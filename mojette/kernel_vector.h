@@ -48,23 +48,6 @@ VECTOR_INLINE struct stream stream_at(const uint8_t *bytes, ptrdiff_t first, ptr
 	return (struct stream){(mojette_element *)base, first, first + count};
 }
 
-/* The bins of an equation, late by tag, as seen from the first unknown row. */
-VECTOR_INLINE struct stream stream_in(
-	const struct mojette_system *s, unsigned int equation, ptrdiff_t tag)
-{
-	int p = s->p[equation];
-
-	return stream_at(s->bins[equation], tag + s->origin[equation] - p * s->row[0],
-		s->columns + (ptrdiff_t)mojette_tail_elements(p, s->k));
-}
-
-/* An unknown row, made late by tag. */
-VECTOR_INLINE struct stream stream_out(
-	const struct mojette_system *s, unsigned int row, ptrdiff_t tag)
-{
-	return stream_at(s->out[row], tag, s->columns);
-}
-
 VECTOR_INLINE vec stream_load(const struct stream *s, ptrdiff_t x, const bool inside)
 {
 	if (inside)
@@ -80,39 +63,24 @@ VECTOR_INLINE void stream_store(const struct stream *s, ptrdiff_t x, vec v, cons
 		vec_store_some(s->base + x, v, s->first - x, s->end - x);
 }
 
-VECTOR_INLINE struct span stream_span(const struct stream *in, unsigned int in_count,
-	const struct stream *out, unsigned int out_count)
+/*
+ * From begin on, which is a multiple of LANES away from inside_begin; all vectors are whole from
+ * there as long as they end by inside_limit; rows are done at end.
+ */
+VECTOR_INLINE struct span span_of(
+	ptrdiff_t begin, ptrdiff_t inside_begin, ptrdiff_t inside_limit, ptrdiff_t end)
 {
-	ptrdiff_t first = out[0].first, end = out[0].end, last_first = first, first_end = end;
-	struct span span;
+	ptrdiff_t inside = greatest(0, inside_limit - inside_begin) & -LANES;
 
-	for (unsigned int i = 0; i < in_count + out_count; i++) {
-		const struct stream *s = i < in_count ? &in[i] : &out[i - in_count];
-
-		first = least(first, s->first);
-		last_first = greatest(last_first, s->first);
-		first_end = least(first_end, s->end);
-		if (i >= in_count)
-			end = greatest(end, s->end);
-	}
-	/* Start so that the last row's vectors lie on multiples of LANES: aligned, if the row is.
-	 */
-	span.begin = first - ((first - out[out_count - 1].first) & (LANES - 1));
-	span.inside_begin = span.begin + ((last_first - span.begin + LANES - 1) & -LANES);
-	span.inside_end = span.inside_begin;
-	if (first_end > span.inside_begin)
-		span.inside_end += (first_end - span.inside_begin) & -LANES;
-	span.end = greatest(end, span.inside_end);
-	return span;
+	return (struct span){begin, end, inside_begin, inside_begin + inside};
 }
 
 /*
  * Walks the span with step(past, in, out, x, inside), whose state from one vector to the next is
  * past[]. The middle is a loop of its own with the state in registers.
  */
-#define STREAM_WALK(step, past_count, in, in_count, out, out_count)                                \
+#define STREAM_WALK(step, past_count, in, out, span)                                               \
 	do {                                                                                       \
-		const struct span span = stream_span(in, in_count, out, out_count);                \
 		vec past[(past_count) > 0 ? (past_count) : 1];                                     \
 		ptrdiff_t x = span.begin;                                                          \
                                                                                                    \
@@ -132,13 +100,12 @@ VECTOR_INLINE struct span stream_span(const struct stream *in, unsigned int in_c
 
 static void vector_solve(const struct mojette_system *s)
 {
-	bool adjacent = s->row[s->e - 1] - s->row[0] == (int)s->e - 1;
 	uint32_t directions = 0;
 	solver *solve = NULL;
 
 	for (unsigned int i = 0; i < s->e; i++)
 		directions |= UINT32_C(1) << (s->p[i] + 16);
-	if (adjacent)
+	if (s->e == s->k) /* all rows unknown: the non-systematic form */
 		solve = find_solver(directions);
 	if (solve == NULL)
 		solve = mojette_portable_solve;

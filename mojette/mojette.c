@@ -12,6 +12,8 @@
 
 #include "internal.h"
 
+#include "choice.inc" /* made by solve_gen.py */
+
 int mojette_code_check(const struct mojette_code *code)
 {
 	if (code->form != MOJETTE_NON_SYSTEMATIC && code->form != MOJETTE_SYSTEMATIC)
@@ -135,27 +137,41 @@ size_t mojette_scratch_bytes(const struct mojette_code *code, size_t row_bytes)
 }
 
 /*
- * Chooses the projections to decode `unknown` rows from, those with the
- * smallest directions: their tails are shortest and the sweep has the least
- * lead. Returns a mask of `unknown` shards, or 0 if there are not as many among
- * the candidates.
+ * Chooses the projections to decode `unknown` rows from. Returns a mask of `unknown` shards, or 0
+ * if there are not as many among the candidates.
  */
 static uint32_t choose_projections(
 	const struct mojette_code *code, uint32_t candidates, unsigned int unknown)
 {
+	/* Directions as bits p + 16: the negative ones, then a gap for 0, then the positive ones.
+	 */
+	unsigned int first = code->form == MOJETTE_SYSTEMATIC ? code->k : 0;
+	unsigned int negative = (shard_count(code) - first) / 2;
+	uint32_t below = (UINT32_C(1) << negative) - 1;
+	uint32_t at_hand = ((candidates >> first & below) << (16 - negative)) |
+			   (candidates >> first >> negative << 17);
 	uint32_t chosen = 0;
 
-	for (int p = 1; unknown > 0 && p <= MOJETTE_N_MAX; p++) {
-		for (unsigned int shard = 0; unknown > 0 && shard < shard_count(code); shard++) {
-			int direction = mojette_direction(code, shard);
-
-			if ((candidates >> shard & 1) != 0 && (direction == p || direction == -p)) {
-				chosen |= UINT32_C(1) << shard;
+	if ((unsigned int)__builtin_popcount(at_hand) < unknown)
+		return 0;
+	/* If all rows are unknown, a set for which there is a kernel, the cheapest first. */
+	for (size_t i = 0; unknown == code->k && i < sizeof(choice) / sizeof(choice[0]); i++) {
+		if (choice[i].k == unknown && (choice[i].directions & ~at_hand) == 0) {
+			chosen = choice[i].directions;
+			unknown = 0;
+		}
+	}
+	/* Otherwise the smallest directions: short tails, and the sweep has the least lead. */
+	for (unsigned int p = 1; unknown > 0; p++) {
+		for (uint32_t bit = UINT32_C(1) << (16 - p); bit != 0 && unknown > 0;
+			bit = bit < 1 << 16 ? UINT32_C(1) << (16 + p) : 0) {
+			if ((at_hand & bit) != 0) {
+				chosen |= bit;
 				unknown--;
 			}
 		}
 	}
-	return unknown == 0 ? chosen : 0;
+	return ((chosen >> (16 - negative) & below) | chosen >> 17 << negative) << first;
 }
 
 int mojette_choose(const struct mojette_code *code, uint32_t at_hand, uint32_t *chosen)

@@ -290,17 +290,33 @@ def write_solver(directions, lanes):
         print("\tpast[%d] = %s;" % (
             place["%s_%d" % (var, d)], var if d == 1 else "%s_%d" % (var, d - 1)))
     print("}\n")
+    # Where the streams stand, all but the number of columns known: first, and end less columns.
+    spans = []
     print("static void solve_%s(const struct mojette_system *s)\n{" % name)
-    print("\tconst struct stream in[%d] = {" % len(loads))
+    print("\tconst struct stream in[] = {")
     for (index, tag), _ in loads:
+        p = directions[index]
+        first = tag + min(0, p * (e - 1))
+        end = first + abs(p) * (e - 1)
+        spans.append((first, end))
         # the system lists directions in descending order
-        print("\t\tstream_in(s, %d, %d)," % (e - 1 - index, tag))
+        print("\t\tstream_at(s->bins[%d], %d, s->columns + %d)," % (
+            e - 1 - index, first, end - first))
     print("\t};")
-    print("\tconst struct stream out[%d] = {" % e)
+    print("\tconst struct stream out[] = {")
     for r, (_, tag) in enumerate(g.stores):
-        print("\t\tstream_out(s, %d, %d)," % (r, tag))
-    print("\t};\n")
-    print("\tSTREAM_WALK(step_%s, %d, in, %d, out, %d);\n}\n" % (name, len(past), len(loads), e))
+        spans.append((tag, tag))
+        print("\t\tstream_at(s->out[%d], %d, s->columns)," % (r, tag))
+    print("\t};")
+    # Start so that the last row's vectors are aligned if the row is.
+    last = g.stores[-1][1]
+    begin = min(first for first, _ in spans)
+    begin -= (begin - last) % lanes
+    inside = max(first for first, _ in spans)
+    inside += (last - inside) % lanes
+    print("\tconst struct span span = span_of(%d, %d, s->columns + %d, s->columns + %d);\n" % (
+        begin, inside, min(end for _, end in spans), max(tag for _, tag in g.stores)))
+    print("\tSTREAM_WALK(step_%s, %d, in, out, span);\n}\n" % (name, len(past)))
 
 
 def main():

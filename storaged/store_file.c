@@ -45,7 +45,10 @@ struct shard_file *shard_file_create(struct store *store, const store_file *key)
 	return file;
 }
 
-/* Closes both sides. Nobody else uses the file, or the lock is held exclusively. */
+/*
+ * Closes both sides and forgets what of them was to be flushed. Nobody else uses the file, or the
+ * lock is held exclusively; then whoever waits for a flush (of a file being removed) is done.
+ */
 static void close_sides(struct shard_file *file)
 {
 	pthread_mutex_lock(&file->flush_lock);
@@ -55,7 +58,16 @@ static void close_sides(struct shard_file *file)
 		if (file->descriptors[side] >= 0)
 			file->store->io->close(file->descriptors[side]);
 		file->descriptors[side] = -1;
+		file->dirty[side] = false;
+		file->size_written[side] = 0;
+		file->size_durable[side] = 0;
 	}
+	file->dirty_names = false;
+	file->settled = false;
+	file->device = NULL;
+	store_mask_free(&file->unsynced);
+	file->durable = file->written;
+	pthread_cond_broadcast(&file->flush_done);
 	pthread_mutex_unlock(&file->flush_lock);
 }
 
@@ -265,7 +277,6 @@ static void forget(struct shard_file *file)
 	file->exists = false;
 	file->made_here = false;
 	file->foreign = false;
-	file->device = NULL;
 	file->shape_known = false;
 	file->write_epoch = 0;
 	file->flags = 0;
@@ -277,17 +288,6 @@ static void forget(struct shard_file *file)
 		file->size_bytes[side] = 0;
 		file->groups_recorded[side] = 0;
 	}
-	pthread_mutex_lock(&file->flush_lock);
-	file->settled = false;
-	file->dirty_names = false;
-	for (unsigned int side = 0; side < STORE_SIDES; side++) {
-		file->dirty[side] = false;
-		file->size_written[side] = 0;
-		file->size_durable[side] = 0;
-	}
-	store_mask_free(&file->unsynced);
-	file->durable = file->written;
-	pthread_mutex_unlock(&file->flush_lock);
 }
 
 /* Looks for the file on all devices. Called with the lock held exclusively. */
@@ -326,9 +326,9 @@ static int look_for(struct shard_file *file)
 			}
 			forget(file);
 		}
-		file->device = device;
 		file->exists = true;
 		pthread_mutex_lock(&file->flush_lock);
+		file->device = device;
 		file->descriptors[0] = descriptors[0] >= 0 ? descriptors[0] : -1;
 		file->descriptors[1] = descriptors[1] >= 0 ? descriptors[1] : -1;
 		pthread_mutex_unlock(&file->flush_lock);
@@ -436,13 +436,13 @@ int shard_file_make(struct shard_file *file, const struct store_shape *shape)
 		store_device_error(file->store, device, error);
 		return error;
 	}
+	pthread_mutex_lock(&file->flush_lock);
 	file->device = device;
+	pthread_mutex_unlock(&file->flush_lock);
 	file->flags = store_device_any_failed(file->store) ? STORE_FLAG_DEGRADED : 0;
 	error = shard_file_make_side(file, 0);
-	if (error != 0) {
-		file->device = NULL;
+	if (error != 0)
 		return error;
-	}
 	file->shape = *shape;
 	file->shape_known = true;
 	file->exists = true;
@@ -584,8 +584,14 @@ static void flush_once(struct shard_file *file)
 				"restarted",
 				path, strerror(-error));
 	}
-	if (error != 0)
+	if (error != 0) {
 		store_device_error(file->store, device, error);
+		/* What could not be written must not be served from memory after a restart. */
+		for (unsigned int side = 0; side < STORE_SIDES; side++) {
+			if (descriptors[side] >= 0)
+				io->drop_cache(descriptors[side]);
+		}
+	}
 
 	pthread_mutex_lock(&file->flush_lock);
 	store_mask_free(&file->syncing);

@@ -63,6 +63,11 @@ static int posix_sync_data(int descriptor)
 	return fdatasync(descriptor) == 0 ? 0 : -errno;
 }
 
+static void posix_drop_cache(int descriptor)
+{
+	posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 static int posix_sync_directory(const char *path)
 {
 	int descriptor = posix_open(path, O_RDONLY | O_DIRECTORY, 0);
@@ -153,6 +158,7 @@ const struct store_io store_io_posix = {
 	.read = posix_read,
 	.write = posix_write,
 	.sync_data = posix_sync_data,
+	.drop_cache = posix_drop_cache,
 	.sync_directory = posix_sync_directory,
 	.size = posix_size,
 	.punch = posix_punch,

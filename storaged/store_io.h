@@ -34,6 +34,8 @@ struct store_io {
 	ssize_t (*write)(int descriptor, const struct iovec *parts, int count, uint64_t offset);
 	/* As fdatasync(2): the bytes and what is needed to find them again. */
 	int (*sync_data)(int descriptor);
+	/* Forgets what of the file is only in memory, as far as it can. */
+	void (*drop_cache)(int descriptor);
 	/* As fsync(2) of the directory: names made and removed in it. */
 	int (*sync_directory)(const char *path);
 	int (*size)(int descriptor, uint64_t *bytes);

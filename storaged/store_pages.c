@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * The group pages that one operation looks at and changes.
+ *
+ * A set of pages lives for one operation under the file's lock: read on first use, changed in
+ * memory, written together at the end, each with a fresh header. Between operations the operating
+ * system's cache holds them. Takes no locks of its own.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "storaged/store_internal.h"
+
+void store_pages_begin(struct store_pages *pages, struct shard_file *file)
+{
+	memset(pages, 0, sizeof(*pages));
+	pages->file = file;
+}
+
+static struct store_page **bucket_of(struct store_pages *pages, uint64_t group, unsigned int side)
+{
+	return &pages->buckets[(group * STORE_SIDES + side) % STORE_PAGES_BUCKETS];
+}
+
+/* Reads a page, or works out what takes its place. */
+static int page_load(struct shard_file *file, struct store_page *page)
+{
+	uint64_t offset = store_page_offset(&file->shape, page->group);
+	struct iovec part = {.iov_base = page->bytes, .iov_len = STORE_PAGE_BYTES};
+	bool expected = file->lost[page->side] || page->group < file->groups_recorded[page->side];
+	struct store_header_fields fields;
+	enum store_header_verdict verdict;
+	ssize_t bytes = 0;
+
+	if (file->descriptors[page->side] >= 0 && offset < file->size_bytes[page->side]) {
+		bytes = store_io_read_all(
+			file->store->io, file->descriptors[page->side], &part, 1, offset);
+		if (bytes < 0) {
+			rozo_log_limited(ERROR, "%s: group %" PRIu64 " cannot be read: %s",
+				shard_file_name(file, page->side), page->group, strerror((int)-bytes));
+			store_device_error(file->store, file->device, (int)bytes);
+			return (int)bytes;
+		}
+	}
+	if (bytes < STORE_PAGE_BYTES) {
+		/* Beyond the end: never written, unless it is known to have been, or is cut in two. */
+		memset(page->bytes + bytes, expected || bytes > 0 ? 0xff : 0,
+			STORE_PAGE_BYTES - (size_t)bytes);
+		if (bytes > 0)
+			rozo_log_limited(ERROR, "%s: cut short in the records of group %" PRIu64,
+				shard_file_name(file, page->side), page->group);
+		return 0;
+	}
+	verdict = store_header_get(page->bytes, &file->key, &fields, NULL);
+	if (verdict == STORE_HEADER_GOOD &&
+		(fields.group != page->group || fields.side != page->side)) {
+		/* The records carry their block's number: they will not be taken for others. */
+		verdict = STORE_HEADER_FOREIGN;
+	}
+	if (verdict == STORE_HEADER_DAMAGED || verdict == STORE_HEADER_FOREIGN ||
+		verdict == STORE_HEADER_NEWER)
+		rozo_log_limited(ERROR,
+			"%s: the header of group %" PRIu64 " is %s; its records are judged one by one",
+			shard_file_name(file, page->side), page->group,
+			verdict == STORE_HEADER_DAMAGED ? "damaged (magic or CRC)"
+							 : "that of another group or file");
+	return 0;
+}
+
+int store_pages_get(
+	struct store_pages *pages, uint64_t group, unsigned int side, struct store_page **page)
+{
+	struct store_page **bucket = bucket_of(pages, group, side);
+	int error;
+
+	for (struct store_page *found = *bucket; found != NULL; found = found->next) {
+		if (found->group == group && found->side == side) {
+			*page = found;
+			return 0;
+		}
+	}
+	struct store_page *made = malloc(sizeof(*made));
+
+	if (made == NULL)
+		return -ENOMEM;
+	made->group = group;
+	made->side = side;
+	made->changed = false;
+	made->rows = 0;
+	made->durable = false;
+	error = page_load(pages->file, made);
+	if (error != 0) {
+		free(made);
+		return error;
+	}
+	made->next = *bucket;
+	*bucket = made;
+	pages->count++;
+	*page = made;
+	return 0;
+}
+
+int store_pages_pair(struct store_pages *pages, uint64_t block, struct store_pair *pair)
+{
+	const struct store_shape *shape = &pages->file->shape;
+	uint64_t group = block / shape->rows;
+
+	pair->newest = -1;
+	pair->damaged = false;
+	for (unsigned int side = 0; side < STORE_SIDES; side++) {
+		struct store_slot *slot = &pair->slots[side];
+
+		pair->pages[side] = NULL;
+		slot->kind = STORE_SLOT_EMPTY;
+		if (pages->file->descriptors[side] < 0 && !pages->file->lost[side])
+			continue;
+		int error = store_pages_get(pages, group, side, &pair->pages[side]);
+
+		if (error != 0)
+			return error;
+		store_slot_get(pair->pages[side]->bytes, shape, block, slot);
+		if (slot->kind == STORE_SLOT_DAMAGED) {
+			pair->damaged = true;
+			rozo_log_limited(ERROR, "%s: block %" PRIu64 ": its record is damaged or lost",
+				shard_file_name(pages->file, side), block);
+		} else if (slot->kind == STORE_SLOT_GOOD &&
+			(pair->newest < 0 ||
+				store_version_compare(
+					slot->version, pair->slots[pair->newest].version) > 0)) {
+			pair->newest = (int)side;
+		}
+	}
+	return 0;
+}
+
+/* A side that was lost is made again: what it had must stay known as damaged. */
+static int remake_lost_side(struct shard_file *file, unsigned int side)
+{
+	uint8_t bytes[STORE_PAGE_BYTES];
+	uint64_t groups = shard_file_groups(file);
+	int error = shard_file_make_side(file, side);
+
+	store_page_fill_lost(bytes);
+	for (uint64_t group = 0; group < groups && error == 0; group++) {
+		uint64_t offset = store_page_offset(&file->shape, group);
+		struct iovec part = {.iov_base = bytes, .iov_len = STORE_PAGE_BYTES};
+
+		error = store_io_write_all(
+			file->store->io, file->descriptors[side], &part, 1, offset);
+		file->size_bytes[side] = offset + STORE_PAGE_BYTES;
+	}
+	if (error == 0) {
+		file->lost[side] = false;
+		shard_file_written(file, side, 0, 0, file->size_bytes[side]);
+	}
+	return error;
+}
+
+static int page_write(struct shard_file *file, struct store_page *page)
+{
+	uint64_t offset = store_page_offset(&file->shape, page->group);
+	struct iovec part = {.iov_base = page->bytes, .iov_len = STORE_PAGE_BYTES};
+	struct store_header_fields fields = {
+		.group = page->group,
+		.side = page->side,
+		.flags = page->group == 0 && page->side == 0 ? file->flags : 0,
+		.write_epoch = file->write_epoch,
+		.groups_durable = page->group == 0 ? file->groups_recorded[page->side] : 0,
+	};
+	uint64_t end = offset + STORE_PAGE_BYTES;
+	int error;
+
+	if (file->descriptors[page->side] < 0) {
+		error = file->lost[page->side] ? remake_lost_side(file, page->side)
+					       : shard_file_make_side(file, page->side);
+		if (error != 0)
+			return error;
+	}
+	store_header_put(page->bytes, &file->key, &file->shape, &fields);
+	error = store_io_write_all(
+		file->store->io, file->descriptors[page->side], &part, 1, offset);
+	if (error != 0) {
+		rozo_log_limited(ERROR, "%s: the records of group %" PRIu64 " cannot be written: %s",
+			shard_file_name(file, page->side), page->group, strerror(-error));
+		store_device_error(file->store, file->device, error);
+		return error;
+	}
+	if (end > file->size_bytes[page->side])
+		file->size_bytes[page->side] = end;
+	if (page->rows != 0 || page->durable)
+		shard_file_written(file, page->side, page->group, page->rows,
+			file->size_bytes[page->side]);
+	page->changed = false;
+	return 0;
+}
+
+void store_pages_note_size(struct store_pages *pages, bool exact)
+{
+	struct shard_file *file = pages->file;
+
+	for (unsigned int side = 0; side < STORE_SIDES; side++) {
+		uint64_t recorded = file->groups_recorded[side], durable;
+		struct store_page *page;
+		bool first_b;
+
+		if (file->descriptors[side] < 0)
+			continue;
+		durable = shard_file_groups_durable(file, side);
+		first_b = side == 1 && durable > 0 && (file->flags & STORE_FLAG_SIDE_B) == 0;
+		if (durable > recorded && (exact || durable > recorded + recorded / 8) &&
+			store_pages_get(pages, 0, side, &page) == 0) {
+			file->groups_recorded[side] = durable;
+			page->changed = true;
+		}
+		if (first_b && file->descriptors[0] >= 0 &&
+			store_pages_get(pages, 0, 0, &page) == 0) {
+			file->flags |= STORE_FLAG_SIDE_B;
+			page->changed = true;
+		}
+	}
+}
+
+int store_pages_finish(struct store_pages *pages)
+{
+	int error = 0;
+
+	for (size_t i = 0; i < STORE_PAGES_BUCKETS && error == 0; i++) {
+		for (struct store_page *page = pages->buckets[i]; page != NULL && error == 0;
+			page = page->next) {
+			if (page->changed)
+				error = page_write(pages->file, page);
+		}
+	}
+	store_pages_abandon(pages);
+	return error;
+}
+
+void store_pages_abandon(struct store_pages *pages)
+{
+	for (size_t i = 0; i < STORE_PAGES_BUCKETS; i++) {
+		struct store_page *page, *next;
+
+		for (page = pages->buckets[i]; page != NULL; page = next) {
+			next = page->next;
+			free(page);
+		}
+		pages->buckets[i] = NULL;
+	}
+	pages->count = 0;
+}

@@ -1,0 +1,796 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * The stripe engine against real stores behind real RPC on loopback, all in this process, with an
+ * exportd reduced to what the engine asks of it. Nodes are stopped and started, files are compared
+ * with a copy in memory.
+ */
+#include <CUnit/Basic.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "rpc/log.h"
+#include "rpc/meta.h"
+#include "rpc/rpc.h"
+#include "storaged/store.h"
+#include "stripe/stripe.h"
+
+#define NODES_MAX 12
+#define EXPORT 3
+#define HOST "127.0.0.1"
+
+/* -------- a cluster in one process -------- */
+
+struct test_node {
+	char directory[256];
+	uint16_t port;
+	struct store *store;
+	struct rpc_program program;
+	struct rpc_server *server;
+};
+
+struct test_file {
+	uint64_t size;
+	uint32_t write_epoch;
+	bool truncate;
+	uint64_t truncate_size;
+};
+
+static struct cluster {
+	char directory[200];
+	struct rpc_key key;
+	struct mojette_code code;
+	uint32_t row_bytes;
+	uint32_t min_shards;
+	uint64_t segment_blocks;
+	unsigned int node_count;
+	struct test_node nodes[NODES_MAX];
+	uint16_t meta_port;
+	struct rpc_program meta_program;
+	struct rpc_server *meta;
+	pthread_mutex_t lock;
+	struct test_file files[64]; /* by file id, guarded by lock */
+	struct stripe *stripe;
+} cluster;
+
+static void meta_placement(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	const meta_placement_args *args = arguments;
+	meta_placement_res *res = result;
+
+	(void)context;
+	(void)caller;
+	if (args->file.file_id >= 64) {
+		res->status = ESTALE;
+		return;
+	}
+	pthread_mutex_lock(&cluster.lock);
+	struct test_file *file = &cluster.files[args->file.file_id];
+	res->layout_epoch = 1;
+	res->write_epoch = file->write_epoch;
+	res->truncate = file->truncate;
+	res->truncate_size = file->truncate_size;
+	res->attributes.size = file->size;
+	pthread_mutex_unlock(&cluster.lock);
+	res->write_gateway = 1;
+	unsigned int n = cluster.code.k + cluster.code.m;
+	res->nodes.nodes_val = calloc(n, sizeof(uint32_t));
+	res->nodes.nodes_len = n;
+	for (unsigned int s = 0; s < n; s++)
+		res->nodes.nodes_val[s] =
+			(uint32_t)((s + args->file.file_id + args->segment) % cluster.node_count) +
+			1;
+	res->form = cluster.code.form;
+	res->k = cluster.code.k;
+	res->m = cluster.code.m;
+	res->row_bytes = cluster.row_bytes;
+	res->min_shards = cluster.min_shards;
+	res->segment_blocks = cluster.segment_blocks;
+	res->segment_count = 8;
+}
+
+static void meta_written(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	const meta_written_args *args = arguments;
+	meta_attributes_res *res = result;
+
+	(void)context;
+	(void)caller;
+	pthread_mutex_lock(&cluster.lock);
+	struct test_file *file = &cluster.files[args->file.file_id];
+	if (args->size > file->size)
+		file->size = args->size;
+	res->attributes.size = file->size;
+	pthread_mutex_unlock(&cluster.lock);
+}
+
+static void meta_truncated(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	const meta_truncated_args *args = arguments;
+
+	(void)context;
+	(void)caller;
+	(void)result;
+	pthread_mutex_lock(&cluster.lock);
+	if (cluster.files[args->file.file_id].write_epoch == args->write_epoch)
+		cluster.files[args->file.file_id].truncate = false;
+	pthread_mutex_unlock(&cluster.lock);
+}
+
+#define META(procedure_name, args_type, result_type)                                               \
+	{                                                                                          \
+		.name = #procedure_name, .handler = procedure_name,                                \
+		.args_xdr = RPC_XDR(xdr_##args_type), .args_bytes = sizeof(args_type),             \
+		.result_xdr = RPC_XDR(xdr_##result_type), .result_bytes = sizeof(result_type)      \
+	}
+
+static const struct rpc_procedure meta_procedures[] = {
+	[META_PLACEMENT] = META(meta_placement, meta_placement_args, meta_placement_res),
+	[META_WRITTEN] = META(meta_written, meta_written_args, meta_attributes_res),
+	[META_TRUNCATED] = META(meta_truncated, meta_truncated_args, meta_status_res),
+};
+
+static void node_start(unsigned int i)
+{
+	struct test_node *node = &cluster.nodes[i];
+	const char *devices[] = {node->directory};
+	struct store_options options = {
+		.cluster_id = "unit", .node_id = i + 1, .devices = devices, .device_count = 1};
+	char error[512] = "";
+
+	int failed = store_open(&node->store, &options, error, sizeof(error));
+	if (failed)
+		fprintf(stderr, "store_open: %s\n", error);
+	CU_ASSERT_EQUAL_FATAL(failed, 0);
+	store_program(node->store, &node->program);
+	/* The port may linger for a moment after the node was stopped. */
+	failed = rpc_server_start(&node->server, HOST, node->port, &node->program, &cluster.key, 8);
+	CU_ASSERT_EQUAL_FATAL(failed, 0);
+}
+
+static void node_stop(unsigned int i)
+{
+	rpc_server_stop(cluster.nodes[i].server);
+	store_close(cluster.nodes[i].store);
+	cluster.nodes[i].server = NULL;
+	cluster.nodes[i].store = NULL;
+}
+
+static bool node_is_up(unsigned int i)
+{
+	return cluster.nodes[i].server != NULL;
+}
+
+static void engine_start(void)
+{
+	struct stripe_node nodes[NODES_MAX];
+
+	for (unsigned int i = 0; i < cluster.node_count; i++)
+		nodes[i] = (struct stripe_node){
+			.id = i + 1, .address = HOST, .store_port = cluster.nodes[i].port};
+	struct stripe_options options = {
+		.nodes = nodes,
+		.node_count = cluster.node_count,
+		.exportd_address = HOST,
+		.exportd_port = cluster.meta_port,
+		.key = &cluster.key,
+	};
+	CU_ASSERT_EQUAL_FATAL(stripe_create(&options, &cluster.stripe), 0);
+}
+
+static void cluster_start(
+	enum mojette_form form, unsigned int k, unsigned int m, uint32_t row_bytes)
+{
+	static uint16_t next_port;
+
+	if (!next_port)
+		next_port = (uint16_t)(20000 + getpid() % 12000);
+	snprintf(cluster.directory, sizeof(cluster.directory), "%s/rozo-stripe-XXXXXX",
+		getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+	CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(cluster.directory));
+	memset(cluster.key.bytes, 7, sizeof(cluster.key.bytes));
+	cluster.code =
+		(struct mojette_code){.form = (uint8_t)form, .k = (uint8_t)k, .m = (uint8_t)m};
+	cluster.row_bytes = row_bytes;
+	unsigned int n = k + m;
+	cluster.min_shards = n / 2 + 1 > k ? n / 2 + 1 : k;
+	cluster.segment_blocks = 40;
+	cluster.node_count = n;
+	pthread_mutex_init(&cluster.lock, NULL);
+	for (unsigned int i = 0; i < 64; i++)
+		cluster.files[i] = (struct test_file){.write_epoch = 1};
+	for (unsigned int i = 0; i < n; i++) {
+		struct test_node *node = &cluster.nodes[i];
+		char error[512];
+
+		snprintf(node->directory, sizeof(node->directory), "%s/node%u", cluster.directory,
+			i + 1);
+		CU_ASSERT_EQUAL_FATAL(mkdir(node->directory, 0700), 0);
+		CU_ASSERT_EQUAL_FATAL(store_init_device(NULL, node->directory, "unit", i + 1, error,
+					      sizeof(error)),
+			0);
+		node->port = next_port++;
+		node_start(i);
+	}
+	cluster.meta_port = next_port++;
+	cluster.meta_program = (struct rpc_program){.program = META_PROGRAM,
+		.version = META_V1,
+		.procedures = meta_procedures,
+		.procedure_count = sizeof(meta_procedures) / sizeof(meta_procedures[0])};
+	CU_ASSERT_EQUAL_FATAL(rpc_server_start(&cluster.meta, HOST, cluster.meta_port,
+				      &cluster.meta_program, &cluster.key, 4),
+		0);
+	engine_start();
+}
+
+static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *where)
+{
+	(void)status;
+	(void)type;
+	(void)where;
+	return remove(path);
+}
+
+static void cluster_stop(void)
+{
+	stripe_destroy(cluster.stripe);
+	for (unsigned int i = 0; i < cluster.node_count; i++) {
+		if (node_is_up(i))
+			node_stop(i);
+	}
+	rpc_server_stop(cluster.meta);
+	nftw(cluster.directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* -------- files and their models -------- */
+
+static uint64_t random_state;
+
+static uint64_t random_number(void)
+{
+	random_state ^= random_state << 13;
+	random_state ^= random_state >> 7;
+	random_state ^= random_state << 17;
+	return random_state;
+}
+
+static void fill(uint8_t *bytes, size_t length)
+{
+	for (size_t i = 0; i < length; i++)
+		bytes[i] = (uint8_t)random_number();
+}
+
+static bool reads_as(struct stripe_file *file, const uint8_t *model, uint64_t offset, size_t length)
+{
+	uint8_t *bytes = malloc(length ? length : 1);
+	int error = stripe_read(file, offset, bytes, length);
+	bool same = error == 0 && memcmp(bytes, model + offset, length) == 0;
+
+	if (error)
+		fprintf(stderr, "read %" PRIu64 "+%zu: %s\n", offset, length, strerror(-error));
+	for (size_t i = 0; !error && !same && i < length; i++) {
+		if (bytes[i] != model[offset + i]) {
+			fprintf(stderr, "differs at %" PRIu64 "\n", offset + i);
+			break;
+		}
+	}
+	free(bytes);
+	return same;
+}
+
+static struct stripe_file *open_file(uint64_t id)
+{
+	struct stripe_file *file = NULL;
+
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(cluster.stripe, EXPORT, id, &file), 0);
+	return file;
+}
+
+/* What the FSAL does for SETATTR of a smaller size. */
+static uint32_t begin_truncation(uint64_t id, uint64_t size)
+{
+	pthread_mutex_lock(&cluster.lock);
+	struct test_file *file = &cluster.files[id];
+	if (!file->truncate || size < file->truncate_size)
+		file->truncate_size = size;
+	file->size = size;
+	file->truncate = true;
+	uint32_t epoch = ++file->write_epoch;
+	pthread_mutex_unlock(&cluster.lock);
+	return epoch;
+}
+
+/* Engines notice nodes that are back within a second; ask until they have, but not for ever. */
+static void wait_for_nodes(struct stripe_file *file, uint32_t wanted)
+{
+	for (unsigned int i = 0; i < 200; i++) {
+		if ((stripe_shards_up(file, 0) & wanted) == wanted)
+			return;
+		usleep(50000);
+	}
+	CU_FAIL("a node that is back was not noticed in 10 s");
+}
+
+static void heal_everything(struct stripe_file *file, unsigned int segments)
+{
+	for (unsigned int segment = 0; segment < segments; segment++) {
+		uint64_t left = 1;
+		CU_ASSERT_EQUAL(stripe_heal(file, segment, 0, (uint32_t)cluster.segment_blocks,
+					NULL, &left),
+			0);
+		CU_ASSERT_EQUAL(left, 0);
+	}
+}
+
+/* -------- tests -------- */
+
+static void whole_and_partial_blocks_read_back(void)
+{
+	static const struct {
+		enum mojette_form form;
+		unsigned int k, m;
+		uint32_t row_bytes;
+	} shapes[] = {
+		{MOJETTE_NON_SYSTEMATIC, 4, 2, 4096},
+		{MOJETTE_SYSTEMATIC, 4, 2, 4096},
+		{MOJETTE_NON_SYSTEMATIC, 2, 1, 1024},
+		{MOJETTE_NON_SYSTEMATIC, 8, 4, 4096},
+		{MOJETTE_SYSTEMATIC, 3, 1, 16384},
+	};
+
+	for (unsigned int i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+		random_state = 42 + i;
+		cluster_start(shapes[i].form, shapes[i].k, shapes[i].m, shapes[i].row_bytes);
+		struct stripe_file *file = open_file(1);
+		size_t size = 3 * 1024 * 1024 + 12345;
+		uint8_t *model = calloc(1, size + 100000);
+
+		fill(model, size);
+		CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, false), 0);
+		CU_ASSERT(reads_as(file, model, 0, size + 100000));
+		CU_ASSERT_EQUAL(stripe_commit(file), 0);
+		CU_ASSERT_EQUAL(cluster.files[1].size, size);
+		for (unsigned int j = 0; j < 40; j++) {
+			uint64_t offset = random_number() % size;
+			size_t length = 1 + random_number() % (j % 2 ? 200000 : 300);
+			fill(model + offset, length);
+			CU_ASSERT_EQUAL(
+				stripe_write(file, offset, model + offset, length, j % 3 == 0), 0);
+			uint64_t from = random_number() % size;
+			CU_ASSERT(reads_as(file, model, from, 1 + random_number() % 90000));
+		}
+		CU_ASSERT(reads_as(file, model, 0, size));
+		stripe_file_put(file);
+		/* Another engine, as after a restart, sees the same. */
+		stripe_destroy(cluster.stripe);
+		engine_start();
+		file = open_file(1);
+		CU_ASSERT(reads_as(file, model, 0, size));
+		/* And can overwrite what its predecessor wrote. */
+		fill(model, size);
+		CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
+		CU_ASSERT(reads_as(file, model, 0, size));
+		stripe_file_put(file);
+		free(model);
+		cluster_stop();
+	}
+}
+
+static void holes_read_as_zeros(void)
+{
+	random_state = 7;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(2);
+	size_t size = 2 * 1024 * 1024;
+	uint8_t *model = calloc(1, size);
+
+	CU_ASSERT(reads_as(file, model, 0, size));
+	fill(model + 1000000, 10);
+	CU_ASSERT_EQUAL(stripe_write(file, 1000000, model + 1000000, 10, true), 0);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	stripe_file_put(file);
+	free(model);
+	cluster_stop();
+}
+
+static void any_m_nodes_may_be_down(void)
+{
+	random_state = 11;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(5);
+	size_t size = 700000;
+	uint8_t *model = calloc(1, size);
+
+	fill(model, size);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
+	for (unsigned int a = 0; a < 6; a++) {
+		for (unsigned int b = a + 1; b < 6; b++) {
+			node_stop(a);
+			node_stop(b);
+			CU_ASSERT(reads_as(file, model, 0, size));
+			node_start(a);
+			node_start(b);
+			wait_for_nodes(file, 0x3f);
+		}
+	}
+	/* One more and it is an error, never zeros. */
+	node_stop(0);
+	node_stop(1);
+	node_stop(2);
+	uint8_t byte;
+	CU_ASSERT_EQUAL(stripe_read(file, 0, &byte, 1), -EIO);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), -EIO);
+	node_start(0);
+	node_start(1);
+	node_start(2);
+	wait_for_nodes(file, 0x3f);
+	stripe_file_put(file);
+	free(model);
+	cluster_stop();
+}
+
+static void writes_with_nodes_down_are_healed(void)
+{
+	static const bool stable[] = {true, false};
+
+	for (unsigned int way = 0; way < 2; way++) {
+		random_state = 13 + way;
+		cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+		struct stripe_file *file = open_file(6);
+		size_t size = 1500000;
+		uint8_t *model = calloc(1, size);
+
+		fill(model, size);
+		CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
+		node_stop(1);
+		node_stop(4);
+		fill(model + 100, 300000);
+		CU_ASSERT_EQUAL(stripe_write(file, 100, model + 100, 300000, stable[way]), 0);
+		fill(model + 800000, 700000);
+		CU_ASSERT_EQUAL(stripe_write(file, 800000, model + 800000, 700000, stable[way]), 0);
+		CU_ASSERT_EQUAL(stripe_commit(file), 0);
+		CU_ASSERT(reads_as(file, model, 0, size));
+		node_start(1);
+		node_start(4);
+		wait_for_nodes(file, 0x3f);
+		CU_ASSERT(reads_as(file, model, 0, size));
+		heal_everything(file, 3);
+		/* Now two others may go. */
+		node_stop(0);
+		node_stop(2);
+		CU_ASSERT(reads_as(file, model, 0, size));
+		node_start(0);
+		node_start(2);
+		stripe_file_put(file);
+		free(model);
+		cluster_stop();
+	}
+}
+
+static void node_lost_between_write_and_commit_is_recorded(void)
+{
+	random_state = 17;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(6);
+	size_t size = 900000;
+	uint8_t *model = calloc(1, size);
+
+	fill(model, size);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, false), 0);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	node_stop(3);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	struct stripe_counters counters;
+	stripe_counters(cluster.stripe, &counters);
+	CU_ASSERT(counters.missed_shards > 0);
+	/* With too few left the client must be told to send again. */
+	fill(model, size);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, false), 0);
+	node_stop(0);
+	node_stop(1);
+	CU_ASSERT_EQUAL(stripe_commit(file), -EIO);
+	CU_ASSERT_NOT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	node_start(0);
+	node_start(1);
+	node_start(3);
+	wait_for_nodes(file, 0x3f);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, false), 0);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	stripe_file_put(file);
+	free(model);
+	cluster_stop();
+}
+
+static void store_that_restarted_before_commit_is_not_trusted(void)
+{
+	random_state = 19;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(6);
+	size_t size = 300000;
+	uint8_t *model = calloc(1, size);
+	struct stripe_counters counters;
+
+	fill(model, size);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, false), 0);
+	node_stop(3);
+	node_start(3);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	stripe_counters(cluster.stripe, &counters);
+	CU_ASSERT(counters.missed_shards > 0);
+	heal_everything(file, 1);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	stripe_file_put(file);
+	free(model);
+	cluster_stop();
+}
+
+static void truncation_leaves_zeros(void)
+{
+	random_state = 23;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(9);
+	size_t size = 1600000;
+	uint8_t *model = calloc(1, size);
+
+	fill(model, size);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
+	static const uint64_t sizes[] = {1500000, 1310720, 655361, 16384, 100, 0};
+	for (unsigned int i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		uint32_t epoch = begin_truncation(9, sizes[i]);
+		CU_ASSERT_EQUAL(stripe_truncate(file, sizes[i], epoch), 0);
+		memset(model + sizes[i], 0, size - sizes[i]);
+		CU_ASSERT_FALSE(cluster.files[9].truncate);
+		CU_ASSERT(reads_as(file, model, 0, size));
+		/* Grow again by a write far behind: the gap is zeros. */
+		fill(model + size - 10, 10);
+		CU_ASSERT_EQUAL(stripe_write(file, size - 10, model + size - 10, 10, true), 0);
+		CU_ASSERT(reads_as(file, model, 0, size));
+		/* The same truncation once more must not touch what was written since. */
+		CU_ASSERT_EQUAL(stripe_truncate(file, sizes[i], epoch), 0);
+		CU_ASSERT(reads_as(file, model, 0, size));
+	}
+	stripe_file_put(file);
+	free(model);
+	cluster_stop();
+}
+
+static void truncation_begun_elsewhere_is_finished_on_attach(void)
+{
+	random_state = 29;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(9);
+	size_t size = 100000;
+	uint8_t *model = calloc(1, size);
+
+	fill(model, size);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe);
+	begin_truncation(9, 5000);
+	engine_start();
+	file = open_file(9);
+	memset(model + 5000, 0, size - 5000);
+	CU_ASSERT_FALSE(cluster.files[9].truncate);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	stripe_file_put(file);
+	free(model);
+	cluster_stop();
+}
+
+static void truncation_with_a_node_down_is_healed(void)
+{
+	random_state = 31;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(9);
+	size_t size = 500000;
+	uint8_t *model = calloc(1, size);
+
+	fill(model, size);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
+	node_stop(2);
+	node_stop(3);
+	CU_ASSERT_EQUAL(stripe_truncate(file, 20000, begin_truncation(9, 20000)), 0);
+	memset(model + 20000, 0, size - 20000);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	node_start(2);
+	node_start(3);
+	wait_for_nodes(file, 0x3f);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	heal_everything(file, 1);
+	node_stop(0);
+	node_stop(5);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	stripe_file_put(file);
+	free(model);
+	cluster_stop();
+}
+
+static void removed_file_is_stale(void)
+{
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 2, 1, 4096);
+	struct stripe_file *file;
+
+	CU_ASSERT_EQUAL(stripe_file_get(cluster.stripe, EXPORT, 1000, &file), -ESTALE);
+	cluster_stop();
+}
+
+/* Many threads write their own interleaved pieces of the same blocks. */
+struct interleaver {
+	struct stripe_file *file;
+	uint8_t *model;
+	unsigned int number;
+	size_t size;
+	bool failed;
+};
+
+#define INTERLEAVERS 4
+#define PIECE 3000
+
+static void *interleave(void *argument)
+{
+	struct interleaver *self = argument;
+
+	for (size_t offset = self->number * PIECE; offset < self->size;
+		offset += INTERLEAVERS * PIECE) {
+		size_t length = offset + PIECE > self->size ? self->size - offset : PIECE;
+		if (stripe_write(
+			    self->file, offset, self->model + offset, length, offset % 2 == 0) ||
+			!reads_as(self->file, self->model, offset, length))
+			self->failed = true;
+	}
+	return NULL;
+}
+
+static void concurrent_writers_of_one_block_lose_nothing(void)
+{
+	random_state = 37;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	size_t size = 400000;
+	uint8_t *model = calloc(1, size);
+	struct interleaver writers[INTERLEAVERS];
+	pthread_t threads[INTERLEAVERS];
+	struct stripe_file *file = open_file(4);
+
+	fill(model, size);
+	for (unsigned int i = 0; i < INTERLEAVERS; i++) {
+		writers[i] = (struct interleaver){
+			.file = file, .model = model, .number = i, .size = size};
+		pthread_create(&threads[i], NULL, interleave, &writers[i]);
+	}
+	for (unsigned int i = 0; i < INTERLEAVERS; i++) {
+		pthread_join(threads[i], NULL);
+		CU_ASSERT_FALSE(writers[i].failed);
+	}
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	stripe_file_put(file);
+	free(model);
+	cluster_stop();
+}
+
+/*
+ * Random writes, reads, commits, truncations, node stops and starts, restarts of the engine, and
+ * healing, against a model. At most m nodes are down or not yet healed at a time.
+ */
+static void random_history(uint64_t seed, unsigned int steps)
+{
+	random_state = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
+	cluster_start(random_number() % 2 ? MOJETTE_NON_SYSTEMATIC : MOJETTE_SYSTEMATIC, 4, 2,
+		random_number() % 2 ? 4096 : 1024);
+	size_t limit = 900000;
+	uint8_t *model = calloc(1, limit + 200000);
+	struct stripe_file *file = open_file(1);
+	uint32_t weak = 0; /* nodes that are down or have not been healed */
+	bool broken = false;
+
+	for (unsigned int step = 0; step < steps && !broken; step++) {
+		unsigned int choice = (unsigned int)(random_number() % 100);
+		unsigned int i = (unsigned int)(random_number() % cluster.node_count);
+		uint64_t offset = random_number() % limit;
+		size_t length = 1 + random_number() % (random_number() % 4 ? 5000 : 200000);
+
+		if (choice < 45) {
+			fill(model + offset, length);
+			broken = stripe_write(
+				file, offset, model + offset, length, random_number() % 2);
+		} else if (choice < 70) {
+			broken = !reads_as(file, model, offset, length);
+		} else if (choice < 75) {
+			broken = stripe_commit(file);
+		} else if (choice < 79) {
+			broken = stripe_truncate(file, offset, begin_truncation(1, offset));
+			memset(model + offset, 0, limit + 200000 - offset);
+		} else if (choice < 87) {
+			if (node_is_up(i) && __builtin_popcount(weak | 1u << i) <= cluster.code.m) {
+				node_stop(i);
+				weak |= 1u << i;
+			}
+		} else if (choice < 95) {
+			if (!node_is_up(i))
+				node_start(i);
+		} else if (choice < 98) {
+			for (unsigned int j = 0; j < cluster.node_count; j++) {
+				if (!node_is_up(j))
+					node_start(j);
+			}
+			wait_for_nodes(file, (1u << cluster.node_count) - 1);
+			broken = stripe_commit(file);
+			heal_everything(file, 3);
+			weak = 0;
+		} else {
+			broken = stripe_commit(file);
+			stripe_file_put(file);
+			stripe_destroy(cluster.stripe);
+			engine_start();
+			file = open_file(1);
+		}
+		if (broken)
+			fprintf(stderr, "seed %" PRIu64 " step %u choice %u\n", seed, step, choice);
+	}
+	CU_ASSERT_FALSE(broken);
+	CU_ASSERT(reads_as(file, model, 0, limit + 200000));
+	stripe_file_put(file);
+	free(model);
+	cluster_stop();
+}
+
+static void random_histories_match_the_model(void)
+{
+	const char *seed = getenv("STRIPE_SEED");
+
+	if (seed) {
+		random_history(strtoull(seed, NULL, 10), 300);
+		return;
+	}
+	for (uint64_t i = 1; i <= 12; i++)
+		random_history(i, 120);
+}
+
+int main(void)
+{
+	static CU_TestInfo tests[] = {
+		{"whole and partial blocks read back", whole_and_partial_blocks_read_back},
+		{"holes read as zeros", holes_read_as_zeros},
+		{"any m nodes may be down", any_m_nodes_may_be_down},
+		{"writes with nodes down are healed", writes_with_nodes_down_are_healed},
+		{"a node lost between write and commit is recorded",
+			node_lost_between_write_and_commit_is_recorded},
+		{"a store that restarted before commit is not trusted",
+			store_that_restarted_before_commit_is_not_trusted},
+		{"truncation leaves zeros", truncation_leaves_zeros},
+		{"a truncation begun elsewhere is finished on attach",
+			truncation_begun_elsewhere_is_finished_on_attach},
+		{"a truncation with a node down is healed", truncation_with_a_node_down_is_healed},
+		{"a removed file is stale", removed_file_is_stale},
+		{"concurrent writers of one block lose nothing",
+			concurrent_writers_of_one_block_lose_nothing},
+		{"random histories match the model", random_histories_match_the_model},
+		CU_TEST_INFO_NULL,
+	};
+	CU_SuiteInfo suites[] = {
+		{"stripe", NULL, NULL, NULL, NULL, tests},
+		CU_SUITE_INFO_NULL,
+	};
+
+	signal(SIGPIPE, SIG_IGN);
+	rozo_log_set_level(ROZO_LOG_ERROR);
+	if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
+		return EXIT_FAILURE;
+	CU_basic_set_mode(CU_BRM_VERBOSE);
+	CU_basic_run_tests();
+	unsigned int failures = CU_get_number_of_failures();
+	CU_cleanup_registry();
+	return failures ? EXIT_FAILURE : EXIT_SUCCESS;
+}
