@@ -401,8 +401,9 @@ int main(int argc, char **argv)
 			strerror(errno));
 		return 1;
 	}
-	ring = (uint8_t *)(((uintptr_t)ring + (2 << 20) - 1) & ~(uintptr_t)((2 << 20) - 1));
+	ring = (uint8_t *)(((uintptr_t)ring + (2 << 20)) & ~(uintptr_t)((2 << 20) - 1));
 	madvise(ring, DRAM_RING_BYTES, MADV_HUGEPAGE); /* a hint: without it only slower */
+	ring[-1] = 1; /* as in a program's heap: there is memory before the first row */
 	for (size_t i = 0; i < (options.memory ? DRAM_RING_BYTES : L2_RING_BYTES * 4); i += 8)
 		*(uint64_t *)(ring + i) = i * UINT64_C(0x9e3779b97f4a7c15);
 	if (options.json != NULL) {

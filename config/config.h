@@ -19,35 +19,36 @@
 #define CONFIG_EXPORT_ID_MAX 65535
 
 struct config_node {
-	uint32_t id;              /* 1 .. CONFIG_NODE_ID_MAX, unique */
-	char *address;            /* numeric IPv4 or IPv6 */
-	uint16_t store_port;      /* store protocol, default 7601 */
-	uint16_t nfs_port;        /* NFSv3 gateway, default 2049 */
-	char *failure_domain;     /* default: "node<id>" */
-	char **devices;           /* absolute directories, at least one */
+	uint32_t id; /* 1 .. CONFIG_NODE_ID_MAX, unique */
+	char *address; /* numeric IPv4 or IPv6 */
+	uint16_t store_port; /* store protocol, default 7601 */
+	uint16_t nfs_port; /* NFSv3 gateway, default 2049 */
+	char *failure_domain; /* default: "node<id>" */
+	char **devices; /* absolute directories, at least one */
 	size_t device_count;
 };
 
 struct config_export {
-	uint32_t id;              /* 1 .. CONFIG_EXPORT_ID_MAX, unique */
-	char *name;               /* unique; letters, digits, '-', '_', '.' */
+	uint32_t id; /* 1 .. CONFIG_EXPORT_ID_MAX, unique */
+	char *name; /* unique; letters, digits, '-', '_', '.' */
 	struct mojette_code code; /* "protection": "4+2"; "code": "non-systematic" (default) or
-	                             "systematic" */
-	uint32_t row_bytes;       /* 1024 .. 65536, a power of two, default 4096 */
-	uint32_t min_shards;      /* max(k, n/2 + 1) (default) .. n */
-	uint64_t segment_bytes;   /* default 64 GiB; rounded down to whole blocks */
+				     "systematic" */
+	uint32_t row_bytes; /* 1024 .. 65536, a power of two, default 4096 */
+	uint32_t min_shards; /* max(k, n/2 + 1) (default) .. n */
+	uint64_t segment_bytes; /* default 64 GiB; rounded down to whole blocks */
 };
 
 struct config {
-	char *path;               /* of the file, for messages */
+	char *path; /* of the file, for messages */
 	char *cluster_id;
 	char *key_file;
-	struct rpc_key key;       /* read from key_file: 64 hex digits; mode must be 0600 or 0400 */
+	struct rpc_key key; /* read from key_file: 64 hex digits; mode must be 0600 or 0400 */
 	char *exportd_address;
-	uint16_t exportd_port;    /* default 7600 */
-	char *exportd_data;       /* directory of the metadata */
-	uint32_t node_down_after_ms;   /* heartbeat silence after which a node is down; default 3000 */
-	struct config_node *nodes;     /* ascending id */
+	uint16_t exportd_port; /* default 7600 */
+	char *exportd_data; /* directory of the metadata */
+	uint32_t
+		node_down_after_ms; /* heartbeat silence after which a node is down; default 3000 */
+	struct config_node *nodes; /* ascending id */
 	size_t node_count;
 	struct config_export *exports; /* ascending id */
 	size_t export_count;

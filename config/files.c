@@ -127,7 +127,7 @@ static int check_key(struct config_problems *problems, const char *place, const 
 int config_read_key(
 	struct config_problems *problems, const char *place, const char *path, uint8_t key[32])
 {
-	struct stat status;
+	struct stat status = {0};
 	char *text = NULL;
 	size_t bytes = 0;
 	mode_t mode;

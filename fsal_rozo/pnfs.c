@@ -23,6 +23,7 @@
 #include "nfs_convert.h"
 #include "nfs_proto_data.h"
 #include "rpc/gateway_handle.h"
+#include "rpc/log.h"
 
 /* Room for FLEXFILES_MIRRORS_MAX mirrors of about 150 bytes. Ganesha allocates so much. */
 #define LAYOUT_BODY_BYTES 4096
@@ -345,7 +346,7 @@ static void heed_error(struct rozo_export *export, struct rozo_handle *handle, u
 		break;
 	}
 	if (new_report)
-		LogWarnLimited(COMPONENT_PNFS,
+		rozo_log_limited(WARNING,
 			"Client %" PRIx64 " reports %s from the gateway of node %u (operation %u, "
 			"file %" PRIu64 " of export \"%s\", bytes %" PRIu64 " to %" PRIu64 ")",
 			client, nfsstat4_to_str(error->status), node, error->operation,

@@ -77,6 +77,12 @@ void mojette_portable_solve(const struct mojette_system *system);
  */
 struct mojette_kernel {
 	const char *name;
+	/*
+	 * All projections of k rows in the directions that are set as bits p + 16, ascending into
+	 * bins[]. Returns false, and has done nothing, if it has no kernel for them. May be NULL.
+	 */
+	bool (*encode)(unsigned int k, uint32_t directions, ptrdiff_t columns,
+		const uint8_t *const *rows, uint8_t *const *bins);
 	void (*gather)(uint8_t *out, ptrdiff_t count, const struct mojette_term *terms,
 		unsigned int term_count);
 	void (*solve)(const struct mojette_system *system);

@@ -3,11 +3,13 @@
  * nothing here may be called before the CPU was found to have them. */
 #include "vector_avx2.h"
 
+#define ENCODE_INC "encode_4.inc"
 #define SOLVE_INC "solve_4.inc"
 #include "kernel_vector.h"
 
 const struct mojette_kernel mojette_kernel_avx2 = {
 	.name = "avx2",
+	.encode = vector_encode,
 	.gather = vector_gather,
 	.solve = vector_solve,
 };

@@ -4,11 +4,13 @@
  * have them. */
 #include "vector_avx512.h"
 
+#define ENCODE_INC "encode_8.inc"
 #define SOLVE_INC "solve_8.inc"
 #include "kernel_vector.h"
 
 const struct mojette_kernel mojette_kernel_avx512 = {
 	.name = "avx512",
+	.encode = vector_encode,
 	.gather = vector_gather,
 	.solve = vector_solve,
 };

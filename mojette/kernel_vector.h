@@ -28,6 +28,7 @@ struct span {
 	ptrdiff_t inside_end;
 };
 
+typedef void encoder(ptrdiff_t columns, const uint8_t *const *rows, uint8_t *const *bins);
 typedef void solver(const struct mojette_system *system);
 
 VECTOR_INLINE ptrdiff_t least(ptrdiff_t a, ptrdiff_t b)
@@ -96,7 +97,19 @@ VECTOR_INLINE struct span span_of(
 		}                                                                                  \
 	} while (0)
 
+#include ENCODE_INC
 #include SOLVE_INC
+
+static bool vector_encode(unsigned int k, uint32_t directions, ptrdiff_t columns,
+	const uint8_t *const *rows, uint8_t *const *bins)
+{
+	encoder *encode = find_encoder(k, directions);
+
+	if (encode == NULL)
+		return false;
+	encode(columns, rows, bins);
+	return true;
+}
 
 static void vector_solve(const struct mojette_system *s)
 {
@@ -112,6 +125,19 @@ static void vector_solve(const struct mojette_system *s)
 	solve(s);
 }
 
+#define GATHER_VECTORS 8
+
+VECTOR_INLINE vec gather_one(
+	const mojette_element *const *in, ptrdiff_t b, const unsigned int count)
+{
+	vec sum = vec_load(in[0] + b);
+	unsigned int i = 1;
+
+	for (; i + 1 < count; i += 2)
+		sum = vec_xor3(sum, vec_load(in[i] + b), vec_load(in[i + 1] + b));
+	return i < count ? vec_xor(sum, vec_load(in[i] + b)) : sum;
+}
+
 /* out[b] for b in begin .. end - 1, where every term is present. */
 VECTOR_INLINE void gather_inside(mojette_element *out, ptrdiff_t begin, ptrdiff_t end,
 	const struct mojette_term *terms, const unsigned int count)
@@ -120,16 +146,21 @@ VECTOR_INLINE void gather_inside(mojette_element *out, ptrdiff_t begin, ptrdiff_
 
 	for (unsigned int i = 0; i < count; i++)
 		in[i] = stream_at(terms[i].bytes, terms[i].start, terms[i].count).base;
-	for (ptrdiff_t b = begin; b < end; b += LANES) {
-		vec sum = vec_load(in[0] + b);
-		unsigned int i = 1;
+	/*
+	 * Several vectors are summed before the first is stored: rows are often all page aligned,
+	 * and a load that matches a store just before it in the low twelve bits of the address
+	 * waits for that store.
+	 */
+	for (; begin + GATHER_VECTORS * LANES <= end; begin += GATHER_VECTORS * LANES) {
+		vec sum[GATHER_VECTORS];
 
-		for (; i + 1 < count; i += 2)
-			sum = vec_xor3(sum, vec_load(in[i] + b), vec_load(in[i + 1] + b));
-		if (i < count)
-			sum = vec_xor(sum, vec_load(in[i] + b));
-		vec_store(out + b, sum);
+		for (int v = 0; v < GATHER_VECTORS; v++)
+			sum[v] = gather_one(in, begin + v * LANES, count);
+		for (int v = 0; v < GATHER_VECTORS; v++)
+			vec_store(out + begin + v * LANES, sum[v]);
 	}
+	for (; begin < end; begin += LANES)
+		vec_store(out + begin, gather_one(in, begin, count));
 }
 
 static void gather_edge(mojette_element *out, ptrdiff_t begin, ptrdiff_t end,

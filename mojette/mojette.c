@@ -12,7 +12,7 @@
 
 #include "internal.h"
 
-#include "choice.inc" /* made by solve_gen.py */
+#include "choice.inc" /* made by generate.py */
 
 int mojette_code_check(const struct mojette_code *code)
 {
@@ -108,6 +108,9 @@ static void project(const struct mojette_code *code, size_t row_bytes, const uin
 int mojette_encode(const struct mojette_code *code, size_t row_bytes, const uint8_t *const *rows,
 	uint8_t *const *shards)
 {
+	uint8_t *bins[MOJETTE_N_MAX];
+	uint32_t directions = 0;
+	unsigned int count = 0;
 	int error = check(code, row_bytes);
 
 	if (error != 0)
@@ -115,9 +118,19 @@ int mojette_encode(const struct mojette_code *code, size_t row_bytes, const uint
 	for (unsigned int shard = 0; shard < shard_count(code); shard++) {
 		if (shards[shard] == NULL)
 			continue;
-		if (is_row(code, shard))
+		if (is_row(code, shard)) {
 			memcpy(shards[shard], rows[shard], row_bytes);
-		else
+		} else {
+			directions |= UINT32_C(1) << (mojette_direction(code, shard) + 16);
+			bins[count++] = shards[shard];
+		}
+	}
+	if (mojette_kernel->encode != NULL &&
+		mojette_kernel->encode(code->k, directions,
+			(ptrdiff_t)(row_bytes / MOJETTE_ELEMENT_BYTES), rows, bins))
+		return 0;
+	for (unsigned int shard = 0; shard < shard_count(code); shard++) {
+		if (shards[shard] != NULL && !is_row(code, shard))
 			project(code, row_bytes, rows, shard, NULL, shards[shard]);
 	}
 	return 0;

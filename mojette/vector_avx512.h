@@ -27,12 +27,13 @@ VECTOR_INLINE void vec_store(mojette_element *to, vec v)
 	_mm512_storeu_si512(to, v);
 }
 
-/* Lanes first .. end - 1, both clamped to the vector. */
+/* Lanes first .. end - 1, either of which may be outside the vector. */
 VECTOR_INLINE __mmask8 vec_lanes(ptrdiff_t first, ptrdiff_t end)
 {
-	first = first < 0 ? 0 : first > LANES ? LANES : first;
-	end = end < 0 ? 0 : end > LANES ? LANES : end;
-	return (__mmask8)(((1u << end) - 1) & ~((1u << first) - 1));
+	const vec lane = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
+
+	return _mm512_mask_cmplt_epi64_mask(_mm512_cmpge_epi64_mask(lane, _mm512_set1_epi64(first)),
+		lane, _mm512_set1_epi64(end));
 }
 
 /* Touches only lanes first .. end - 1 of memory; the others read as zero. */

@@ -287,8 +287,11 @@ void rpc_client_destroy(struct rpc_client *client)
 static int start_call(struct rpc_client *client, struct client_call *call, unsigned int timeout_ms)
 {
 	int64_t now_ms = reactor_now_ms();
-	/* The call may be over, and freed, as soon as the lock is released. */
-	int64_t deadline_ms = now_ms + timeout_ms;
+	/*
+	 * A copy: the call may be over, and freed, as soon as the lock is released. One more, since
+	 * now_ms is rounded down and no call may end early.
+	 */
+	int64_t deadline_ms = now_ms + timeout_ms + 1;
 	struct record_buffer *buffer = NULL;
 	struct record_stream *stream = NULL;
 	bool wake = false;

@@ -9,7 +9,7 @@
  *
  * A server that is away is tried again every 50 ms to 1 s for as long as the client exists, so that
  * a node that returns is noticed without risking a caller's time on it. Meanwhile calls fail at
- * once - except that after an error that comes quickly (refused, reset) a call may start an attempt
+ * once - except that after an error that comes quickly (refused, lost) a call may start an attempt
  * itself, which lets the first call after a restart succeed.
  *
  * A call that times out on a connection makes the client send a NULL call, which a server answers
@@ -47,7 +47,26 @@ static struct client_connection *connection_of(struct record_stream *stream)
 
 static bool error_is_quick(int error)
 {
-	return error == -ECONNREFUSED || error == -ECONNRESET;
+	return error == -ECONNREFUSED || error == -ENOTCONN;
+}
+
+/*
+ * What a call is told that was never sent: it must not look like -ECONNRESET or -ETIMEDOUT, after
+ * which the server may have executed the call.
+ */
+static int error_of_unsent(int error)
+{
+	switch (error) {
+	case -ETIMEDOUT:
+		return -EHOSTUNREACH;
+	case -ECONNRESET:
+	case -EPIPE:
+	case -EPROTO:
+	case -EMSGSIZE:
+		return -ENOTCONN;
+	default:
+		return error;
+	}
 }
 
 bool client_connection_refuses(const struct rpc_client *client, int64_t now_ms)
@@ -100,7 +119,7 @@ static void fail(struct rpc_client *client, int error)
 					 : strerror(-error));
 	client_connection_close(client);
 	pthread_mutex_lock(&client->lock);
-	client->last_error = error;
+	client->last_error = error_of_unsent(error);
 	client->attempt_wanted = false;
 	calls = client_take_all(client);
 	pthread_mutex_unlock(&client->lock);
@@ -121,7 +140,7 @@ static void fail(struct rpc_client *client, int error)
 	while (calls) {
 		struct client_call *next = calls->later;
 
-		client_finish(calls, calls->buffer ? error : -ECONNRESET, NULL, 0, 0);
+		client_finish(calls, calls->buffer ? error_of_unsent(error) : -ECONNRESET, NULL, 0, 0);
 		calls = next;
 	}
 }

@@ -61,12 +61,14 @@ void rpc_client_destroy(struct rpc_client *client);
  * be queued, before rpc_call_async() returns). Must not block.
  * error: 0, result decoded into the caller's object; or
  *   -ETIMEDOUT     no answer within the call's time (the server may have executed it)
- *   -ECONNREFUSED, -EHOSTUNREACH, -ENETUNREACH, ... no connection (the call was not executed)
+ *   -ECONNREFUSED, -EHOSTUNREACH, -ENETUNREACH, -ENOTCONN (just lost), or another errno of
+ *                  connect(2): no connection (the call was not executed)
  *   -ECONNRESET    the connection broke after the call was sent (it may have been executed)
  *   -EACCES        the two ends do not share a cluster key
  *   -EPROTO        the answer cannot be decoded, or the server does not know the procedure
  *   -ECANCELED     the client was destroyed
  *   -E2BIG         the arguments do not fit the protocol's limits
+ *   -ENOMEM        no memory (the call was not executed)
  */
 typedef void (*rpc_done)(void *context, int error);
 

@@ -274,6 +274,9 @@ int store_pages_get(
  */
 void store_pages_note_size(struct store_pages *pages, bool exact);
 
+/* Makes a side that does not exist, whole if it was lost. Returns 0 or a negative errno. */
+int store_pages_make_side(struct store_pages *pages, unsigned int side);
+
 /* Both sides' records of a block. */
 struct store_pair {
 	struct store_page *pages[STORE_SIDES];

@@ -158,8 +158,15 @@ static int remake_lost_side(struct shard_file *file, unsigned int side)
 	return error;
 }
 
-static int page_write(struct shard_file *file, struct store_page *page)
+int store_pages_make_side(struct store_pages *pages, unsigned int side)
 {
+	return pages->file->lost[side] ? remake_lost_side(pages->file, side)
+				       : shard_file_make_side(pages->file, side);
+}
+
+static int page_write(struct store_pages *pages, struct store_page *page)
+{
+	struct shard_file *file = pages->file;
 	uint64_t offset = store_page_offset(&file->shape, page->group);
 	struct iovec part = {.iov_base = page->bytes, .iov_len = STORE_PAGE_BYTES};
 	struct store_header_fields fields = {
@@ -173,8 +180,7 @@ static int page_write(struct shard_file *file, struct store_page *page)
 	int error;
 
 	if (file->descriptors[page->side] < 0) {
-		error = file->lost[page->side] ? remake_lost_side(file, page->side)
-					       : shard_file_make_side(file, page->side);
+		error = store_pages_make_side(pages, page->side);
 		if (error != 0)
 			return error;
 	}
@@ -230,7 +236,7 @@ int store_pages_finish(struct store_pages *pages)
 		for (struct store_page *page = pages->buckets[i]; page != NULL && error == 0;
 			page = page->next) {
 			if (page->changed)
-				error = page_write(pages->file, page);
+				error = page_write(pages, page);
 		}
 	}
 	store_pages_abandon(pages);

@@ -225,7 +225,6 @@ static int write_rows(struct write_call *call, uint32_t first, uint32_t *count)
 	if (n == 0)
 		return 0;
 	if (call->file->descriptors[side] < 0) {
-		/* A side that was lost is made whole by the pages. */
 		struct store_page *page;
 
 		error = store_pages_get(&call->pages, 0, side, &page);
@@ -298,6 +297,9 @@ static int put_record(struct write_call *call, uint32_t i)
 		.crc32c = block->shard_bytes == 0 ? 0 : block->crc32c,
 		.missed = args->missed,
 	};
+	if (pair.slots[plan->side].kind == STORE_SLOT_GOOD &&
+		store_version_compare(pair.slots[plan->side].version, slot.version) == 0)
+		slot.missed |= pair.slots[plan->side].missed;
 	if (block->shard_bytes > 0)
 		shard_file_keep_row(file, number, plan->side);
 	else if (pair.slots[plan->side].kind == STORE_SLOT_GOOD &&
@@ -345,6 +347,16 @@ static int carry_out(struct write_call *call)
 	return error;
 }
 
+/* True if the writer built on an older version of some block. */
+static bool any_base(const store_write_args *args)
+{
+	for (uint32_t i = 0; i < args->blocks.blocks_len && args->exact_base; i++) {
+		if (args->blocks.blocks_val[i].base.generation != 0)
+			return true;
+	}
+	return false;
+}
+
 /* Everything that needs the lock, which is held. Returns 0 or a negative errno. */
 static int write_locked(struct write_call *call, store_write_res *res)
 {
@@ -359,6 +371,8 @@ static int write_locked(struct write_call *call, store_write_res *res)
 		return -ESTALE;
 	if (file->exists && file->foreign)
 		return -EIO; /* the log says so since the file was opened */
+	if (!file->exists && store_device_any_failed(file->store) && any_base(args))
+		return -EIO; /* the file may be on the device that failed */
 	if (!file->exists)
 		file->shape = call->shape;
 	if (args->payload.payload_len > 0) {

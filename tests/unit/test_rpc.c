@@ -86,7 +86,7 @@ static void handle_echo(void *context, const struct rpc_caller *caller, const vo
 
 	(void)context;
 	(void)caller;
-	if (in->delay_ms)
+	if (in->delay_ms && in->delay_ms <= 5000) /* garbage may ask for anything */
 		pause_ms(in->delay_ms);
 	out->bytes = in->bytes;
 	out->value = malloc(in->bytes + 1);
@@ -475,7 +475,8 @@ static void test_killed_server_is_noticed_and_used_again(void)
 		/* Within a second, though the client was refused all the time. */
 		do {
 			error = echo(client, 1000, 0, LONG_MS);
-		} while (error == -ECONNREFUSED && ms_since(start_us) < 1000 + PROMPT_MS);
+		} while ((error == -ECONNREFUSED || error == -ENOTCONN) &&
+			ms_since(start_us) < 1000 + PROMPT_MS);
 		CU_ASSERT_EQUAL(error, 0);
 		CU_ASSERT_FALSE(rpc_client_is_down(client));
 		for (int i = 0; i < 300; i++)
@@ -487,8 +488,8 @@ static void test_killed_server_is_noticed_and_used_again(void)
 		wait_for(&flight, 300);
 		CU_ASSERT(ms_since(start_us) < PROMPT_MS);
 		CU_ASSERT(flight.errors[ECONNRESET] > 0);
-		CU_ASSERT_EQUAL(flight.ok + flight.errors[ECONNRESET] + flight.errors[EPIPE] +
-				flight.errors[ECONNREFUSED],
+		CU_ASSERT_EQUAL(flight.ok + flight.errors[ECONNRESET] +
+				flight.errors[ENOTCONN],
 			300);
 		CU_ASSERT(rpc_client_is_down(client));
 		start_us = now_us();
@@ -924,7 +925,7 @@ static void test_stop_answers_calls_being_executed(void)
 	wait_for(&flight, 10);
 	CU_ASSERT_EQUAL(atomic_load(&executed), 4);
 	CU_ASSERT_EQUAL(flight.ok, 4);
-	CU_ASSERT_EQUAL(flight.errors[ECONNRESET] + flight.errors[EPIPE], 6);
+	CU_ASSERT_EQUAL(flight.errors[ECONNRESET], 6);
 	rpc_client_destroy(client);
 }
 

@@ -1,6 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-3.0-or-later
-"""Generates straight-line solvers for the sets of directions that are decoded most.
+"""Generates straight-line kernels for the codes and sets of directions that are used most.
+
+Encoders: all projections of a block in one walk over its rows. Each bin is the XOR of one element
+of each row; a row's vector at an odd offset is made in registers from the two aligned ones around
+it, or loaded across a cache line, so that neither the shuffle nor the load ports are the brake.
+
+Solvers: see the next paragraphs.
 
 The non-systematic decode is an interpolation: with one element as one power of z, direction p sees
 the polynomial D(X) = sum over r of row_r X^r at X = z^p. Newton's divided differences solve it:
@@ -26,7 +32,7 @@ For a set of directions in arithmetic progression the common denominators cost n
 The order of the nodes is free; all orders (or a sample) are tried and the one with the fewest
 operations is kept.
 
-usage: solve_gen.py LANES solve_LANES.inc;  solve_gen.py choice choice.inc
+usage: generate.py encode LANES FILE | solve LANES FILE | choice FILE
 """
 
 import itertools
@@ -266,15 +272,10 @@ def mask(directions):
     return sum(1 << p + 16 for p in directions)
 
 
-def write_solver(directions, lanes):
-    g = best_solver(directions, lanes)
-    e = len(directions)
-    name = identifier(directions)
-    loads = sorted(g.loads.items())
+def write_step(name, g, loads):
+    """The function that takes one vector of every stream; returns the number of past vectors."""
     past = [(var, d) for var, depth in sorted(g.depth.items()) for d in range(depth, 0, -1)]
     place = {"%s_%d" % key: i for i, key in enumerate(past)}
-    print("/* Directions %s: cost %.1f a vector of each row. */" % (
-        ", ".join(map(str, directions)), g.cost))
     print("VECTOR_INLINE void step_%s(vec *past, const struct stream *in," % name)
     print("\tconst struct stream *out, ptrdiff_t x, const bool inside)\n{")
     for i, (_, var) in enumerate(loads):
@@ -284,57 +285,56 @@ def write_solver(directions, lanes):
     for line in g.lines:
         print("\t" + line)
     print()
-    for r, (var, _) in enumerate(g.stores):
-        print("\tstream_store(&out[%d], x, %s, inside);" % (r, var))
+    for i, (var, _) in enumerate(g.stores):
+        print("\tstream_store(&out[%d], x, %s, inside);" % (i, var))
     for var, d in past:
         print("\tpast[%d] = %s;" % (
             place["%s_%d" % (var, d)], var if d == 1 else "%s_%d" % (var, d - 1)))
+    if not past:
+        print("\t(void)past;")
     print("}\n")
-    # Where the streams stand, all but the number of columns known: first, and end less columns.
-    spans = []
-    print("static void solve_%s(const struct mojette_system *s)\n{" % name)
-    print("\tconst struct stream in[] = {")
+    return len(past)
+
+
+def write_walk(name, lanes, past, ins, outs):
+    """The rest of a kernel; ins and outs are (bytes, first, end less columns) of each stream."""
+    for kind, streams in (("in", ins), ("out", outs)):
+        print("\tconst struct stream %s[] = {" % kind)
+        for data, first, end in streams:
+            print("\t\tstream_at(%s, %d, columns + %d)," % (data, first, end - first))
+        print("\t};")
+    # Start so that the last output's vectors are aligned if it is.
+    last = outs[-1][1]
+    begin = min(first for _, first, _ in ins + outs)
+    begin -= (begin - last) % lanes
+    inside = max(first for _, first, _ in ins + outs)
+    inside += (last - inside) % lanes
+    print("\tconst struct span span = span_of(%d, %d, columns + %d, columns + %d);\n" % (
+        begin, inside, min(end for _, _, end in ins + outs), max(end for _, _, end in outs)))
+    print("\tSTREAM_WALK(step_%s, %d, in, out, span);\n}\n" % (name, past))
+
+
+def write_solver(directions, lanes):
+    g = best_solver(directions, lanes)
+    e = len(directions)
+    name = "solve_" + identifier(directions)
+    loads = sorted(g.loads.items())
+    print("/* Directions %s: cost %.1f a vector of each row. */" % (
+        ", ".join(map(str, directions)), g.cost))
+    past = write_step(name, g, loads)
+    print("static void %s(const struct mojette_system *s)\n{" % name)
+    print("\tconst ptrdiff_t columns = s->columns;")
+    ins = []
     for (index, tag), _ in loads:
         p = directions[index]
         first = tag + min(0, p * (e - 1))
-        end = first + abs(p) * (e - 1)
-        spans.append((first, end))
         # the system lists directions in descending order
-        print("\t\tstream_at(s->bins[%d], %d, s->columns + %d)," % (
-            e - 1 - index, first, end - first))
-    print("\t};")
-    print("\tconst struct stream out[] = {")
-    for r, (_, tag) in enumerate(g.stores):
-        spans.append((tag, tag))
-        print("\t\tstream_at(s->out[%d], %d, s->columns)," % (r, tag))
-    print("\t};")
-    # Start so that the last row's vectors are aligned if the row is.
-    last = g.stores[-1][1]
-    begin = min(first for first, _ in spans)
-    begin -= (begin - last) % lanes
-    inside = max(first for first, _ in spans)
-    inside += (last - inside) % lanes
-    print("\tconst struct span span = span_of(%d, %d, s->columns + %d, s->columns + %d);\n" % (
-        begin, inside, min(end for _, end in spans), max(tag for _, tag in g.stores)))
-    print("\tSTREAM_WALK(step_%s, %d, in, out, span);\n}\n" % (name, len(past)))
+        ins.append(("s->bins[%d]" % (e - 1 - index), first, first + abs(p) * (e - 1)))
+    outs = [("s->out[%d]" % r, tag, tag) for r, (_, tag) in enumerate(g.stores)]
+    write_walk(name, lanes, past, ins, outs)
 
 
-def main():
-    with open(sys.argv[2], "w", encoding="ascii") as sys.stdout:
-        write()
-
-
-def write():
-    if sys.argv[1] == "choice":
-        costs = sorted((len(s), best_solver(s, 8).cost, s) for s in patterns())
-        print("/* Made by solve_gen.py: sets of directions as masks of p + 16, cheapest first. */")
-        print("static const struct {\n\tuint8_t k;\n\tuint32_t directions;\n} choice[] = {")
-        for e, cost, s in costs:
-            print("\t{%d, 0x%08x}, /* %s: %.1f */" % (e, mask(s), ", ".join(map(str, s)), cost))
-        print("};")
-        return
-    lanes = int(sys.argv[1])
-    print("/* Made by solve_gen.py for vectors of %d lanes. */" % lanes)
+def write_solvers(lanes):
     for directions in patterns():
         write_solver(directions, lanes)
     print("static solver *find_solver(uint32_t directions)\n{\n\tswitch (directions) {")
@@ -342,6 +342,94 @@ def write():
         print("\tcase 0x%08x:\n\t\treturn solve_%s;" % (
             mask(directions), identifier(directions)))
     print("\tdefault:\n\t\treturn NULL;\n\t}\n}")
+
+
+def write_choice():
+    costs = sorted((len(s), best_solver(s, 8).cost, s) for s in patterns())
+    print("/* Sets of directions, as masks of p + 16, that have a solver, cheapest first. */")
+    print("static const struct {\n\tuint8_t k;\n\tuint32_t directions;\n} choice[] = {")
+    for e, cost, s in costs:
+        print("\t{%d, 0x%08x}, /* %s: %.1f */" % (e, mask(s), ", ".join(map(str, s)), cost))
+    print("};")
+
+
+def directions_of(count):
+    half = count // 2
+    return tuple(p for p in range(-half, count - half + 1) if p != 0)
+
+
+def encoders():
+    """(k, directions) of every code that has an encoder."""
+    codes = ((2, 1), (3, 1), (4, 1), (4, 2), (4, 3), (6, 2), (6, 3), (8, 2), (8, 3), (8, 4))
+    both = {(k, directions_of(m)) for k, m in codes} | {(k, directions_of(k + m)) for k, m in codes}
+    return sorted(both | {(16, directions_of(m)) for m in (1, 2, 4)})
+
+
+# Cycles: a load across a cache line, the same for half vectors; a whole one costs half a cycle.
+CROSSING_LOAD = {8: 1.75, 4: 0.9}
+
+
+def encoder(k, directions, lanes):
+    g = Program(directions, lanes)
+    rows = [g.source(r) for r in range(k)]
+    wanted = sorted({(abs(p) * (k - 1 - r if p < 0 else r), r) for p in directions
+                     for r in range(k)})
+    shifted = [w for w in wanted if w[0] % lanes]
+    # Loads where the shift reaches back over more than one vector, then as many as balance.
+    loaded = {w for w in shifted if w[0] > lanes}
+    shifted = [w for w in shifted if w not in loaded]
+
+    def load_cycles():
+        whole = len({w for w in wanted if w[0] % lanes == 0} | {(0, r) for _, r in shifted})
+        return CROSSING_LOAD[lanes] * len(loaded) + 0.5 * whole
+
+    while shifted and load_cycles() < sum(g.shift_cost(s) for s, _ in shifted):
+        loaded.add(shifted.pop(random.Random(len(shifted)).randrange(len(shifted))))
+    for p in directions:
+        terms = []
+        for r in range(k):
+            tag = abs(p) * (k - 1 - r if p < 0 else r)
+            if (tag, r) in shifted:
+                terms.append(g.late(g.at(rows[r], 0)[0], tag))
+            else:
+                terms += g.at(rows[r], tag)
+        g.stores.append((g.var(Stream(terms, 0)), 0))
+    return g
+
+
+def write_encoder(k, directions, lanes):
+    g = encoder(k, directions, lanes)
+    name = "encode_%d_%s" % (k, identifier(directions))
+    loads = sorted(g.loads.items())
+    past = write_step(name, g, loads)
+    print("static void %s(ptrdiff_t columns, const uint8_t *const *rows," % name)
+    print("\tuint8_t *const *bins)\n{")
+    ins = [("rows[%d]" % r, tag, tag) for (r, tag), _ in loads]
+    outs = [("bins[%d]" % i, 0, abs(p) * (k - 1)) for i, p in enumerate(directions)]
+    write_walk(name, lanes, past, ins, outs)
+
+
+def write_encoders(lanes):
+    for k, directions in encoders():
+        write_encoder(k, directions, lanes)
+    print("static encoder *find_encoder(unsigned int k, uint32_t directions)\n{")
+    print("\tswitch ((uint64_t)k << 32 | directions) {")
+    for k, directions in encoders():
+        print("\tcase 0x%016x:\n\t\treturn encode_%d_%s;" % (
+            k << 32 | mask(directions), k, identifier(directions)))
+    print("\tdefault:\n\t\treturn NULL;\n\t}\n}")
+
+
+def main():
+    what, lanes, path = sys.argv[1], sys.argv[2], sys.argv[-1]
+    with open(path, "w", encoding="ascii") as sys.stdout:
+        print("/* Made by generate.py. */")
+        if what == "encode":
+            write_encoders(int(lanes))
+        elif what == "solve":
+            write_solvers(int(lanes))
+        else:
+            write_choice()
 
 
 main()

@@ -1,0 +1,480 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * The procedures that change records but write no shards (COMMIT, MISSED, TRUNCATE, REMOVE), and
+ * those that only flush or look (SYNC, STAT).
+ *
+ * All change under the file's lock held exclusively and flush without it.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "storaged/store_internal.h"
+#include "storaged/store_procedures.h"
+
+/* Pages in memory at once, for calls that may run over a whole file. */
+#define PAGES_MAX 256
+
+uint32_t store_status(int error)
+{
+	switch (-error) {
+	case 0:
+	case EAGAIN:
+	case EFBIG:
+	case EINVAL:
+	case ENOENT:
+	case ENOSPC:
+	case ESTALE:
+		return (uint32_t)-error;
+	case EDQUOT:
+		return ENOSPC;
+	default:
+		return EIO;
+	}
+}
+
+int shard_file_check(struct shard_file *file, const struct store_shape *shape)
+{
+	if (!file->exists)
+		return 0;
+	if (!file->shape_known) {
+		file->shape = *shape;
+		file->shape_known = true;
+		return 0;
+	}
+	if (store_shape_equal(&file->shape, shape))
+		return 0;
+	rozo_log_limited(WARNING,
+		"%s: refused: holds shard %u of %u+%u form %u with rows of %u bytes, the caller says "
+		"shard %u of %u+%u form %u with %u",
+		shard_file_name(file, 0), file->shape.shard, file->shape.code.k, file->shape.code.m,
+		file->shape.code.form, file->shape.row_bytes, shape->shard, shape->code.k,
+		shape->code.m, shape->code.form, shape->row_bytes);
+	return -EINVAL;
+}
+
+int shard_file_mark(struct shard_file *file)
+{
+	int error;
+
+	file->missed_changes++;
+	if (file->marked)
+		return 0;
+	error = store_marker_make(file->store, file->device, &file->key);
+	if (error != 0) {
+		rozo_log_limited(ERROR, "%s: its missed writes cannot be recorded: %s",
+			shard_file_name(file, 0), strerror(-error));
+		store_device_error(file->store, file->device, error);
+	}
+	file->marked = error == 0;
+	return error;
+}
+
+/* Blocks that the file can have records of. */
+static uint64_t block_limit(const struct shard_file *file)
+{
+	return shard_file_groups(file) * file->shape.rows;
+}
+
+/* The end of a run of blocks, no further than the file goes. */
+static uint64_t run_end(const struct shard_file *file, uint64_t first, uint64_t count)
+{
+	uint64_t limit = block_limit(file);
+
+	if (first >= limit)
+		return first;
+	return count < limit - first ? first + count : limit;
+}
+
+static int decide_block(struct store_pages *pages, uint64_t block, store_version version,
+	bool discard)
+{
+	struct shard_file *file = pages->file;
+	struct store_pair pair;
+	struct store_slot *newest, *older;
+	struct store_page *page;
+	int error = store_pages_pair(pages, block, &pair);
+
+	if (error != 0 || pair.newest < 0)
+		return error;
+	newest = &pair.slots[pair.newest];
+	older = &pair.slots[1 - pair.newest];
+	page = pair.pages[pair.newest];
+	if (newest->committed || store_version_compare(newest->version, version) != 0)
+		return 0;
+	if (discard) {
+		store_slot_clear(page->bytes, &file->shape, block);
+		if (newest->shard_bytes > 0)
+			shard_file_free_row(file, block, (unsigned int)pair.newest);
+	} else {
+		store_slot_set_committed(page->bytes, &file->shape, block);
+		if (older->kind == STORE_SLOT_GOOD && older->shard_bytes > 0)
+			shard_file_free_row(file, block, (unsigned int)(1 - pair.newest));
+	}
+	page->changed = true;
+	return 0;
+}
+
+int store_decide(struct store_pages *pages, const store_decided *runs, uint32_t count, bool discard)
+{
+	int error = 0;
+
+	for (uint32_t i = 0; i < count && error == 0; i++) {
+		uint64_t end = run_end(pages->file, runs[i].first_block, runs[i].count);
+
+		for (uint64_t block = runs[i].first_block; block < end && error == 0; block++) {
+			error = decide_block(pages, block, runs[i].block_version, discard);
+			if (error == 0 && pages->count > PAGES_MAX)
+				error = store_pages_finish(pages);
+		}
+	}
+	return error;
+}
+
+/* A file that can be changed: exists, shape known, not another's. Otherwise *error tells. */
+static bool changeable(const struct shard_file *file, int *error)
+{
+	if (*error != 0 || !file->exists)
+		return false;
+	if (file->foreign) {
+		*error = -EIO;
+		return false;
+	}
+	if (!file->shape_known) {
+		/* Nothing was ever flushed into an empty file; otherwise there is no reading it. */
+		if (file->size_bytes[0] > 0 || file->size_bytes[1] > 0)
+			*error = -EIO;
+		return false;
+	}
+	return true;
+}
+
+void store_commit(struct store *store, const store_commit_args *args, store_status_res *res)
+{
+	struct shard_file *file = shard_file_get(store, &args->file);
+	struct store_pages pages;
+	int error = -ENOMEM;
+
+	*res = (store_status_res){.boot = store->boot};
+	if (file == NULL)
+		goto out;
+	error = shard_file_lock_exclusive(file);
+	if (error != 0)
+		goto out;
+	if (changeable(file, &error)) {
+		store_pages_begin(&pages, file);
+		error = store_decide(&pages, args->runs.runs_val, args->runs.runs_len, args->discard != 0);
+		if (error == 0)
+			error = store_pages_finish(&pages);
+		store_pages_abandon(&pages);
+		shard_file_punch(file, false);
+	}
+	res->write_epoch = file->write_epoch;
+	shard_file_unlock(file);
+out:
+	if (file != NULL)
+		shard_file_put(file);
+	res->status = store_status(error);
+}
+
+void store_sync(struct store *store, const store_sync_args *args, store_status_res *res)
+{
+	struct shard_file *file = shard_file_get(store, &args->file);
+	int error = -ENOMEM;
+
+	*res = (store_status_res){.boot = store->boot};
+	if (file != NULL)
+		error = shard_file_lock_shared(file);
+	if (error == 0) {
+		bool exists = file->exists;
+
+		res->write_epoch = file->write_epoch;
+		shard_file_unlock(file);
+		if (exists)
+			error = shard_file_flush(file, UINT64_MAX, true);
+	}
+	if (file != NULL)
+		shard_file_put(file);
+	res->status = store_status(error);
+}
+
+/* Changes the missed bits of blocks with the version. Sets *marked once the marker is there. */
+static int change_missed(struct store_pages *pages, const store_missed_args *args)
+{
+	struct shard_file *file = pages->file;
+	uint64_t end = run_end(file, args->first_block, args->count);
+	bool marked = false;
+	int error = 0;
+
+	for (uint64_t block = args->first_block; block < end && error == 0; block++) {
+		struct store_pair pair;
+		const struct store_slot *newest;
+		uint32_t missed;
+
+		error = store_pages_pair(pages, block, &pair);
+		if (error != 0 || pair.newest < 0)
+			continue;
+		newest = &pair.slots[pair.newest];
+		missed = args->clear ? newest->missed & ~args->missed : newest->missed | args->missed;
+		if (store_version_compare(newest->version, args->block_version) != 0 ||
+			missed == newest->missed)
+			continue;
+		if (!args->clear && !marked) {
+			error = shard_file_mark(file);
+			marked = error == 0;
+		}
+		if (error != 0)
+			break;
+		store_slot_set_missed(pair.pages[pair.newest]->bytes, &file->shape, block, missed);
+		pair.pages[pair.newest]->changed = true;
+		pair.pages[pair.newest]->durable = true;
+		if (pages->count > PAGES_MAX)
+			error = store_pages_finish(pages);
+	}
+	return error != 0 ? error : store_pages_finish(pages);
+}
+
+void store_missed(struct store *store, const store_missed_args *args, store_status_res *res)
+{
+	struct shard_file *file = shard_file_get(store, &args->file);
+	struct store_pages pages;
+	int error = -ENOMEM;
+	uint64_t changes;
+
+	*res = (store_status_res){.boot = store->boot};
+	if (file == NULL)
+		goto out;
+	error = shard_file_lock_exclusive(file);
+	if (error != 0)
+		goto out;
+	if (changeable(file, &error)) {
+		store_pages_begin(&pages, file);
+		error = change_missed(&pages, args);
+		store_pages_abandon(&pages);
+	}
+	res->write_epoch = file->write_epoch;
+	changes = shard_file_changes(file);
+	shard_file_unlock(file);
+	if (error == 0)
+		error = shard_file_flush(file, changes, false);
+out:
+	if (file != NULL)
+		shard_file_put(file);
+	res->status = store_status(error);
+}
+
+/* -------- truncation -------- */
+
+/*
+ * First pass: blocks become empty by a record of the new version on side a, where there is room for
+ * it already; their older records and rows stay until that is durable.
+ */
+static int truncate_records(struct store_pages *pages, const store_truncate_args *args)
+{
+	struct shard_file *file = pages->file;
+	uint64_t end = block_limit(file);
+	bool marked = false;
+	int error = 0;
+
+	for (uint64_t block = args->first_block; block < end && error == 0; block++) {
+		const struct store_slot slot = {
+			.version = args->block_version,
+			.missed = args->missed,
+		};
+		struct store_pair pair;
+		struct store_page *page;
+
+		error = store_pages_pair(pages, block, &pair);
+		if (error != 0)
+			break;
+		if (pair.newest < 0 && !pair.damaged)
+			continue;
+		if (pair.newest >= 0 &&
+			store_version_compare(
+				pair.slots[pair.newest].version, args->block_version) >= 0)
+			continue;
+		if (args->missed != 0 && !marked) {
+			error = shard_file_mark(file);
+			marked = error == 0;
+		}
+		if (error == 0)
+			error = store_pages_get(pages, block / file->shape.rows, 0, &page);
+		if (error != 0)
+			break;
+		store_slot_put(page->bytes, &file->shape, block, &slot, NULL);
+		page->changed = true;
+		page->rows |= store_row_bit(&file->shape, block);
+		if (pages->count > PAGES_MAX)
+			error = store_pages_finish(pages);
+	}
+	return error;
+}
+
+/* Second pass, when the first is durable: drops what the truncated blocks had before. */
+static int truncate_rows(struct store_pages *pages, const store_truncate_args *args)
+{
+	struct shard_file *file = pages->file;
+	uint64_t end = block_limit(file);
+	int error = 0;
+
+	for (uint64_t block = args->first_block; block < end && error == 0; block++) {
+		struct store_pair pair;
+
+		error = store_pages_pair(pages, block, &pair);
+		if (error != 0)
+			break;
+		if (pair.slots[0].kind != STORE_SLOT_GOOD ||
+			store_version_compare(pair.slots[0].version, args->block_version) != 0)
+			continue;
+		shard_file_free_row(file, block, 0);
+		if (pair.slots[1].kind != STORE_SLOT_EMPTY && pair.newest == 0) {
+			store_slot_clear(pair.pages[1]->bytes, &file->shape, block);
+			pair.pages[1]->changed = true;
+			shard_file_free_row(file, block, 1);
+		}
+		if (pages->count > PAGES_MAX)
+			error = store_pages_finish(pages);
+	}
+	if (error == 0)
+		error = store_pages_finish(pages);
+	shard_file_punch(file, true);
+	return error;
+}
+
+/* The part under the lock before the flush. */
+static int truncate_first(struct shard_file *file, const store_truncate_args *args)
+{
+	struct store_pages pages;
+	struct store_page *page;
+	struct store_shape shape;
+	int error;
+
+	if (store_shape_init(&shape, &args->file, &args->geometry, file->shape.shard) != 0)
+		return -EINVAL;
+	error = shard_file_check(file, &shape);
+	if (error != 0)
+		return error;
+	if (args->write_epoch < file->write_epoch)
+		return -ESTALE;
+	store_pages_begin(&pages, file);
+	error = truncate_records(&pages, args);
+	if (error == 0 && args->write_epoch > file->write_epoch) {
+		error = store_pages_get(&pages, 0, 0, &page);
+		if (error == 0) {
+			page->changed = true;
+			page->durable = true;
+			file->write_epoch = args->write_epoch;
+		}
+	}
+	if (error == 0)
+		error = store_pages_finish(&pages);
+	store_pages_abandon(&pages);
+	return error;
+}
+
+void store_truncate(struct store *store, const store_truncate_args *args, store_status_res *res)
+{
+	struct shard_file *file = shard_file_get(store, &args->file);
+	struct store_pages pages;
+	bool changed = false;
+	int error = -ENOMEM;
+
+	*res = (store_status_res){.boot = store->boot};
+	if (file == NULL)
+		goto out;
+	error = shard_file_lock_exclusive(file);
+	if (error != 0)
+		goto out;
+	if (args->block_version.generation == 0)
+		error = -EINVAL;
+	if (changeable(file, &error)) {
+		error = truncate_first(file, args);
+		changed = error == 0;
+	}
+	res->write_epoch = file->write_epoch;
+	shard_file_unlock(file);
+	if (!changed)
+		goto out;
+	error = shard_file_flush(file, UINT64_MAX, true);
+	if (error == 0)
+		error = shard_file_lock_exclusive(file);
+	if (error != 0)
+		goto out;
+	if (changeable(file, &error)) {
+		store_pages_begin(&pages, file);
+		error = truncate_rows(&pages, args);
+		store_pages_abandon(&pages);
+	}
+	shard_file_unlock(file);
+out:
+	if (file != NULL)
+		shard_file_put(file);
+	res->status = store_status(error);
+}
+
+/* -------- removing and looking -------- */
+
+void store_remove(struct store *store, const store_remove_args *args, store_status_res *res)
+{
+	struct shard_file *file = shard_file_get(store, &args->file);
+	int error = -ENOMEM;
+
+	*res = (store_status_res){.boot = store->boot};
+	if (file != NULL)
+		error = shard_file_lock_exclusive(file);
+	if (error == 0) {
+		error = shard_file_remove(file);
+		shard_file_unlock(file);
+	}
+	if (file != NULL)
+		shard_file_put(file);
+	res->status = store_status(error);
+}
+
+/* One more than the last block that has bytes, or may have. */
+static int count_blocks(struct shard_file *file, uint64_t *count)
+{
+	struct store_pages pages;
+	int error = 0;
+
+	*count = 0;
+	store_pages_begin(&pages, file);
+	for (uint64_t block = block_limit(file); block > 0; block--) {
+		struct store_pair pair;
+
+		error = store_pages_pair(&pages, block - 1, &pair);
+		if (error != 0)
+			break;
+		if (pair.damaged ||
+			(pair.newest >= 0 && pair.slots[pair.newest].length_bytes > 0)) {
+			*count = block;
+			break;
+		}
+		if (pages.count > PAGES_MAX)
+			store_pages_abandon(&pages);
+	}
+	store_pages_abandon(&pages);
+	return error;
+}
+
+void store_stat(struct store *store, const store_stat_args *args, store_stat_res *res)
+{
+	struct shard_file *file = shard_file_get(store, &args->file);
+	int error = -ENOMEM;
+
+	*res = (store_stat_res){.boot = store->boot};
+	if (file != NULL)
+		error = shard_file_lock_shared(file);
+	if (error == 0) {
+		if (!file->exists)
+			error = -ENOENT;
+		else if (changeable(file, &error))
+			error = count_blocks(file, &res->block_count);
+		res->write_epoch = file->write_epoch;
+		shard_file_unlock(file);
+	}
+	if (file != NULL)
+		shard_file_put(file);
+	res->status = store_status(error);
+}
