@@ -46,8 +46,7 @@ struct config {
 	char *exportd_address;
 	uint16_t exportd_port; /* default 7600 */
 	char *exportd_data; /* directory of the metadata */
-	uint32_t
-		node_down_after_ms; /* heartbeat silence after which a node is down; default 3000 */
+	uint32_t node_down_after_ms; /* silence after which a node is down; default 3000 */
 	struct config_node *nodes; /* ascending id */
 	size_t node_count;
 	struct config_export *exports; /* ascending id */

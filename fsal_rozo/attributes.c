@@ -180,7 +180,7 @@ fsal_status_t rozo_getattrs(struct fsal_obj_handle *obj, struct fsal_attrlist *o
 fsal_status_t rozo_set(struct rozo_export *export, struct rozo_handle *handle, const meta_set *set,
 	meta_attributes *result)
 {
-	meta_setattr_res answer;
+	meta_setattr_res answer = {0};
 	struct stripe_file *file;
 	fsal_status_t status = meta_setattr(export, rozo_file_id(handle), set, &answer);
 	int error;

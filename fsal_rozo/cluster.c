@@ -9,6 +9,7 @@
 #include "fsal_rozo/cluster.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,7 @@ struct avoided {
 	uint64_t client;
 	uint64_t until_ms; /* 0: free */
 	uint32_t node;
+	uint32_t incarnation; /* of the node, that the client complained of */
 };
 
 struct cluster {
@@ -154,7 +156,7 @@ uint32_t cluster_incarnation(const struct cluster *cluster, uint32_t node)
 static void map_refresh(struct cluster *cluster)
 {
 	meta_map_args args = {.map_version = cluster->map_version};
-	meta_map_res result;
+	meta_map_res result = {0};
 	uint32_t i;
 
 	if (cluster_call(cluster, META_MAP, RPC_XDR(xdr_meta_map_args), &args,
@@ -198,31 +200,49 @@ static void *map_main(void *context)
 
 /* ---- gateways that clients cannot use ---- */
 
-bool cluster_avoid(struct cluster *cluster, uint64_t client, uint32_t node)
+/* True if the entry holds now. The caller holds the lock. */
+static bool avoided_holds(
+	const struct cluster *cluster, const struct avoided *entry, uint64_t now_ms)
+{
+	ssize_t index;
+
+	if (entry->until_ms <= now_ms)
+		return false;
+	index = node_index(cluster, entry->node);
+	return index >= 0 && cluster->incarnations[index] == entry->incarnation;
+}
+
+bool cluster_avoid(struct cluster *cluster, uint64_t client, uint32_t node, uint32_t incarnation,
+	uint64_t duration_ms)
 {
 	uint64_t now_ms = cluster_now_ms();
+	const struct avoided wanted = {.client = client,
+		.until_ms = now_ms + duration_ms,
+		.node = node,
+		.incarnation = incarnation};
 	struct avoided *place = &cluster->avoided[0];
-	bool known = false;
+	bool news = true;
 	size_t i;
 
 	pthread_mutex_lock(&cluster->lock);
 	for (i = 0; i < AVOIDED_MAX; i++) {
 		struct avoided *entry = &cluster->avoided[i];
 
-		if (entry->until_ms > now_ms && entry->client == client && entry->node == node) {
+		if (entry->client == client && entry->node == node) {
+			news = !avoided_holds(cluster, entry, now_ms);
 			place = entry;
-			known = true;
 			break;
 		}
 		/* When all are in use, the one that would end first gives way. */
 		if (entry->until_ms < place->until_ms)
 			place = entry;
 	}
-	place->client = client;
-	place->node = node;
-	place->until_ms = now_ms + CLUSTER_AVOID_MS;
+	if (avoided_holds(cluster, &wanted, now_ms))
+		*place = wanted;
+	else
+		news = false;
 	pthread_mutex_unlock(&cluster->lock);
-	return !known;
+	return news;
 }
 
 size_t cluster_avoided(struct cluster *cluster, uint64_t client, uint32_t *nodes, size_t nodes_max)
@@ -232,7 +252,8 @@ size_t cluster_avoided(struct cluster *cluster, uint64_t client, uint32_t *nodes
 
 	pthread_mutex_lock(&cluster->lock);
 	for (i = 0; i < AVOIDED_MAX && count < nodes_max; i++)
-		if (cluster->avoided[i].until_ms > now_ms && cluster->avoided[i].client == client)
+		if (cluster->avoided[i].client == client &&
+			avoided_holds(cluster, &cluster->avoided[i], now_ms))
 			nodes[count++] = cluster->avoided[i].node;
 	pthread_mutex_unlock(&cluster->lock);
 	return count;
@@ -249,8 +270,17 @@ static void cluster_free(struct cluster *cluster)
 		pthread_mutex_unlock(&cluster->lock);
 		pthread_join(cluster->map_thread, NULL);
 	}
-	if (cluster->stripe)
+	if (cluster->stripe) {
+		struct stripe_counters counters;
+
+		/* With layouts at work these stay at nothing. */
+		stripe_counters(cluster->stripe, &counters);
+		rozo_log(INFO,
+			"%s: %" PRIu64 " bytes were read and %" PRIu64
+			" written through this server, not by clients at gateways",
+			cluster->path, counters.read_bytes, counters.written_bytes);
 		stripe_destroy(cluster->stripe);
+	}
 	if (cluster->config)
 		config_free(cluster->config);
 	pthread_cond_destroy(&cluster->stop_wanted);

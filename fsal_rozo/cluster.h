@@ -19,10 +19,6 @@
 /* For one call of exportd. Ganesha's worker waits for it. */
 #define CLUSTER_CALL_MS 10000
 
-/* How long a client is spared a gateway that it reported as unusable: as long as Linux itself
-   holds a data server for unavailable (PNFS_DEVICE_RETRY_TIMEOUT). */
-#define CLUSTER_AVOID_MS 120000
-
 struct cluster;
 
 /*
@@ -43,7 +39,8 @@ const uint8_t *cluster_handle_key(const struct cluster *cluster);
 
 /*
  * One call of exportd's protocol (rpc/meta.h), waiting. Every result begins with a status; one
- * that is not 0 is returned negated and the result is freed already.
+ * that is not 0 is returned negated and the result is freed already. The caller zeroes the result
+ * before.
  * *answered (may be NULL) tells whether exportd itself answered.
  * Returns 0; the negated status; or an error of rpc_call(), which is logged.
  */
@@ -57,10 +54,13 @@ int cluster_call(struct cluster *cluster, uint32_t procedure, rpc_xdr args_xdr, 
 uint32_t cluster_incarnation(const struct cluster *cluster, uint32_t node);
 
 /*
- * Remembers for CLUSTER_AVOID_MS that a client cannot use a gateway. Returns false if that was
- * known already (its time begins anew all the same).
+ * Remembers for duration_ms that a client cannot use a gateway, or until the node comes back into
+ * service: what was true of one incarnation says nothing about the next, and a report about an
+ * earlier one than the present is not heeded.
+ * Returns true if that is news.
  */
-bool cluster_avoid(struct cluster *cluster, uint64_t client, uint32_t node);
+bool cluster_avoid(struct cluster *cluster, uint64_t client, uint32_t node, uint32_t incarnation,
+	uint64_t duration_ms);
 
 /* The gateways that the client cannot use. Returns how many of at most nodes_max were stored. */
 size_t cluster_avoided(struct cluster *cluster, uint64_t client, uint32_t *nodes, size_t nodes_max);

@@ -113,7 +113,7 @@ static fsal_status_t create_handle(struct fsal_export *fsal_export, struct gsh_b
 static fsal_status_t get_fs_dynamic_info(
 	struct fsal_export *fsal_export, struct fsal_obj_handle *obj, fsal_dynamicfsinfo_t *info)
 {
-	meta_statfs_res result;
+	meta_statfs_res result = {0};
 	fsal_status_t status = meta_statfs(rozo_export_of(fsal_export), &result);
 
 	(void)obj;
@@ -202,7 +202,7 @@ static fsal_status_t attach(struct rozo_export *export)
 	const struct config *config = cluster_config(export->cluster);
 	uint64_t deadline_ms = cluster_now_ms() + export->wait_seconds * UINT64_C(1000);
 	const struct timespec step = {.tv_nsec = WAIT_STEP_MS * 1000000L};
-	meta_attach_res result;
+	meta_attach_res result = {0};
 	fsal_status_t status;
 	bool answered;
 

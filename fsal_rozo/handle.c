@@ -147,7 +147,7 @@ static fsal_status_t name_readdir(struct fsal_obj_handle *directory, fsal_cookie
 	/* A wish for no more entries than fit is granted at the end of a batch, since the rest of
 	   it is already here. */
 	while (!last && wish == DIR_CONTINUE) {
-		meta_readdir_res result;
+		meta_readdir_res result = {0};
 		uint32_t i;
 
 		status = meta_readdir(export, directory->fileid, cookie, READDIR_ENTRIES, &result);
@@ -216,7 +216,7 @@ static fsal_status_t make(struct fsal_obj_handle *directory, const struct fsal_a
 	meta_create_args *args, struct fsal_obj_handle **obj, struct fsal_attrlist *out)
 {
 	struct rozo_export *export = rozo_current();
-	meta_create_res result;
+	meta_create_res result = {0};
 	fsal_status_t status;
 
 	*obj = NULL;
@@ -300,7 +300,7 @@ static fsal_status_t name_unlink(
 	struct fsal_obj_handle *directory, struct fsal_obj_handle *obj, const char *name)
 {
 	struct rozo_export *export = rozo_current();
-	meta_unlink_res result;
+	meta_unlink_res result = {0};
 	fsal_status_t status =
 		rozo_may_remove(export, rozo_handle_of(directory), rozo_handle_of(obj));
 

@@ -101,7 +101,7 @@ fsal_status_t meta_lookup(struct rozo_export *export, uint64_t directory_id, con
 {
 	meta_lookup_args args = {
 		.export_id = export->id, .directory_id = directory_id, .name = (char *)name};
-	meta_attributes_res result;
+	meta_attributes_res result = {0};
 	fsal_status_t status =
 		CALL(META_LOOKUP, meta_lookup_args, &args, meta_attributes_res, &result);
 
@@ -114,7 +114,7 @@ fsal_status_t meta_getattr(
 	struct rozo_export *export, uint64_t file_id, meta_attributes *attributes)
 {
 	meta_file args = {.export_id = export->id, .file_id = file_id};
-	meta_attributes_res result;
+	meta_attributes_res result = {0};
 	fsal_status_t status = CALL(META_GETATTR, meta_file, &args, meta_attributes_res, &result);
 
 	if (FSAL_IS_SUCCESS(status))
@@ -147,7 +147,7 @@ fsal_status_t meta_create(
 fsal_status_t meta_readlink(struct rozo_export *export, uint64_t file_id, char **target)
 {
 	meta_file args = {.export_id = export->id, .file_id = file_id};
-	meta_readlink_res result;
+	meta_readlink_res result = {0};
 	fsal_status_t status = CALL(META_READLINK, meta_file, &args, meta_readlink_res, &result);
 
 	if (FSAL_IS_SUCCESS(status)) {
@@ -165,7 +165,7 @@ fsal_status_t meta_link(struct rozo_export *export, uint64_t file_id, uint64_t d
 	meta_link_args args = {.file = {.export_id = export->id, .file_id = file_id},
 		.directory_id = directory_id,
 		.name = (char *)name};
-	meta_attributes_res result;
+	meta_attributes_res result = {0};
 	fsal_status_t status = CALL(META_LINK, meta_link_args, &args, meta_attributes_res, &result);
 
 	if (FSAL_IS_SUCCESS(status))
@@ -192,7 +192,7 @@ fsal_status_t meta_rename(struct rozo_export *export, uint64_t from_directory_id
 		.to_directory_id = to_directory_id,
 		.from_name = (char *)from_name,
 		.to_name = (char *)to_name};
-	meta_rename_res result;
+	meta_rename_res result = {0};
 	fsal_status_t status = CALL(META_RENAME, meta_rename_args, &args, meta_rename_res, &result);
 
 	if (FSAL_IS_SUCCESS(status))
@@ -225,7 +225,7 @@ fsal_status_t meta_written(struct rozo_export *export, uint64_t file_id, uint64_
 		.size = size,
 		.set_time = time != NULL,
 		.durable_before = durable_before};
-	meta_attributes_res result;
+	meta_attributes_res result = {0};
 	fsal_status_t status;
 
 	if (time)

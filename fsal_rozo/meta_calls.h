@@ -3,8 +3,8 @@
  * The calls of exportd, one function each, with results in Ganesha's terms.
  *
  * A call waits at most CLUSTER_CALL_MS. When exportd cannot be reached the result is
- * ERR_FSAL_DELAY: clients try again later, and no worker of Ganesha hangs. Results that own memory
- * are freed by the caller with rpc_free().
+ * ERR_FSAL_DELAY: clients try again later, and no worker of Ganesha hangs. Results (meta_*_res) are
+ * zeroed before by the caller; those that own memory are freed by the caller with rpc_free().
  */
 #ifndef ROZO_FSAL_META_CALLS_H
 #define ROZO_FSAL_META_CALLS_H

@@ -166,7 +166,7 @@ static fsal_status_t find_or_create(struct rozo_export *export, struct fsal_obj_
 	fsal_verifier_t verifier, meta_attributes *found, bool *created)
 {
 	meta_create_args args = {.name = (char *)name, .type = META_REGULAR};
-	meta_create_res result;
+	meta_create_res result = {0};
 	fsal_status_t status;
 
 	*created = false;

@@ -52,6 +52,15 @@
 /* How long a client that was refused for want of space has to come back and hear so. */
 #define NO_SPACE_MS 10000
 
+/*
+ * How long a client is spared a gateway that it reported. One that it cannot reach: as long as
+ * Linux itself holds a data server for unavailable (PNFS_DEVICE_RETRY_TIMEOUT). One that answered
+ * with an error: long enough not to go round in a circle; the cause is often that nodes are down,
+ * which other gateways suffer from, too.
+ */
+#define AVOID_UNREACHABLE_MS 120000
+#define AVOID_FAILING_MS 10000
+
 /* What belongs to a layout while it is out. */
 struct layout {
 	uint64_t client;
@@ -264,7 +273,7 @@ static nfsstat4 layoutget(struct fsal_obj_handle *obj, XDR *body,
 	bool rw = res->segment.io_mode == LAYOUTIOMODE4_RW, writers;
 	uint32_t avoid[META_SHARDS_MAX];
 	uint32_t avoid_count;
-	meta_layout_res choice;
+	meta_layout_res choice = {0};
 	fsal_status_t status;
 	struct layout *layout;
 	int error;
@@ -341,8 +350,13 @@ static void heed_error(struct rozo_export *export, struct rozo_handle *handle, u
 	case NFS4ERR_DELAY: /* came right in the end */
 	case NFS4ERR_STALE: /* an old epoch: the next layout has the new one */
 		break;
-	default: /* NXIO: cannot be reached; IO, ACCESS and others: cannot serve this client */
-		new_report = cluster_avoid(export->cluster, client, node);
+	case NFS4ERR_NXIO:
+		new_report = cluster_avoid(
+			export->cluster, client, node, incarnation, AVOID_UNREACHABLE_MS);
+		break;
+	default:
+		new_report =
+			cluster_avoid(export->cluster, client, node, incarnation, AVOID_FAILING_MS);
 		break;
 	}
 	if (new_report)

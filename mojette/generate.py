@@ -277,7 +277,7 @@ def write_step(name, g, loads):
     past = [(var, d) for var, depth in sorted(g.depth.items()) for d in range(depth, 0, -1)]
     place = {"%s_%d" % key: i for i, key in enumerate(past)}
     print("VECTOR_INLINE void step_%s(vec *past, const struct stream *in," % name)
-    print("\tconst struct stream *out, ptrdiff_t x, const bool inside)\n{")
+    print("\tvec *result, ptrdiff_t x, const bool inside)\n{")
     for i, (_, var) in enumerate(loads):
         print("\tconst vec %s = stream_load(&in[%d], x, inside);" % (var, i))
     for key, i in place.items():
@@ -286,7 +286,7 @@ def write_step(name, g, loads):
         print("\t" + line)
     print()
     for i, (var, _) in enumerate(g.stores):
-        print("\tstream_store(&out[%d], x, %s, inside);" % (i, var))
+        print("\tresult[%d] = %s;" % (i, var))
     for var, d in past:
         print("\tpast[%d] = %s;" % (
             place["%s_%d" % (var, d)], var if d == 1 else "%s_%d" % (var, d - 1)))
@@ -311,7 +311,7 @@ def write_walk(name, lanes, past, ins, outs):
     inside += (last - inside) % lanes
     print("\tconst struct span span = span_of(%d, %d, columns + %d, columns + %d);\n" % (
         begin, inside, min(end for _, _, end in ins + outs), max(end for _, _, end in outs)))
-    print("\tSTREAM_WALK(step_%s, %d, in, out, span);\n}\n" % (name, past))
+    print("\tSTREAM_WALK(step_%s, %d, in, out, %d, span);\n}\n" % (name, past, len(outs)))
 
 
 def write_solver(directions, lanes):
@@ -360,13 +360,16 @@ def directions_of(count):
 
 def encoders():
     """(k, directions) of every code that has an encoder."""
-    codes = ((2, 1), (3, 1), (4, 1), (4, 2), (4, 3), (6, 2), (6, 3), (8, 2), (8, 3), (8, 4))
-    both = {(k, directions_of(m)) for k, m in codes} | {(k, directions_of(k + m)) for k, m in codes}
-    return sorted(both | {(16, directions_of(m)) for m in (1, 2, 4)})
+    codes = ((2, 1), (3, 1), (4, 1), (4, 2), (6, 2), (8, 2), (8, 4))
+    return sorted({(k, directions_of(m)) for k, m in codes} |
+                  {(k, directions_of(k + m)) for k, m in codes})
 
 
-# Cycles: a load across a cache line, the same for half vectors; a whole one costs half a cycle.
-CROSSING_LOAD = {8: 1.75, 4: 0.9}
+# What a load across a cache line costs, in cycles of the shuffle port, which the alternative
+# takes. Measured; more than the load itself takes, since a load that partly overlaps a recent store
+# in the low twelve bits of its address waits for it, and rows tend to be page aligned.
+CROSSING_LOAD = {8: 3, 4: 0.9}
+REACH = 16  # elements: a row's vectors are kept for shifts that far back
 
 
 def encoder(k, directions, lanes):
@@ -376,7 +379,7 @@ def encoder(k, directions, lanes):
                      for r in range(k)})
     shifted = [w for w in wanted if w[0] % lanes]
     # Loads where the shift reaches back over more than one vector, then as many as balance.
-    loaded = {w for w in shifted if w[0] > lanes}
+    loaded = {w for w in shifted if w[0] > REACH}
     shifted = [w for w in shifted if w not in loaded]
 
     def load_cycles():

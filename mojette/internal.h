@@ -47,6 +47,10 @@ struct mojette_system {
 	ptrdiff_t origin[MOJETTE_K_MAX];
 	const uint8_t *bins[MOJETTE_K_MAX];
 	uint8_t *out[MOJETTE_K_MAX];
+	/* Rows at hand that the bins still contain; solve() has none, solve_pair() may. */
+	unsigned int known_count;
+	int known_row[MOJETTE_K_MAX];
+	const uint8_t *known[MOJETTE_K_MAX];
 };
 
 /* off(p) of the header's definition: where bin 0 stands. */
@@ -68,6 +72,9 @@ static inline size_t mojette_tail_elements(int p, unsigned int k)
 void mojette_portable_gather(
 	uint8_t *out, ptrdiff_t count, const struct mojette_term *terms, unsigned int term_count);
 
+/* out[i] ^= in[i] for count elements that do not overlap. */
+void mojette_portable_add(uint8_t *out, const uint8_t *in, ptrdiff_t count);
+
 /* Solves the system by sweeping the grid once; writes every system->out[]. */
 void mojette_portable_solve(const struct mojette_system *system);
 
@@ -85,7 +92,11 @@ struct mojette_kernel {
 		const uint8_t *const *rows, uint8_t *const *bins);
 	void (*gather)(uint8_t *out, ptrdiff_t count, const struct mojette_term *terms,
 		unsigned int term_count);
+	/* out[i] ^= in[i] for count elements. */
+	void (*add)(uint8_t *out, const uint8_t *in, ptrdiff_t count);
 	void (*solve)(const struct mojette_system *system);
+	/* Two unknown rows, in one walk over bins and known rows. May be NULL. */
+	void (*solve_pair)(const struct mojette_system *system);
 };
 
 /* Those built for this processor family; the CPU at hand may lack them. */

@@ -11,5 +11,7 @@ const struct mojette_kernel mojette_kernel_avx2 = {
 	.name = "avx2",
 	.encode = vector_encode,
 	.gather = vector_gather,
+	.add = vector_add,
 	.solve = vector_solve,
+	.solve_pair = vector_solve_pair,
 };

@@ -12,5 +12,7 @@ const struct mojette_kernel mojette_kernel_avx512 = {
 	.name = "avx512",
 	.encode = vector_encode,
 	.gather = vector_gather,
+	.add = vector_add,
 	.solve = vector_solve,
+	.solve_pair = vector_solve_pair,
 };

@@ -76,13 +76,22 @@ VECTOR_INLINE struct span span_of(
 	return (struct span){begin, end, inside_begin, inside_begin + inside};
 }
 
+VECTOR_INLINE void stream_store_all(const struct stream *out, const unsigned int count, ptrdiff_t x,
+	const vec *v, const bool inside)
+{
+	for (unsigned int i = 0; i < count; i++)
+		stream_store(&out[i], x, v[i], inside);
+}
+
 /*
- * Walks the span with step(past, in, out, x, inside), whose state from one vector to the next is
- * past[]. The middle is a loop of its own with the state in registers.
+ * Walks the span with step(past, in, result, x, inside), whose state from one vector to the next is
+ * past[] and which gives one vector of every output. The middle is a loop of its own with the
+ * state in registers; there, as long as registers last, two steps are taken before their results
+ * are stored (gather_inside() says why).
  */
-#define STREAM_WALK(step, past_count, in, out, span)                                               \
+#define STREAM_WALK(step, past_count, in, out, out_count, span)                                    \
 	do {                                                                                       \
-		vec past[(past_count) > 0 ? (past_count) : 1];                                     \
+		vec past[(past_count) > 0 ? (past_count) : 1], result[2][out_count];               \
 		ptrdiff_t x = span.begin;                                                          \
                                                                                                    \
 		for (unsigned int i = 0; i < sizeof(past) / sizeof(past[0]); i++)                  \
@@ -90,12 +99,25 @@ VECTOR_INLINE struct span span_of(
 		for (int part = 0; part < 2; part++) {                                             \
 			ptrdiff_t edge_end = part == 0 ? span.inside_begin : span.end;             \
                                                                                                    \
-			for (; x < edge_end; x += LANES)                                           \
-				step(past, in, out, x, false);                                     \
-			for (; x < span.inside_end; x += LANES)                                    \
-				step(past, in, out, x, true);                                      \
+			for (; x < edge_end; x += LANES) {                                         \
+				step(past, in, result[0], x, false);                               \
+				stream_store_all(out, out_count, x, result[0], false);             \
+			}                                                                          \
+			for (; (out_count) <= WALK_PAIRS && x + LANES < span.inside_end;           \
+				x += 2 * LANES) {                                                  \
+				step(past, in, result[0], x, true);                                \
+				step(past, in, result[1], x + LANES, true);                        \
+				stream_store_all(out, out_count, x, result[0], true);              \
+				stream_store_all(out, out_count, x + LANES, result[1], true);      \
+			}                                                                          \
+			for (; x < span.inside_end; x += LANES) {                                  \
+				step(past, in, result[0], x, true);                                \
+				stream_store_all(out, out_count, x, result[0], true);              \
+			}                                                                          \
 		}                                                                                  \
 	} while (0)
+
+#define WALK_PAIRS 4 /* outputs up to which two steps are taken at once */
 
 #include ENCODE_INC
 #include SOLVE_INC
@@ -223,6 +245,237 @@ static void vector_gather(
 		break;
 	}
 	gather_edge(bins, to, count, terms, term_count);
+}
+
+/* out[i] ^= in[i] */
+static void vector_add(uint8_t *out, const uint8_t *in, ptrdiff_t count)
+{
+	mojette_element *sum = (mojette_element *)out;
+	const mojette_element *term = (const mojette_element *)in;
+	ptrdiff_t i = 0;
+
+	for (; i + 2 * LANES <= count; i += 2 * LANES) {
+		vec a = vec_xor(vec_load(sum + i), vec_load(term + i));
+		vec b = vec_xor(vec_load(sum + i + LANES), vec_load(term + i + LANES));
+
+		vec_store(sum + i, a);
+		vec_store(sum + i + LANES, b);
+	}
+	for (; i < count; i++)
+		sum[i] ^= term[i];
+}
+
+/*
+ * Two rows, d0 at r0 and d1 at r1, D = r1 - r0, from directions a < b. Less the known rows,
+ *
+ *     U = z^(-b r0) S_b = d0 + z^(b D) d1
+ *     V = z^(-a r0) S_a = d0 + z^(a D) d1
+ *     Y = z^(a D) d1    = (U + V) / (1 + z^((b - a) D))
+ *     d0 = V + Y
+ *
+ * so one walk suffices: nothing but the division needs vectors other than the current ones.
+ */
+struct pair {
+	struct stream u[MOJETTE_K_MAX];
+	struct stream v[MOJETTE_K_MAX];
+	struct stream out[2];
+	unsigned int count; /* streams summed to U, and to V */
+	ptrdiff_t vectors; /* whole vectors in (b - a) D */
+};
+
+#define PAIR_VECTORS 4
+#define PAIR_PAST 64 /* more vectors than (b - a) D can span; a power of two */
+
+/* The division by 1 + z^step, if step is less than LANES. */
+VECTOR_INLINE vec pair_scan(vec x, vec before, const int step)
+{
+	switch (step) {
+	case 1:
+		x = vec_xor(x, vec_shift_zero_1(x));
+		x = vec_xor(x, vec_shift_zero_2(x));
+#if LANES == 8
+		x = vec_xor(x, vec_shift_zero_4(x));
+#endif
+		return vec_xor(x, vec_carry_1(before));
+	case 2:
+		x = vec_xor(x, vec_shift_zero_2(x));
+#if LANES == 8
+		x = vec_xor(x, vec_shift_zero_4(x));
+#endif
+		return vec_xor(x, vec_carry_2(before));
+	case 3:
+		x = vec_xor(x, vec_shift_zero_3(x));
+#if LANES == 8
+		x = vec_xor(x, vec_shift_zero_6(x));
+#endif
+		return vec_xor(x, vec_carry_3(before));
+#if LANES == 8
+	case 4:
+		return vec_xor3(x, vec_shift_zero_4(x), vec_carry_4(before));
+	case 5:
+		return vec_xor3(x, vec_shift_zero_5(x), vec_carry_5(before));
+	case 6:
+		return vec_xor3(x, vec_shift_zero_6(x), vec_carry_6(before));
+	case 7:
+		return vec_xor3(x, vec_shift_zero_7(x), vec_carry_7(before));
+#endif
+	default:
+		__builtin_unreachable();
+	}
+}
+
+/* The shift by part lanes, 0 .. LANES - 1. */
+VECTOR_INLINE vec pair_shift(vec v, vec before, const int part)
+{
+	switch (part) {
+	case 0:
+		return v;
+	case 1:
+		return vec_shift_1(v, before);
+	case 2:
+		return vec_shift_2(v, before);
+	case 3:
+		return vec_shift_3(v, before);
+#if LANES == 8
+	case 4:
+		return vec_shift_4(v, before);
+	case 5:
+		return vec_shift_5(v, before);
+	case 6:
+		return vec_shift_6(v, before);
+	case 7:
+		return vec_shift_7(v, before);
+#endif
+	default:
+		__builtin_unreachable();
+	}
+}
+
+VECTOR_INLINE vec pair_sum(
+	const struct stream *in, const unsigned int count, ptrdiff_t x, const bool inside)
+{
+	vec sum = stream_load(&in[0], x, inside);
+	unsigned int i = 1;
+
+	for (; i + 1 < count; i += 2)
+		sum = vec_xor3(
+			sum, stream_load(&in[i], x, inside), stream_load(&in[i + 1], x, inside));
+	return i < count ? vec_xor(sum, stream_load(&in[i], x, inside)) : sum;
+}
+
+/* The next vector of sum / (1 + z^((b - a) D)), where `before` is the last one. */
+VECTOR_INLINE vec pair_divide(vec sum, vec before, vec *past, ptrdiff_t step, ptrdiff_t vectors,
+	const int part, const bool more)
+{
+	vec y;
+
+	if (!more)
+		return pair_scan(sum, before, part);
+	y = vec_xor(sum, pair_shift(past[(step - vectors) & (PAIR_PAST - 1)],
+				 past[(step - vectors - 1) & (PAIR_PAST - 1)], part));
+	past[step & (PAIR_PAST - 1)] = y;
+	return y;
+}
+
+/* part and more: (b - a) D is `more` vectors and `part` lanes; at least one lane. */
+VECTOR_INLINE void pair_walk(const struct pair *pair, const struct span span, const int part,
+	const bool more, const unsigned int count)
+{
+	vec past[PAIR_PAST]; /* of Y; in registers if only the last one is needed */
+	vec y = vec_zero();
+	ptrdiff_t step = 0;
+
+	for (int i = 0; more && i < PAIR_PAST; i++)
+		past[i] = vec_zero();
+	for (ptrdiff_t x = span.begin; x < span.end;) {
+		const bool inside =
+			x >= span.inside_begin && x + PAIR_VECTORS * LANES <= span.inside_end;
+		vec v[PAIR_VECTORS], sum[PAIR_VECTORS];
+
+		/* All loads first: see gather_inside(). */
+		for (int i = 0; inside && i < PAIR_VECTORS; i++) {
+			v[i] = pair_sum(pair->v, count, x + i * LANES, true);
+			sum[i] = vec_xor(v[i], pair_sum(pair->u, count, x + i * LANES, true));
+		}
+		for (int i = 0; inside && i < PAIR_VECTORS; i++, x += LANES) {
+			y = pair_divide(sum[i], y, past, step++, pair->vectors, part, more);
+			stream_store(&pair->out[0], x, vec_xor(v[i], y), true);
+			stream_store(&pair->out[1], x, y, true);
+		}
+		if (inside)
+			continue;
+		v[0] = pair_sum(pair->v, count, x, false);
+		sum[0] = vec_xor(v[0], pair_sum(pair->u, count, x, false));
+		y = pair_divide(sum[0], y, past, step++, pair->vectors, part, more);
+		stream_store(&pair->out[0], x, vec_xor(v[0], y), false);
+		stream_store(&pair->out[1], x, y, false);
+		x += LANES;
+	}
+}
+
+/* The walk by the part of a vector in (b - a) D, and by the streams of 4+m, the usual code. */
+#define PAIR_CASE(part)                                                                            \
+	case part:                                                                                 \
+		if (pair->vectors > 0)                                                             \
+			pair_walk(pair, span, part, true, pair->count);                            \
+		else if (pair->count == 3)                                                         \
+			pair_walk(pair, span, part, false, 3);                                     \
+		else                                                                               \
+			pair_walk(pair, span, part, false, pair->count);                           \
+		break
+
+static void pair_dispatch(const struct pair *pair, const struct span span, int part)
+{
+	switch (part) {
+	case 0:
+		pair_walk(pair, span, 0, true, pair->count);
+		break;
+		PAIR_CASE(1);
+		PAIR_CASE(2);
+		PAIR_CASE(3);
+#if LANES == 8
+		PAIR_CASE(4);
+		PAIR_CASE(5);
+		PAIR_CASE(6);
+		PAIR_CASE(7);
+#endif
+	}
+}
+
+static void vector_solve_pair(const struct mojette_system *s)
+{
+	/* The system lists directions in descending order. */
+	const int b = s->p[0], a = s->p[1], r0 = s->row[0], distance = s->row[1] - r0;
+	const int lag = (b - a) * distance;
+	const ptrdiff_t columns = s->columns;
+	struct pair pair = {.count = s->known_count + 1, .vectors = lag / LANES};
+	ptrdiff_t begin, inside_begin, inside_limit, end;
+
+	pair.u[0] = stream_at(s->bins[0], s->origin[0] - b * r0,
+		columns + (ptrdiff_t)mojette_tail_elements(b, s->k));
+	pair.v[0] = stream_at(s->bins[1], s->origin[1] - a * r0,
+		columns + (ptrdiff_t)mojette_tail_elements(a, s->k));
+	for (unsigned int i = 0; i < s->known_count; i++) {
+		int from = s->known_row[i] - r0;
+
+		pair.u[i + 1] = stream_at(s->known[i], b * from, columns);
+		pair.v[i + 1] = stream_at(s->known[i], a * from, columns);
+	}
+	pair.out[0] = stream_at(s->out[0], 0, columns);
+	pair.out[1] = stream_at(s->out[1], a * distance, columns);
+
+	/* Y and d0 are zero before the first of the two rows begins. */
+	begin = least(0, pair.out[1].first);
+	end = greatest(pair.out[0].end, pair.out[1].end);
+	inside_begin = greatest(0, pair.out[1].first);
+	inside_limit = least(pair.out[0].end, pair.out[1].end);
+	for (unsigned int i = 0; i < pair.count; i++) {
+		inside_begin = greatest(inside_begin, greatest(pair.u[i].first, pair.v[i].first));
+		inside_limit = least(inside_limit, least(pair.u[i].end, pair.v[i].end));
+	}
+	begin = begin & -LANES; /* the upper row's vectors are aligned, if it is */
+	inside_begin = (inside_begin + LANES - 1) & -LANES;
+	pair_dispatch(&pair, span_of(begin, inside_begin, inside_limit, end), lag % LANES);
 }
 
 #endif

@@ -11,6 +11,7 @@
 static const struct mojette_kernel portable = {
 	.name = "portable",
 	.gather = mojette_portable_gather,
+	.add = mojette_portable_add,
 	.solve = mojette_portable_solve,
 };
 

@@ -216,6 +216,7 @@ static void solve(const struct mojette_code *code, size_t row_bytes, const uint8
 	struct mojette_system system = {
 		.k = code->k, .columns = (ptrdiff_t)(row_bytes / MOJETTE_ELEMENT_BYTES)};
 	unsigned int equation = 0;
+	bool pair;
 
 	for (unsigned int r = 0; r < code->k; r++) {
 		known[r] = is_row(code, r) && (chosen >> r & 1) != 0 ? shards[r] : NULL;
@@ -228,22 +229,29 @@ static void solve(const struct mojette_code *code, size_t row_bytes, const uint8
 				scratch += row_bytes;
 			}
 			system.e++;
+		} else {
+			system.known_row[system.known_count] = (int)r;
+			system.known[system.known_count++] = known[r];
 		}
 	}
+	pair = system.e == 2 && system.known_count > 0 && mojette_kernel->solve_pair != NULL;
 	for (unsigned int shard = shard_count(code); shard-- > 0;) {
 		if (is_row(code, shard) || (chosen >> shard & 1) == 0)
 			continue;
 		system.p[equation] = mojette_direction(code, shard);
 		system.origin[equation] = mojette_origin(system.p[equation], code->k);
 		system.bins[equation] = shards[shard];
-		if (system.e < code->k) {
+		if (system.e < code->k && !pair) {
 			project(code, row_bytes, known, shard, shards[shard], scratch);
 			system.bins[equation] = scratch;
 			scratch += mojette_shard_bytes(code, shard, row_bytes);
 		}
 		equation++;
 	}
-	mojette_kernel->solve(&system);
+	if (pair)
+		mojette_kernel->solve_pair(&system);
+	else
+		mojette_kernel->solve(&system);
 	for (unsigned int i = 0; i < system.e; i++)
 		known[system.row[i]] = system.out[i];
 }
@@ -362,9 +370,8 @@ int mojette_delta(const struct mojette_code *code, size_t row_bytes, unsigned in
 	size_t offset_bytes, const uint8_t *delta, size_t delta_bytes, unsigned int shard,
 	uint8_t *shard_bytes)
 {
-	const mojette_element *in = (const mojette_element *)delta;
-	mojette_element *out;
 	int error = check(code, row_bytes);
+	ptrdiff_t shift;
 	int p;
 
 	if (error != 0)
@@ -378,9 +385,8 @@ int mojette_delta(const struct mojette_code *code, size_t row_bytes, unsigned in
 	if (is_row(code, shard) && shard != row)
 		return 0;
 	p = mojette_direction(code, shard); /* 0 for the row itself: no shift */
-	out = (mojette_element *)shard_bytes + (p * (int)row - mojette_origin(p, code->k)) +
-	      offset_bytes / MOJETTE_ELEMENT_BYTES;
-	for (size_t i = 0; i < delta_bytes / MOJETTE_ELEMENT_BYTES; i++)
-		out[i] ^= in[i];
+	shift = p * (int)row - mojette_origin(p, code->k);
+	mojette_kernel->add(shard_bytes + shift * MOJETTE_ELEMENT_BYTES + offset_bytes, delta,
+		(ptrdiff_t)(delta_bytes / MOJETTE_ELEMENT_BYTES));
 	return 0;
 }

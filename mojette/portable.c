@@ -105,6 +105,13 @@ void mojette_portable_gather(
 	gather_checked(bins, to, count, terms, term_count);
 }
 
+void mojette_portable_add(uint8_t *out, const uint8_t *in, ptrdiff_t count)
+{
+	const struct mojette_term term = {in, 0, count};
+
+	gather_group((mojette_element *)out, 0, count, &term, 1, true);
+}
+
 /*
  * The sweep of Normand et al. (DGCI 2006), generalised to any set of rows. Row
  * l is solved from equation l, the row with the largest direction first. At

@@ -29,8 +29,7 @@ int rpc_address_parse(struct rpc_socket_address *address, const char *text, uint
 	return 0;
 }
 
-void rpc_address_format(const struct sockaddr_storage *storage,
-	char text[RPC_ADDRESS_TEXT_BYTES])
+void rpc_address_format(const struct sockaddr_storage *storage, char text[RPC_ADDRESS_TEXT_BYTES])
 {
 	char host[INET6_ADDRSTRLEN] = "?";
 

@@ -19,8 +19,7 @@ struct rpc_socket_address {
 int rpc_address_parse(struct rpc_socket_address *address, const char *text, uint16_t port);
 
 /* Writes "192.0.2.1:20490" or "[2001:db8::1]:20490". */
-void rpc_address_format(const struct sockaddr_storage *storage,
-	char text[RPC_ADDRESS_TEXT_BYTES]);
+void rpc_address_format(const struct sockaddr_storage *storage, char text[RPC_ADDRESS_TEXT_BYTES]);
 
 #pragma GCC visibility pop
 

@@ -92,8 +92,8 @@ static struct client_call *take_expired(struct rpc_client *client, int64_t now_m
 	return expired;
 }
 
-void client_finish(struct client_call *call, int error, uint8_t *record, size_t bytes,
-	size_t results)
+void client_finish(
+	struct client_call *call, int error, uint8_t *record, size_t bytes, size_t results)
 {
 	struct client_waiter *waiter = call->waiter;
 
@@ -111,8 +111,8 @@ void client_finish(struct client_call *call, int error, uint8_t *record, size_t 
 			free(record);
 	} else {
 		if (!error)
-			error = message_decode(record, bytes, results, call->result_xdr,
-				call->result);
+			error = message_decode(
+				record, bytes, results, call->result_xdr, call->result);
 		free(record);
 		call->done(call->context, error);
 	}
@@ -174,6 +174,8 @@ static int64_t tick(struct rpc_client *client, int64_t now_ms)
 	next_ms = client_connection_next_ms(client);
 	pthread_mutex_lock(&client->lock);
 	call_ms = client->first ? client->first->deadline_ms : REACTOR_NEVER;
+	if (client->first && call_ms > now_ms + CLIENT_LOOK_MS)
+		call_ms = now_ms + CLIENT_LOOK_MS;
 	pthread_mutex_unlock(&client->lock);
 	return call_ms < next_ms ? call_ms : next_ms;
 }
@@ -292,6 +294,7 @@ static int start_call(struct rpc_client *client, struct client_call *call, unsig
 	 * now_ms is rounded down and no call may end early.
 	 */
 	int64_t deadline_ms = now_ms + timeout_ms + 1;
+	int64_t look_ms = now_ms + CLIENT_LOOK_MS;
 	struct record_buffer *buffer = NULL;
 	struct record_stream *stream = NULL;
 	bool wake = false;
@@ -324,7 +327,7 @@ static int start_call(struct rpc_client *client, struct client_call *call, unsig
 	if (wake)
 		reactor_wake(client->reactor);
 	else
-		reactor_wake_by(client->reactor, deadline_ms);
+		reactor_wake_by(client->reactor, deadline_ms < look_ms ? deadline_ms : look_ms);
 	return 0;
 }
 
@@ -389,8 +392,8 @@ int rpc_call(struct rpc_client *client, uint32_t procedure, rpc_xdr args_xdr, co
 	pthread_mutex_destroy(&waiter.lock);
 	error = waiter.error;
 	if (!error)
-		error = message_decode(waiter.record, waiter.bytes, waiter.results, result_xdr,
-			result);
+		error = message_decode(
+			waiter.record, waiter.bytes, waiter.results, result_xdr, result);
 	free(waiter.record);
 	return error;
 }

@@ -22,6 +22,7 @@
 #pragma GCC visibility push(hidden)
 
 #define CLIENT_BUCKETS 256 /* a power of 2 */
+#define CLIENT_LOOK_MS 1000 /* how often a connection with calls on it is looked at */
 
 /* A thread in rpc_call(). It decodes its result itself, to leave the reactor free. */
 struct client_waiter {
@@ -49,10 +50,10 @@ struct client_call {
 };
 
 enum client_state {
-	CLIENT_IDLE,       /* no connection, and none was wanted so far */
+	CLIENT_IDLE, /* no connection, and none was wanted so far */
 	CLIENT_BACKED_OFF, /* the last attempt failed, or the connection broke */
 	CLIENT_CONNECTING,
-	CLIENT_HELLO,      /* sent, not answered */
+	CLIENT_HELLO, /* sent, not answered */
 	CLIENT_PROVE,
 	CLIENT_READY,
 };
@@ -87,17 +88,17 @@ struct rpc_client {
 	struct client_call *first; /* by deadline */
 	struct client_call *last;
 	int last_error;
-	int64_t attempt_ms;        /* when the last connection was begun */
+	int64_t attempt_ms; /* when the last connection was begun */
 	bool attempt_wanted;
 	bool destroy_wanted;
 	bool destroyed;
 	pthread_cond_t destroyed_cond;
 
 	/* The reactor's thread only. */
-	int64_t timer_ms;          /* next attempt, or end of one; REACTOR_NEVER */
+	int64_t timer_ms; /* next attempt, or end of one; REACTOR_NEVER */
 	int64_t backoff_ms;
 	uint32_t probe_xid;
-	int64_t probe_ms;          /* when the probe counts as unanswered; REACTOR_NEVER */
+	int64_t probe_ms; /* when the probe counts as unanswered; REACTOR_NEVER */
 	uint64_t probe_received;
 	size_t probe_unsent;
 };
@@ -113,8 +114,8 @@ struct client_call *client_take_call(struct rpc_client *client, uint32_t xid);
 struct client_call *client_take_all(struct rpc_client *client);
 
 /* Tells the caller how it ended and frees the call. record: the reply, given away; or NULL. */
-void client_finish(struct client_call *call, int error, uint8_t *record, size_t bytes,
-	size_t results);
+void client_finish(
+	struct client_call *call, int error, uint8_t *record, size_t bytes, size_t results);
 
 /* -------- client_connection.c; the reactor's thread -------- */
 

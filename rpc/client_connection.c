@@ -12,9 +12,12 @@
  * once - except that after an error that comes quickly (refused, lost) a call may start an attempt
  * itself, which lets the first call after a restart succeed.
  *
- * A call that times out on a connection makes the client send a NULL call, which a server answers
- * even when all its workers are busy. If nothing moves on the connection until PROBE_MS later, it is
- * given up.
+ * While calls are outstanding the connection is looked at each second: a host whose TCP
+ * acknowledges nothing, through several retransmissions, has vanished. (TCP_USER_TIMEOUT alone
+ * would not do: set that short, it also ends connections to servers that are too busy to read.)
+ *
+ * A call that times out makes the client send a NULL call, which a server answers even when all its
+ * workers are busy. If nothing moves on the connection until PROBE_MS later, it is given up.
  *
  * All functions run in the reactor's thread. client->lock is taken, a stream's lock inside it.
  */
@@ -30,8 +33,11 @@
 
 #include "rpc/log.h"
 
-#define CONNECT_MS 3000  /* connection and handshake: three SYNs */
+#define CONNECT_MS 3000 /* connection: three SYNs; the same again for the handshake */
+#define CONNECT_AGAIN_MS 1000 /* if it was tried in vain before; nobody waits for it */
 #define PROBE_MS 4000
+#define VANISHED_MS 1500 /* without any acknowledgement, */
+#define VANISHED_RETRANSMITS 3 /* and so many retransmissions without effect */
 #define BACKOFF_FIRST_MS 50
 #define BACKOFF_MAX_MS 1000
 #define KEEPALIVE_IDLE_S 5
@@ -42,7 +48,7 @@
 static struct client_connection *connection_of(struct record_stream *stream)
 {
 	return (struct client_connection *)((char *)stream -
-		offsetof(struct client_connection, stream));
+					    offsetof(struct client_connection, stream));
 }
 
 static bool error_is_quick(int error)
@@ -76,8 +82,9 @@ bool client_connection_refuses(const struct rpc_client *client, int64_t now_ms)
 	case CLIENT_READY:
 		return false;
 	case CLIENT_BACKED_OFF:
-		return !client->attempt_wanted && (!error_is_quick(client->last_error) ||
-			now_ms - client->attempt_ms < BACKOFF_FIRST_MS);
+		return !client->attempt_wanted &&
+		       (!error_is_quick(client->last_error) ||
+			       now_ms - client->attempt_ms < BACKOFF_FIRST_MS);
 	default:
 		return atomic_load(&client->down) && !error_is_quick(client->last_error);
 	}
@@ -108,7 +115,6 @@ void client_connection_close(struct rpc_client *client)
 static void fail(struct rpc_client *client, int error)
 {
 	bool was_ready = client->state == CLIENT_READY;
-	int64_t now_ms = reactor_now_ms();
 	struct client_call *calls;
 
 	if (!atomic_exchange(&client->down, true) || error == -EACCES)
@@ -124,23 +130,20 @@ static void fail(struct rpc_client *client, int error)
 	calls = client_take_all(client);
 	pthread_mutex_unlock(&client->lock);
 
-	if (was_ready) {
-		/* Servers restart: one attempt without delay. */
-		client->backoff_ms = 0;
-		client->timer_ms = client->attempt_ms + BACKOFF_FIRST_MS;
-		if (client->timer_ms < now_ms)
-			client->timer_ms = now_ms;
-	} else {
+	if (was_ready)
+		client->backoff_ms = BACKOFF_FIRST_MS; /* servers restart */
+	else
 		client->backoff_ms = client->backoff_ms ? client->backoff_ms * 2 : BACKOFF_FIRST_MS;
-		if (client->backoff_ms > BACKOFF_MAX_MS || error == -EACCES)
-			client->backoff_ms = BACKOFF_MAX_MS;
-		client->timer_ms = now_ms + client->backoff_ms;
-	}
+	if (client->backoff_ms > BACKOFF_MAX_MS || error == -EACCES)
+		client->backoff_ms = BACKOFF_MAX_MS;
+	/* From beginning to beginning: an attempt that took its time has been pause enough. */
+	client->timer_ms = client->attempt_ms + client->backoff_ms;
 	reactor_wake_by(client->reactor, client->timer_ms);
 	while (calls) {
 		struct client_call *next = calls->later;
 
-		client_finish(calls, calls->buffer ? error_of_unsent(error) : -ECONNRESET, NULL, 0, 0);
+		client_finish(
+			calls, calls->buffer ? error_of_unsent(error) : -ECONNRESET, NULL, 0, 0);
 		calls = next;
 	}
 }
@@ -200,16 +203,18 @@ static int connected(struct rpc_client *client)
 		become_ready(client);
 		return 0;
 	}
+	client->timer_ms = reactor_now_ms() + CONNECT_MS;
+	reactor_wake_by(client->reactor, client->timer_ms);
 	error = rpc_auth_nonce(connection->client_nonce);
 	if (error)
 		return error;
 	memcpy(hello.client_nonce, connection->client_nonce, AUTH_NONCE_BYTES);
-	return send_handshake(client, CLIENT_HELLO, RPC_PROCEDURE_HELLO,
-		RPC_XDR(xdr_auth_hello_args), &hello);
+	return send_handshake(
+		client, CLIENT_HELLO, RPC_PROCEDURE_HELLO, RPC_XDR(xdr_auth_hello_args), &hello);
 }
 
-static int hello_answered(struct rpc_client *client, const uint8_t *record, size_t bytes,
-	size_t results)
+static int hello_answered(
+	struct rpc_client *client, const uint8_t *record, size_t bytes, size_t results)
 {
 	struct client_connection *connection = client->connection;
 	struct auth_hello_res answer = {0};
@@ -222,8 +227,8 @@ static int hello_answered(struct rpc_client *client, const uint8_t *record, size
 	memcpy(connection->server_nonce, answer.server_nonce, AUTH_NONCE_BYTES);
 	rpc_auth_mac(prove.client_mac, RPC_AUTH_CLIENT, &client->key, client->program,
 		connection->client_nonce, connection->server_nonce);
-	return send_handshake(client, CLIENT_PROVE, RPC_PROCEDURE_PROVE,
-		RPC_XDR(xdr_auth_prove_args), &prove);
+	return send_handshake(
+		client, CLIENT_PROVE, RPC_PROCEDURE_PROVE, RPC_XDR(xdr_auth_prove_args), &prove);
 }
 
 /* Returns 0 or the error that ends the connection. */
@@ -298,9 +303,8 @@ static int receive(struct rpc_client *client, struct client_connection *connecti
 
 static void ready(struct reactor_source *source, uint32_t events)
 {
-	struct client_connection *connection =
-		connection_of((struct record_stream *)((char *)source -
-			offsetof(struct record_stream, source)));
+	struct client_connection *connection = connection_of(
+		(struct record_stream *)((char *)source - offsetof(struct record_stream, source)));
 	struct rpc_client *client = connection->client;
 	int error = 0;
 
@@ -355,8 +359,8 @@ static int open_socket(const struct rpc_client *client)
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
-	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged_ms,
-		sizeof(unacknowledged_ms));
+	setsockopt(
+		fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged_ms, sizeof(unacknowledged_ms));
 	return fd;
 }
 
@@ -384,8 +388,8 @@ static void attempt(struct rpc_client *client, int64_t now_ms)
 	}
 	connection->client = client;
 	/* Handshake answers are small; whoever is there may not be ours. */
-	error = record_stream_open(&connection->stream, client->reactor, fd, EPOLLIN | EPOLLOUT,
-		1024, ready, release);
+	error = record_stream_open(
+		&connection->stream, client->reactor, fd, EPOLLIN | EPOLLOUT, 1024, ready, release);
 	if (error)
 		goto out;
 	fd = -1;
@@ -393,7 +397,9 @@ static void attempt(struct rpc_client *client, int64_t now_ms)
 	client->connection = connection;
 	pthread_mutex_unlock(&client->lock);
 	connection = NULL;
-	client->timer_ms = now_ms + CONNECT_MS;
+	client->timer_ms = now_ms + (error_is_quick(client->last_error) || !client->last_error
+						    ? CONNECT_MS
+						    : CONNECT_AGAIN_MS);
 out:
 	free(connection);
 	if (fd >= 0)
@@ -440,6 +446,16 @@ static void judge_probe(struct rpc_client *client, int64_t now_ms)
 	}
 }
 
+static bool host_has_vanished(const struct client_connection *connection)
+{
+	struct tcp_info info;
+	socklen_t bytes = sizeof(info);
+
+	return !getsockopt(connection->stream.fd, IPPROTO_TCP, TCP_INFO, &info, &bytes) &&
+	       info.tcpi_retransmits >= VANISHED_RETRANSMITS &&
+	       info.tcpi_last_ack_recv >= VANISHED_MS;
+}
+
 void client_connection_tick(struct rpc_client *client, int64_t now_ms)
 {
 	bool wanted;
@@ -462,7 +478,9 @@ void client_connection_tick(struct rpc_client *client, int64_t now_ms)
 			fail(client, -EHOSTUNREACH);
 		break;
 	case CLIENT_READY:
-		if (now_ms >= client->probe_ms)
+		if (host_has_vanished(client->connection))
+			fail(client, -EHOSTUNREACH);
+		else if (now_ms >= client->probe_ms)
 			judge_probe(client, now_ms);
 		break;
 	}

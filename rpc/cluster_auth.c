@@ -35,8 +35,7 @@ void rpc_auth_mac(char mac[AUTH_MAC_BYTES], enum rpc_auth_side side, const struc
 	_Static_assert(sizeof(text) == LABEL_BYTES + 4 + 2 * AUTH_NONCE_BYTES, "no padding");
 	memcpy(text.label, side == RPC_AUTH_SERVER ? "rozo server" : "rozo client", LABEL_BYTES);
 	memcpy(text.program, &program_wire, 4);
-	memcpy(text.first, side == RPC_AUTH_SERVER ? client_nonce : server_nonce,
-		AUTH_NONCE_BYTES);
+	memcpy(text.first, side == RPC_AUTH_SERVER ? client_nonce : server_nonce, AUTH_NONCE_BYTES);
 	memcpy(text.second, side == RPC_AUTH_SERVER ? server_nonce : client_nonce,
 		AUTH_NONCE_BYTES);
 	crypto_auth((unsigned char *)mac, (const unsigned char *)&text, sizeof(text), key->bytes);

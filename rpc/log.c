@@ -64,8 +64,8 @@ static bool stderr_is_journal(void)
 		struct stat status;
 
 		answer = stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 &&
-			!fstat(STDERR_FILENO, &status) && status.st_dev == device &&
-			status.st_ino == inode;
+			 !fstat(STDERR_FILENO, &status) && status.st_dev == device &&
+			 status.st_ino == inode;
 		atomic_store(&known, answer);
 	}
 	return answer;
@@ -101,15 +101,15 @@ static void write_stderr(enum rozo_log_level level, const char *line)
 		clock_gettime(CLOCK_REALTIME, &now);
 		localtime_r(&now.tv_sec, &parts);
 		strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &parts);
-		bytes = snprintf(out, sizeof(out), "%s.%03ld %s %s\n", when,
-			now.tv_nsec / 1000000, level_name(level), line);
+		bytes = snprintf(out, sizeof(out), "%s.%03ld %s %s\n", when, now.tv_nsec / 1000000,
+			level_name(level), line);
 	}
 	/* Nowhere to tell of a log that cannot be written. */
 	(void)!write(STDERR_FILENO, out, (size_t)bytes);
 }
 
-static void emit(enum rozo_log_level level, const char *format, va_list arguments,
-	uint32_t left_out)
+static void emit(
+	enum rozo_log_level level, const char *format, va_list arguments, uint32_t left_out)
 {
 	rozo_log_sink sink = atomic_load(&log_sink);
 	char line[LINE_BYTES];
@@ -119,8 +119,8 @@ static void emit(enum rozo_log_level level, const char *format, va_list argument
 	if (used < 0)
 		return;
 	if (left_out && (size_t)used < sizeof(line))
-		snprintf(line + used, sizeof(line) - (size_t)used,
-			" (%u like this were left out)", left_out);
+		snprintf(line + used, sizeof(line) - (size_t)used, " (%u like this were left out)",
+			left_out);
 	if (sink)
 		sink(level, line);
 	else
@@ -140,8 +140,8 @@ void rozo_log_write(enum rozo_log_level level, const char *format, ...)
 	errno = saved_errno;
 }
 
-void rozo_log_write_limited(struct rozo_log_limit *limit, enum rozo_log_level level,
-	const char *format, ...)
+void rozo_log_write_limited(
+	struct rozo_log_limit *limit, enum rozo_log_level level, const char *format, ...)
 {
 	int saved_errno = errno;
 	struct timespec now;

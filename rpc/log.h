@@ -13,9 +13,9 @@
 
 /* Numbers are syslog's, so that they can be journald's line prefix as they are. */
 enum rozo_log_level {
-	ROZO_LOG_ERROR = 3,   /* something failed that someone has to look at */
+	ROZO_LOG_ERROR = 3, /* something failed that someone has to look at */
 	ROZO_LOG_WARNING = 4, /* something is wrong, the cluster copes */
-	ROZO_LOG_INFO = 6,    /* worth knowing in normal operation; the default */
+	ROZO_LOG_INFO = 6, /* worth knowing in normal operation; the default */
 	ROZO_LOG_DEBUG = 7,
 };
 
@@ -44,10 +44,10 @@ void rozo_log_set_sink(rozo_log_sink sink);
  * The same for a line that could repeat quickly: at most one each second from this place in the
  * source; the next one tells how many were left out.
  */
-#define rozo_log_limited(level, ...) \
-	do { \
-		static struct rozo_log_limit rozo_log_limit_; \
-		rozo_log_write_limited(&rozo_log_limit_, ROZO_LOG_##level, __VA_ARGS__); \
+#define rozo_log_limited(level, ...)                                                               \
+	do {                                                                                       \
+		static struct rozo_log_limit rozo_log_limit_;                                      \
+		rozo_log_write_limited(&rozo_log_limit_, ROZO_LOG_##level, __VA_ARGS__);           \
 	} while (0)
 
 /* For the macros only. */

@@ -58,8 +58,8 @@ static bool count_object(rpc_xdr xdr, const void *object, size_t *bytes)
 }
 
 /* A buffer with room for header and object, the object encoded. */
-static int make(struct record_buffer **made, unsigned int header_words, rpc_xdr xdr,
-	const void *object)
+static int make(
+	struct record_buffer **made, unsigned int header_words, rpc_xdr xdr, const void *object)
 {
 	struct record_buffer *buffer;
 	size_t header_bytes = header_words * WORD_BYTES, bytes;
@@ -95,8 +95,8 @@ static void put_words(struct record_buffer *buffer, const uint32_t *words, unsig
 int message_make_call(struct record_buffer **buffer, uint32_t xid, uint32_t program,
 	uint32_t version, uint32_t procedure, rpc_xdr args_xdr, const void *args)
 {
-	const uint32_t header[CALL_WORDS] = {
-		xid, CALL, RPC_MSG_VERSION, program, version, procedure, AUTH_NONE, 0, AUTH_NONE, 0};
+	const uint32_t header[CALL_WORDS] = {xid, CALL, RPC_MSG_VERSION, program, version,
+		procedure, AUTH_NONE, 0, AUTH_NONE, 0};
 	int error = make(buffer, CALL_WORDS, args_xdr, args);
 
 	if (!error)
@@ -104,8 +104,8 @@ int message_make_call(struct record_buffer **buffer, uint32_t xid, uint32_t prog
 	return error;
 }
 
-int message_make_result(struct record_buffer **buffer, uint32_t xid, rpc_xdr result_xdr,
-	const void *result)
+int message_make_result(
+	struct record_buffer **buffer, uint32_t xid, rpc_xdr result_xdr, const void *result)
 {
 	const uint32_t header[ACCEPTED_WORDS] = {xid, REPLY, MSG_ACCEPTED, AUTH_NONE, 0, SUCCESS};
 	int error = make(buffer, ACCEPTED_WORDS, result_xdr, result);
@@ -124,8 +124,8 @@ static struct record_buffer *make_words(const uint32_t *words, unsigned int coun
 	return buffer;
 }
 
-struct record_buffer *message_make_refusal(uint32_t xid, enum accept_stat status, uint32_t low,
-	uint32_t high)
+struct record_buffer *message_make_refusal(
+	uint32_t xid, enum accept_stat status, uint32_t low, uint32_t high)
 {
 	const uint32_t words[] = {xid, REPLY, MSG_ACCEPTED, AUTH_NONE, 0, status, low, high};
 
@@ -239,8 +239,8 @@ int message_read_call(struct message_call *call, const uint8_t *record, size_t b
 	return 0;
 }
 
-int message_read_reply(const uint8_t *record, size_t bytes, uint32_t *xid, int *error,
-	size_t *results)
+int message_read_reply(
+	const uint8_t *record, size_t bytes, uint32_t *xid, int *error, size_t *results)
 {
 	struct reader reader = {record, bytes, false};
 	uint32_t status;
@@ -270,8 +270,8 @@ int message_decode(const uint8_t *record, size_t bytes, size_t first, rpc_xdr xd
 
 	if (!xdr)
 		return 0;
-	xdrmem_ncreate(&xdrs, (char *)(uintptr_t)record + first, (u_int)(bytes - first),
-		XDR_DECODE);
+	xdrmem_ncreate(
+		&xdrs, (char *)(uintptr_t)record + first, (u_int)(bytes - first), XDR_DECODE);
 	if (xdr(&xdrs, object))
 		return 0;
 	rpc_free(xdr, object);

@@ -18,10 +18,10 @@ struct message_call {
 	uint32_t program;
 	uint32_t version;
 	uint32_t procedure;
-	enum auth_stat auth;  /* AUTH_OK, or why the credentials are refused */
-	uint32_t uid;         /* AUTH_SYS, else UINT32_MAX */
+	enum auth_stat auth; /* AUTH_OK, or why the credentials are refused */
+	uint32_t uid; /* AUTH_SYS, else UINT32_MAX */
 	uint32_t gid;
-	size_t arguments;     /* where they begin in the record */
+	size_t arguments; /* where they begin in the record */
 };
 
 /* Reads the header of a call. Returns 0, or -EPROTO if the record is none (RFC 5531). */
@@ -29,10 +29,11 @@ int message_read_call(struct message_call *call, const uint8_t *record, size_t b
 
 /*
  * Reads the header of a reply. *error receives what the caller of the procedure is to be told: 0
- * (results follow at *results), -EACCES or -EPROTO. Returns 0, or -EPROTO if the record is no reply.
+ * (results follow at *results), -EACCES or -EPROTO. Returns 0, or -EPROTO if the record is no
+ * reply.
  */
-int message_read_reply(const uint8_t *record, size_t bytes, uint32_t *xid, int *error,
-	size_t *results);
+int message_read_reply(
+	const uint8_t *record, size_t bytes, uint32_t *xid, int *error, size_t *results);
 
 /*
  * Decodes arguments or results into a zeroed object. On failure the object has been freed.
@@ -48,12 +49,13 @@ int message_make_call(struct record_buffer **buffer, uint32_t xid, uint32_t prog
 	uint32_t version, uint32_t procedure, rpc_xdr args_xdr, const void *args);
 
 /* Makes the reply of a call that was executed. Returns as message_make_call(). */
-int message_make_result(struct record_buffer **buffer, uint32_t xid, rpc_xdr result_xdr,
-	const void *result);
+int message_make_result(
+	struct record_buffer **buffer, uint32_t xid, rpc_xdr result_xdr, const void *result);
 
-/* Makes the reply of a call that was not executed. low, high: with PROG_MISMATCH. NULL: no memory. */
-struct record_buffer *message_make_refusal(uint32_t xid, enum accept_stat status, uint32_t low,
-	uint32_t high);
+/* Makes the reply of a call that was not executed. low, high: with PROG_MISMATCH. NULL: no memory.
+ */
+struct record_buffer *message_make_refusal(
+	uint32_t xid, enum accept_stat status, uint32_t low, uint32_t high);
 
 /* Makes the reply of a call refused for its credentials (AUTH_ERROR). NULL: no memory. */
 struct record_buffer *message_make_auth_refusal(uint32_t xid, enum auth_stat status);

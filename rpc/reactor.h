@@ -38,8 +38,7 @@ void reactor_stop(struct reactor *reactor);
 
 /* Level triggered. From any thread. Return 0 or a negative errno of epoll_ctl(2). */
 int reactor_add(struct reactor *reactor, int fd, uint32_t events, struct reactor_source *source);
-int reactor_change(struct reactor *reactor, int fd, uint32_t events,
-	struct reactor_source *source);
+int reactor_change(struct reactor *reactor, int fd, uint32_t events, struct reactor_source *source);
 
 /* After it the source may still be called once, if events were fetched already. */
 void reactor_remove(struct reactor *reactor, int fd);

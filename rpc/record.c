@@ -398,7 +398,7 @@ size_t record_stream_unsent(struct record_stream *stream)
 void record_stream_want_input(struct record_stream *stream, bool wanted)
 {
 	pthread_mutex_lock(&stream->lock);
-	change_events_locked(stream,
-		wanted ? stream->events | EPOLLIN : stream->events & ~(uint32_t)EPOLLIN);
+	change_events_locked(
+		stream, wanted ? stream->events | EPOLLIN : stream->events & ~(uint32_t)EPOLLIN);
 	pthread_mutex_unlock(&stream->lock);
 }

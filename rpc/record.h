@@ -45,27 +45,27 @@ struct record_stream {
 
 	/* Input: the reactor's thread. */
 	size_t record_bytes_limit; /* larger records end the connection */
-	uint8_t *record;           /* being received */
-	size_t record_bytes;       /* received so far */
+	uint8_t *record; /* being received */
+	size_t record_bytes; /* received so far */
 	size_t record_space;
 	size_t fragment_left;
 	unsigned int fragments;
 	bool last_fragment;
 	uint8_t mark[RECORD_MARK_BYTES];
 	unsigned int mark_bytes;
-	uint8_t *stage;            /* received, not yet looked at */
+	uint8_t *stage; /* received, not yet looked at */
 	size_t stage_first;
 	size_t stage_end;
-	bool drained;              /* the last read took all there was */
+	bool drained; /* the last read took all there was */
 
 	/* Output. */
-	pthread_mutex_t lock;      /* guards the rest; taken last of all locks */
+	pthread_mutex_t lock; /* guards the rest; taken last of all locks */
 	struct record_buffer *first;
 	struct record_buffer *last;
 	size_t unsent_bytes;
-	uint32_t events;           /* that the reactor waits for */
-	bool writing;              /* some thread is in sendmsg() */
-	bool broken;               /* nothing more is sent */
+	uint32_t events; /* that the reactor waits for */
+	bool writing; /* some thread is in sendmsg() */
+	bool broken; /* nothing more is sent */
 };
 
 /*

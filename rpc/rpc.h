@@ -3,10 +3,10 @@
  * Remote procedure calls between the parts of a cluster, and the NFSv3 service of the gateways.
  *
  * Messages are ONC RPC v2 over TCP with record marking (RFC 5531), encoded by the stubs that
- * rpcgen makes from the .x files and by libntirpc's XDR. The record streams of both sides are our own
- * (docs/rpc.md says why). Client: one epoll thread for all connections of the process, xid matching,
- * a deadline for each call, reconnection with back-off. Server: one epoll thread and a pool of
- * worker threads each.
+ * rpcgen makes from the .x files and by libntirpc's XDR. The record streams of both sides are our
+ * own (docs/rpc.md says why). Client: one epoll thread for all connections of the process, xid
+ * matching, a deadline for each call, reconnection with back-off. Server: one epoll thread and a
+ * pool of worker threads each.
  */
 #ifndef ROZO_RPC_H
 #define ROZO_RPC_H
@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "rpc/xdr_support.h"
-/* libntirpc's header of the same name: this directory comes before libntirpc's in the search. */
+/* libntirpc's header of the same name, wherever in the search path this one was found. */
 #include_next <rpc/rpc.h>
 
 /* libntirpc has a function and a struct of these names. */
@@ -74,8 +74,9 @@ typedef void (*rpc_done)(void *context, int error);
 
 /*
  * Starts a call and returns at once.
- * args is encoded before the function returns and stays the caller's. result must stay valid until
- * done is called, is zeroed first, and after success is freed by the caller with rpc_free().
+ * args is encoded before the function returns and stays the caller's. result must be all zeros (the
+ * decoder writes through pointers it finds there), must stay valid until done is called, and after
+ * success is freed by the caller with rpc_free().
  * timeout_ms: from now until done, connecting included.
  */
 void rpc_call_async(struct rpc_client *client, uint32_t procedure, rpc_xdr args_xdr,
@@ -99,8 +100,8 @@ void rpc_free(rpc_xdr xdr, void *object);
 
 /* What a procedure may want to know of its caller. */
 struct rpc_caller {
-	char address[64];    /* numeric, with port, for log lines */
-	uint32_t uid;        /* AUTH_SYS, else UINT32_MAX */
+	char address[64]; /* numeric, with port, for log lines */
+	uint32_t uid; /* AUTH_SYS, else UINT32_MAX */
 	uint32_t gid;
 };
 
@@ -108,15 +109,15 @@ struct rpc_caller {
  * Executes one call: reads args, fills result (zeroed before). May block. Pointers that it puts
  * into result are freed by the stub's XDR_FREE (so: malloc).
  */
-typedef void (*rpc_handler)(void *context, const struct rpc_caller *caller, const void *args,
-	void *result);
+typedef void (*rpc_handler)(
+	void *context, const struct rpc_caller *caller, const void *args, void *result);
 
 struct rpc_procedure {
-	const char *name;     /* for log lines; NULL marks an unused number */
+	const char *name; /* for log lines; NULL marks an unused number */
 	rpc_handler handler;
-	rpc_xdr args_xdr;     /* NULL: no arguments */
+	rpc_xdr args_xdr; /* NULL: no arguments */
 	size_t args_bytes;
-	rpc_xdr result_xdr;   /* NULL: no result */
+	rpc_xdr result_xdr; /* NULL: no result */
 	size_t result_bytes;
 };
 
@@ -125,7 +126,7 @@ struct rpc_program {
 	uint32_t version;
 	const struct rpc_procedure *procedures; /* indexed by procedure number */
 	uint32_t procedure_count;
-	void *context;        /* for the handlers */
+	void *context; /* for the handlers */
 };
 
 struct rpc_server;

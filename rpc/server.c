@@ -22,7 +22,7 @@
 
 #define BACKLOG 512
 #define ACCEPT_PAUSE_MS 100 /* without descriptors */
-#define ACCEPTS_MAX 64      /* in one turn */
+#define ACCEPTS_MAX 64 /* in one turn */
 #define DRAIN_MS 2000
 #define DRAIN_TICK_MS 2
 
@@ -118,8 +118,8 @@ static void set_options(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
-	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged_ms,
-		sizeof(unacknowledged_ms));
+	setsockopt(
+		fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged_ms, sizeof(unacknowledged_ms));
 }
 
 static void accept_ready(struct reactor_source *source, uint32_t events)
@@ -233,8 +233,8 @@ static int open_listener(struct rpc_server *server, const char *address, uint16_
 
 	if (error)
 		return error;
-	server->fd = socket(local.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
-		IPPROTO_TCP);
+	server->fd = socket(
+		local.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
 	if (server->fd < 0)
 		return -errno;
 	/* A restart must not wait for the old connections to be forgotten. */
@@ -249,8 +249,8 @@ static int open_listener(struct rpc_server *server, const char *address, uint16_
 		return -errno;
 	rpc_address_format(&local.storage, server->address);
 	server->port = ntohs(local.storage.ss_family == AF_INET6
-			? ((struct sockaddr_in6 *)&local.storage)->sin6_port
-			: ((struct sockaddr_in *)&local.storage)->sin_port);
+				     ? ((struct sockaddr_in6 *)&local.storage)->sin6_port
+				     : ((struct sockaddr_in *)&local.storage)->sin_port);
 	return 0;
 }
 

@@ -22,10 +22,10 @@
 #pragma GCC visibility push(hidden)
 
 enum server_trust {
-	SERVER_STRANGER,      /* HELLO is the only call allowed */
-	SERVER_CHALLENGED,    /* HELLO answered, PROVE is the only call allowed */
+	SERVER_STRANGER, /* HELLO is the only call allowed */
+	SERVER_CHALLENGED, /* HELLO answered, PROVE is the only call allowed */
 	SERVER_AUTHENTICATED, /* or no authentication needed */
-	SERVER_LEAVING,       /* turned away; waits for the peer to read the reason and close */
+	SERVER_LEAVING, /* turned away; waits for the peer to read the reason and close */
 };
 
 struct server_connection {
@@ -35,12 +35,12 @@ struct server_connection {
 	struct server_connection *next;
 	bool closed;
 	enum server_trust trust;
-	int64_t deadline_ms;      /* to authenticate, to leave; REACTOR_NEVER */
+	int64_t deadline_ms; /* to authenticate, to leave; REACTOR_NEVER */
 	char address[RPC_ADDRESS_TEXT_BYTES];
 	char client_nonce[AUTH_NONCE_BYTES];
 	char server_nonce[AUTH_NONCE_BYTES];
-	atomic_bool paused;       /* not read until its calls are fewer */
-	atomic_uint calls;        /* waiting or being executed */
+	atomic_bool paused; /* not read until its calls are fewer */
+	atomic_uint calls; /* waiting or being executed */
 	atomic_size_t call_bytes; /* of their records */
 };
 
@@ -78,8 +78,8 @@ struct rpc_server {
 	unsigned int idle_threads;
 	unsigned int threads;
 	pthread_t *thread;
-	bool stopping;        /* no call is begun any more */
-	int64_t drain_ms;     /* 0, or when connections are closed with replies unsent */
+	bool stopping; /* no call is begun any more */
+	int64_t drain_ms; /* 0, or when connections are closed with replies unsent */
 	bool drained;
 	pthread_cond_t drained_cond;
 };
@@ -92,8 +92,8 @@ void server_enqueue(struct rpc_server *server, struct server_request *request);
 /* -------- server_connection.c -------- */
 
 /* Takes over an accepted socket. The reactor's thread. */
-void server_connection_open(struct rpc_server *server, int fd,
-	const struct sockaddr_storage *address);
+void server_connection_open(
+	struct rpc_server *server, int fd, const struct sockaddr_storage *address);
 
 /* The reactor's thread. */
 void server_connection_close(struct server_connection *connection);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
- * One connection of a server: who is there, what may he call, and his calls until they are answered.
+ * One connection of a server: who is there, what may he call, and his calls until they are
+ * answered.
  *
  * Before a peer has proved that it has the cluster key it may send 1 KiB at a time, must be done
  * within AUTHENTICATE_MS, and shares STRANGERS_MAX places with all others in that state; the oldest
@@ -27,15 +28,15 @@
 #define LEAVE_MS 1000
 #define STRANGERS_MAX 128
 #define STRANGER_RECORD_BYTES 1024
-#define CALLS_MAX 256                      /* of a connection, waiting or being executed */
-#define CALL_BYTES_MAX ((size_t)64 << 20)  /* of their records */
+#define CALLS_MAX 256 /* of a connection, waiting or being executed */
+#define CALL_BYTES_MAX ((size_t)64 << 20) /* of their records */
 #define UNSENT_BYTES_MAX ((size_t)64 << 20)
-#define TURN_CALLS_MAX 64                  /* read before other connections get their turn */
+#define TURN_CALLS_MAX 64 /* read before other connections get their turn */
 
 static struct server_connection *connection_of(struct record_stream *stream)
 {
 	return (struct server_connection *)((char *)stream -
-		offsetof(struct server_connection, stream));
+					    offsetof(struct server_connection, stream));
 }
 
 static void release(struct record_stream *stream)
@@ -93,7 +94,8 @@ static void turn_away(struct server_connection *connection)
 static void refuse_stranger(struct server_connection *connection, const struct message_call *call)
 {
 	rozo_log_limited(WARNING,
-		"rpc: %s: peer %s called procedure %u of program 0x%x before it authenticated; refused",
+		"rpc: %s: peer %s called procedure %u of program 0x%x before it authenticated; "
+		"refused",
 		connection->server->address, connection->address, call->procedure, call->program);
 	answer(connection, message_make_auth_refusal(call->xid, AUTH_TOOWEAK));
 	turn_away(connection);
@@ -139,14 +141,13 @@ static void prove(struct server_connection *connection, const struct message_cal
 		turn_away(connection);
 		return;
 	}
-	if (!rpc_auth_check(args.client_mac, RPC_AUTH_CLIENT, &server->key,
-		    server->program.program, connection->client_nonce, connection->server_nonce))
+	if (!rpc_auth_check(args.client_mac, RPC_AUTH_CLIENT, &server->key, server->program.program,
+		    connection->client_nonce, connection->server_nonce))
 		result.status = EACCES;
 	if (message_make_result(&buffer, call->xid, RPC_XDR(xdr_auth_prove_res), &result))
 		buffer = NULL;
 	if (result.status) {
-		rozo_log_limited(WARNING,
-			"rpc: %s: peer %s has another cluster key; refused",
+		rozo_log_limited(WARNING, "rpc: %s: peer %s has another cluster key; refused",
 			server->address, connection->address);
 		answer(connection, buffer);
 		turn_away(connection);
@@ -168,7 +169,7 @@ static void stranger_calls(struct server_connection *connection, const struct me
 	if (ours && connection->trust == SERVER_STRANGER && call->procedure == RPC_PROCEDURE_HELLO)
 		hello(connection, call, record, bytes);
 	else if (ours && connection->trust == SERVER_CHALLENGED &&
-		call->procedure == RPC_PROCEDURE_PROVE)
+		 call->procedure == RPC_PROCEDURE_PROVE)
 		prove(connection, call, record, bytes);
 	else
 		refuse_stranger(connection, call);
@@ -176,8 +177,8 @@ static void stranger_calls(struct server_connection *connection, const struct me
 
 /* -------- calls -------- */
 
-static const struct rpc_procedure *find_procedure(const struct rpc_program *program,
-	uint32_t procedure)
+static const struct rpc_procedure *find_procedure(
+	const struct rpc_program *program, uint32_t procedure)
 {
 	if (procedure >= program->procedure_count || !program->procedures[procedure].name)
 		return NULL;
@@ -196,7 +197,7 @@ static bool answer_here(struct server_connection *connection, const struct messa
 		answer(connection, message_make_refusal(call->xid, PROG_UNAVAIL, 0, 0));
 	} else if (call->version != program->version) {
 		answer(connection, message_make_refusal(call->xid, PROG_MISMATCH, program->version,
-			program->version));
+					   program->version));
 	} else if (find_procedure(program, call->procedure)) {
 		return false;
 	} else if (call->procedure == RPC_PROCEDURE_NULL) {
@@ -249,8 +250,8 @@ out:
 static bool has_too_much(struct server_connection *connection, unsigned int divisor)
 {
 	return atomic_load(&connection->calls) > CALLS_MAX / divisor ||
-		atomic_load(&connection->call_bytes) > CALL_BYTES_MAX / divisor ||
-		record_stream_unsent(&connection->stream) > UNSENT_BYTES_MAX / divisor;
+	       atomic_load(&connection->call_bytes) > CALL_BYTES_MAX / divisor ||
+	       record_stream_unsent(&connection->stream) > UNSENT_BYTES_MAX / divisor;
 }
 
 static void pause_reading(struct server_connection *connection)
@@ -317,9 +318,8 @@ static void log_end(const struct server_connection *connection, int error)
 
 static void ready(struct reactor_source *source, uint32_t events)
 {
-	struct server_connection *connection =
-		connection_of((struct record_stream *)((char *)source -
-			offsetof(struct record_stream, source)));
+	struct server_connection *connection = connection_of(
+		(struct record_stream *)((char *)source - offsetof(struct record_stream, source)));
 	int error = 0;
 
 	if (connection->closed)
@@ -342,17 +342,16 @@ static void ready(struct reactor_source *source, uint32_t events)
 	}
 }
 
-void server_connection_open(struct rpc_server *server, int fd,
-	const struct sockaddr_storage *address)
+void server_connection_open(
+	struct rpc_server *server, int fd, const struct sockaddr_storage *address)
 {
 	struct server_connection *connection = calloc(1, sizeof(*connection));
 
-	if (!connection ||
-		record_stream_open(&connection->stream, server->reactor, fd, EPOLLIN,
-			server->has_key ? STRANGER_RECORD_BYTES : RECORD_BYTES_MAX, ready,
-			release)) {
-		rozo_log_limited(ERROR, "rpc: %s: no memory for another connection",
-			server->address);
+	if (!connection || record_stream_open(&connection->stream, server->reactor, fd, EPOLLIN,
+				   server->has_key ? STRANGER_RECORD_BYTES : RECORD_BYTES_MAX,
+				   ready, release)) {
+		rozo_log_limited(
+			ERROR, "rpc: %s: no memory for another connection", server->address);
 		free(connection);
 		close(fd);
 		return;
@@ -433,8 +432,8 @@ static struct record_buffer *execute(const struct server_request *request)
 		buffer = message_make_refusal(call->xid, SYSTEM_ERR, 0, 0);
 		goto out;
 	}
-	if (message_decode(request->record, request->bytes, call->arguments, procedure->args_xdr,
-		    args)) {
+	if (message_decode(
+		    request->record, request->bytes, call->arguments, procedure->args_xdr, args)) {
 		rozo_log_limited(WARNING, "rpc: %s: arguments of %s from peer %s do not decode",
 			connection->server->address, procedure->name, connection->address);
 		buffer = message_make_refusal(call->xid, GARBAGE_ARGS, 0, 0);

@@ -32,7 +32,7 @@ bool rpc_xdr_string(XDR *xdrs, char **string, unsigned int bytes_max)
 		size_t bytes = strnlen(encoded, (size_t)bytes_max + 1);
 
 		return bytes <= bytes_max && XDR_PUTUINT32(xdrs, (uint32_t)bytes) &&
-			xdr_opaque_encode(xdrs, encoded, (u_int)bytes);
+		       xdr_opaque_encode(xdrs, encoded, (u_int)bytes);
 	}
 	case XDR_FREE:
 		if (*string)

@@ -213,7 +213,7 @@ static void handle_commit(void *context, const struct rpc_caller *caller, const 
 static int ask_attributes(const struct gateway *gateway, const nfs3_handle *bytes,
 	struct gateway_handle *handle, meta_attributes *attributes)
 {
-	meta_attributes_res answer;
+	meta_attributes_res answer = {0};
 	int error = gateway_handle_decode((const uint8_t *)bytes->data.data_val,
 		bytes->data.data_len, gateway->handle_key, handle);
 
@@ -293,7 +293,7 @@ static void handle_fsstat(void *context, const struct rpc_caller *caller, const 
 	const nfs3_fsstat_args *args = arguments;
 	nfs3_fsstat_res *res = result;
 	struct gateway_handle handle;
-	meta_statfs_res answer;
+	meta_statfs_res answer = {0};
 
 	int error = gateway_handle_decode((const uint8_t *)args->root.data.data_val,
 		args->root.data.data_len, gateway->handle_key, &handle);

@@ -32,7 +32,7 @@ static void free_files(struct heartbeat *heartbeat)
 {
 	struct rpc_client *meta = stripe_meta(heartbeat->stripe);
 	meta_free_args ask = {.node = heartbeat->node_id};
-	meta_free_res work;
+	meta_free_res work = {0};
 
 	int error = rpc_call(meta, META_FREE_LIST, RPC_XDR(xdr_meta_free_args), &ask,
 		RPC_XDR(xdr_meta_free_res), &work, FREE_TIMEOUT_MS);
@@ -61,7 +61,7 @@ static void free_files(struct heartbeat *heartbeat)
 	if (count) {
 		meta_freed_args done = {.node = heartbeat->node_id,
 			.sequences = {.sequences_len = count, .sequences_val = removed}};
-		meta_status_res result;
+		meta_status_res result = {0};
 		error = rpc_call(meta, META_FREED, RPC_XDR(xdr_meta_freed_args), &done,
 			RPC_XDR(xdr_meta_status_res), &result, FREE_TIMEOUT_MS);
 		if (!error)
@@ -73,7 +73,7 @@ static void free_files(struct heartbeat *heartbeat)
 static void beat(void *context)
 {
 	struct heartbeat *heartbeat = context;
-	meta_heartbeat_res result;
+	meta_heartbeat_res result = {0};
 	size_t count = store_capacity(heartbeat->store, heartbeat->capacity, DEVICES_MAX);
 
 	for (size_t i = 0; i < count; i++)

@@ -166,6 +166,47 @@ static int recover_header(struct shard_file *file, unsigned int side)
 	return 0;
 }
 
+/*
+ * If a side is shorter than it once was, puts pages of lost records where pages are missing: a later
+ * write behind them must not turn them into a hole, which is EMPTY.
+ */
+static int mend_cut(struct shard_file *file, unsigned int side)
+{
+	uint64_t had = file->groups_recorded[side], size = file->size_bytes[side];
+	uint8_t page[STORE_PAGE_BYTES];
+	int error = 0;
+
+	if (file->foreign || file->descriptors[side] < 0 || had == 0 ||
+		size >= store_page_offset(&file->shape, had - 1) + STORE_PAGE_BYTES)
+		return 0;
+	rozo_log(ERROR,
+		"%s: cut short: %" PRIu64 " bytes, at least %" PRIu64 " groups of %" PRIu64
+		" were there; the blocks behind are damaged",
+		shard_file_name(file, side), size, had, file->shape.group_bytes);
+	for (uint64_t group = size / file->shape.group_bytes; group < had && error == 0; group++) {
+		uint64_t offset = store_page_offset(&file->shape, group);
+		struct iovec part = {.iov_base = page, .iov_len = STORE_PAGE_BYTES};
+
+		if (offset + STORE_PAGE_BYTES <= size)
+			continue;
+		store_page_fill_lost(page);
+		if (offset < size) {
+			/* Cut in two: what is left of it stays. */
+			error = read_page(file, side, offset, page);
+			memset(page + (size - offset), 0xff, STORE_PAGE_BYTES - (size - offset));
+		}
+		if (error == 0)
+			error = store_io_write_all(
+				file->store->io, file->descriptors[side], &part, 1, offset);
+		file->size_bytes[side] = offset + STORE_PAGE_BYTES;
+	}
+	if (error == 0)
+		shard_file_written(file, side, 0, 0, file->size_bytes[side]);
+	else
+		store_device_error(file->store, file->device, error);
+	return error;
+}
+
 /* Reads page 0 of each side. Sets what is known of the file. */
 static int load_headers(struct shard_file *file)
 {
@@ -220,16 +261,6 @@ static int load_headers(struct shard_file *file)
 			recover[side] = file->size_bytes[side] > 0;
 			break;
 		}
-		if (file->size_bytes[side] <
-			(file->groups_recorded[side] > 0
-					? store_page_offset(&file->shape, file->groups_recorded[side] - 1) +
-						STORE_PAGE_BYTES
-					: 0))
-			rozo_log(ERROR,
-				"%s: cut short: %" PRIu64 " bytes, at least %" PRIu64
-				" groups of %" PRIu64 " were there; the blocks behind are damaged",
-				shard_file_name(file, side), file->size_bytes[side],
-				file->groups_recorded[side], file->shape.group_bytes);
 	}
 	for (unsigned int side = 0; side < STORE_SIDES; side++) {
 		if (recover[side]) {
@@ -240,6 +271,18 @@ static int load_headers(struct shard_file *file)
 			if (error != 0)
 				return error;
 		}
+	}
+	/* A side cut to nothing cannot tell; the other one can. */
+	if (file->descriptors[0] >= 0 && file->size_bytes[0] == 0)
+		file->groups_recorded[0] = file->groups_recorded[1];
+	if (file->descriptors[1] >= 0 && file->size_bytes[1] == 0 &&
+		(file->flags & STORE_FLAG_SIDE_B) != 0)
+		file->groups_recorded[1] = file->groups_recorded[0];
+	for (unsigned int side = 0; side < STORE_SIDES; side++) {
+		int error = mend_cut(file, side);
+
+		if (error != 0)
+			return error;
 	}
 	file->lost[0] = file->descriptors[0] < 0;
 	file->lost[1] = file->descriptors[1] < 0 && (file->flags & STORE_FLAG_SIDE_B) != 0;

@@ -29,7 +29,6 @@ static int page_load(struct shard_file *file, struct store_page *page)
 {
 	uint64_t offset = store_page_offset(&file->shape, page->group);
 	struct iovec part = {.iov_base = page->bytes, .iov_len = STORE_PAGE_BYTES};
-	bool expected = file->lost[page->side] || page->group < file->groups_recorded[page->side];
 	struct store_header_fields fields;
 	enum store_header_verdict verdict;
 	ssize_t bytes = 0;
@@ -45,8 +44,8 @@ static int page_load(struct shard_file *file, struct store_page *page)
 		}
 	}
 	if (bytes < STORE_PAGE_BYTES) {
-		/* Beyond the end: never written, unless it is known to have been, or is cut in two. */
-		memset(page->bytes + bytes, expected || bytes > 0 ? 0xff : 0,
+		/* Beyond the end: never written, unless the side is gone or the page is cut in two. */
+		memset(page->bytes + bytes, file->lost[page->side] || bytes > 0 ? 0xff : 0,
 			STORE_PAGE_BYTES - (size_t)bytes);
 		if (bytes > 0)
 			rozo_log_limited(ERROR, "%s: cut short in the records of group %" PRIu64,

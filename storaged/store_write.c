@@ -46,7 +46,7 @@ static int check_args(const store_write_args *args, struct write_call *call)
 	else if (count == 0 || count > STORE_BLOCKS_MAX ||
 		args->first_block >= store_shape_blocks_max(&call->shape) - count)
 		wrong = "blocks out of range";
-	else if (args->block_version.generation == 0 || args->exact_base > 1)
+	else if (args->block_version.generation == 0 || args->exact_base > STORE_BASE_UNDECIDED)
 		wrong = "no version, or unknown exact_base";
 	for (uint32_t i = 0; i < count && wrong == NULL; i++) {
 		const store_write_block *block = &args->blocks.blocks_val[i];
@@ -156,10 +156,10 @@ static int plan_block(struct write_call *call, uint32_t i, struct store_pair *pa
 		order = store_version_compare(newest->version, block->base);
 		if (order > 0)
 			return -EAGAIN;
-		if (order == 0)
+		if (order == 0 && args->exact_base == STORE_BASE_DECIDED)
 			plan->commit_side = (int8_t)pair->newest;
 		else
-			plan->side = (uint8_t)pair->newest; /* base is decided: this one is worth nothing */
+			plan->side = (uint8_t)pair->newest; /* undecided, or older than a decided base */
 		return 0;
 	}
 	if (in_commits(args, args->first_block + i, newest->version)) {

@@ -73,6 +73,7 @@ void fanout_start(struct fanout *fanout, struct fanout_call *call, struct node *
 		call->started = false;
 		return;
 	}
+	memset(result, 0, types[procedure].result_bytes);
 	if (!node->client) {
 		call->local_next = fanout->local;
 		fanout->local = call;
@@ -89,7 +90,6 @@ void fanout_start(struct fanout *fanout, struct fanout_call *call, struct node *
 void fanout_wait(struct fanout *fanout)
 {
 	for (struct fanout_call *call = fanout->local; call; call = call->local_next) {
-		memset(call->result, 0, types[call->procedure].result_bytes);
 		fanout->stripe->local_call(
 			fanout->stripe->local_store, call->procedure, call->args, call->result);
 	}

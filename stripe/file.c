@@ -41,6 +41,7 @@ static void file_free(struct stripe_file *file)
 	range_lock_destroy(&file->ranges);
 	pthread_mutex_destroy(&file->attach_lock);
 	pthread_mutex_destroy(&file->commit_lock);
+	pthread_mutex_destroy(&file->tell_lock);
 	pthread_mutex_destroy(&file->lock);
 	free(file);
 }
@@ -124,6 +125,7 @@ static struct stripe_file *file_create(struct stripe *stripe, uint32_t export_id
 	file->file_id = file_id;
 	pthread_mutex_init(&file->attach_lock, NULL);
 	pthread_mutex_init(&file->commit_lock, NULL);
+	pthread_mutex_init(&file->tell_lock, NULL);
 	pthread_mutex_init(&file->lock, NULL);
 	range_lock_init(&file->ranges);
 	return file;
@@ -280,7 +282,7 @@ static const struct segment *add_segment(
 
 int file_attach(struct stripe_file *file)
 {
-	meta_placement_res placement;
+	meta_placement_res placement = {0};
 	int error = ask_placement(file, 0, true, &placement);
 
 	if (error)
@@ -331,7 +333,7 @@ int stripe_file_refresh(struct stripe_file *file)
 int file_segment(
 	struct stripe_file *file, uint32_t number, bool allocate, const struct segment **segment)
 {
-	meta_placement_res placement;
+	meta_placement_res placement = {0};
 
 	pthread_mutex_lock(&file->lock);
 	const struct segment *found = file->segments;
@@ -360,7 +362,7 @@ int file_report_size(struct stripe_file *file, uint64_t end)
 		.file = {.export_id = file->export_id, .file_id = file->file_id},
 		.size = end,
 	};
-	meta_attributes_res result;
+	meta_attributes_res result = {0};
 
 	pthread_mutex_lock(&file->lock);
 	bool known = end <= file->size_reported;

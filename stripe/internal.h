@@ -6,10 +6,11 @@
  *   stripe_file.attach_lock  placement questions to exportd, truncations begun elsewhere
  *   stripe_file.commit_lock  one commit at a time, so that none returns before its data is safe
  *   range lock of the file   (range_lock.h) held while blocks are read or written
+ *   stripe_file.tell_lock    telling stores what is decided
  *   stripe.files_lock        the table of files, their reference counts and the idle list
  *   stripe_file.lock         epochs, sizes, counter, segments, runs
  *   fanout.lock              one set of calls
- * No lock but the first three is held while waiting for a node or exportd.
+ * No lock but the first four is held while waiting for a node or exportd.
  */
 #ifndef ROZO_STRIPE_INTERNAL_H
 #define ROZO_STRIPE_INTERNAL_H
@@ -71,6 +72,7 @@ struct stripe_file {
 
 	pthread_mutex_t attach_lock;
 	pthread_mutex_t commit_lock;
+	pthread_mutex_t tell_lock; /* only its holder takes runs out of `decided` */
 	bool attached; /* guarded by attach_lock */
 	struct range_lock ranges; /* of blocks of the file */
 
@@ -88,6 +90,7 @@ struct stripe_file {
 	uint32_t write_gateway;
 	uint32_t segment_count;
 	uint64_t counter; /* of the newest generation made here */
+	uint64_t doubtful; /* up to this generation our own versions may be undecided */
 	uint64_t size; /* largest known */
 	uint64_t size_reported; /* known to be durable in exportd */
 	uint64_t unstable_end; /* end of the furthest unstable write */
@@ -237,8 +240,8 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 	uint64_t *largest_generation);
 
 /*
- * Finds out which versions of a run of blocks are decided and tells the stores: rolls forward
- * what k stores hold, discards what is known to be undecided.
+ * Finds out which versions of a run of blocks are decided and tells the stores: makes durable and
+ * rolls forward what k stores hold, discards what is known to be undecided.
  * *largest_generation receives the largest generation met. Returns 0 or -EIO.
  */
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
@@ -250,6 +253,7 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
 struct block {
 	store_version version; /* generation 0: empty */
 	uint32_t length_bytes;
+	bool committed; /* a store says that the version is decided */
 	uint8_t *bytes;
 };
 
@@ -280,6 +284,14 @@ struct write_run {
 int block_write_run(struct stripe_file *file, const struct write_run *run, store_version *newest);
 
 /*
+ * How a write on top of a block that was read is to be guarded: whether its version is decided. One
+ * that another writer left PENDING is settled first.
+ * *exact_base receives the value for the write. Returns 0, or an error of versions_settle().
+ */
+int block_base(struct stripe_file *file, const struct segment *segment, uint64_t block_number,
+	const struct block *block, uint32_t *exact_base);
+
+/*
  * Prepares another attempt after block_write_run() failed: settles conflicts.
  * Returns 0 to try again, else the error to give up with; -ESTALE if the write epoch must be learnt
  * anew, which cannot be done with the range held.
@@ -298,7 +310,7 @@ int run_record_missed(
 /* The nodes of a segment that are not worth calling, unless that would leave too few. */
 uint32_t segment_known_down(const struct stripe_file *file, const struct segment *segment);
 
-/* Sends STORE_COMMIT for the decided runs of a file. */
+/* Tells the stores which runs of a file are decided, and forgets those that were told. */
 void runs_tell_decided(struct stripe_file *file);
 
 /* Frees a list of runs. */

@@ -170,6 +170,7 @@ static int decode(struct stripe_file *file, const struct block_shards *shards,
 	unsigned int n = file->code.k + file->code.m;
 	unsigned int count = 0;
 	uint32_t length_bytes = 0;
+	bool committed = false;
 
 	for (unsigned int s = 0; s < n; s++) {
 		if (!shards->answers[s].answered ||
@@ -180,10 +181,12 @@ static int decode(struct stripe_file *file, const struct block_shards *shards,
 		else if (length_bytes != shards->length_bytes[s])
 			return -ENODATA; /* one version has one length */
 		usable[s] = shards->bytes[s];
+		committed |= shards->answers[s].state == STORE_COMMITTED;
 	}
 	if (count < file->code.k)
 		return -ENODATA;
 	block->version = version;
+	block->committed = committed;
 	block->length_bytes = length_bytes;
 	size_t row_bytes = 0;
 	if (length_bytes) {
@@ -202,6 +205,7 @@ static int decode(struct stripe_file *file, const struct block_shards *shards,
 static void block_clear(const struct stripe_file *file, struct block *block)
 {
 	block->version = (store_version){0};
+	block->committed = true;
 	block->length_bytes = 0;
 	memset(block->bytes, 0, file->block_bytes);
 }
@@ -235,7 +239,7 @@ static int round_value(const struct round *round, uint32_t index, bool complete,
 	struct block *block, void *scratch)
 {
 	struct block_shards shards;
-	store_version version, undecided;
+	store_version version = {0}, undecided;
 	uint64_t largest;
 
 	round_block(round, index, &shards);
@@ -281,7 +285,7 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 	}
 	for (unsigned int attempt = 0; error == -EIO && attempt <= RETRIES; attempt++) {
 		struct block_shards shards, older;
-		store_version version, undecided;
+		store_version version = {0}, undecided;
 		uint64_t largest;
 
 		if (attempt)

@@ -60,8 +60,8 @@ void stripe_destroy(struct stripe *stripe);
 /*
  * Identifies everything this engine wrote unstably: changes with each run of the process, and when
  * data of ours was lost before it was durable. An NFS WRITE reply carries what this returned before
- * stripe_write() was called, a COMMIT reply what it returns after stripe_commit() (RFC 1813 sections
- * 3.3.7, 3.3.21): if data was dropped in between, the two differ.
+ * stripe_write() was called, a COMMIT reply what it returns after stripe_commit() (RFC 1813
+ * sections 3.3.7, 3.3.21): if data was dropped in between, the two differ.
  */
 uint64_t stripe_write_verifier(const struct stripe *stripe);
 

@@ -28,11 +28,15 @@ static int cut_block(struct stripe_file *file, uint64_t size, uint32_t write_epo
 		return -ENOMEM;
 	for (unsigned int attempt = 0;; attempt++) {
 		store_version newest = {0};
+		uint32_t exact_base;
 
 		error = block_read(file, segment, in_segment, &block);
 		if (error || block.length_bytes <= length ||
 			block.version.generation >> GENERATION_COUNTER_BITS >= write_epoch)
 			break; /* nothing there, or written after the truncation */
+		error = block_base(file, segment, in_segment, &block, &exact_base);
+		if (error)
+			break;
 		memset(block.bytes + length, 0, file->block_bytes - length);
 		struct write_run run = {
 			.segment = segment,
@@ -40,7 +44,7 @@ static int cut_block(struct stripe_file *file, uint64_t size, uint32_t write_epo
 			.count = 1,
 			.bytes = block.bytes,
 			.length_bytes = length,
-			.exact_base = true,
+			.exact_base = exact_base,
 			.base = block.version,
 			.stable = true,
 		};
@@ -158,7 +162,7 @@ int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 		.file = {.export_id = file->export_id, .file_id = file->file_id},
 		.write_epoch = write_epoch,
 	};
-	meta_status_res result;
+	meta_status_res result = {0};
 	error = rpc_call(file->stripe->meta, META_TRUNCATED, RPC_XDR(xdr_meta_truncated_args),
 		&args, RPC_XDR(xdr_meta_status_res), &result, file->stripe->call_timeout_ms);
 	if (error)

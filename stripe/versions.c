@@ -102,6 +102,19 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 	return answered >= versions_quorum(file) ? BLOCK_EMPTY : BLOCK_UNKNOWN;
 }
 
+/* True if all stores that answered have committed the version. */
+static bool known_by_all(
+	const struct segment *segment, const struct block_answer *answers, store_version version)
+{
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (answers[s].answered &&
+			(answers[s].state != STORE_COMMITTED ||
+				version_compare(answers[s].newest, version) != 0))
+			return false;
+	}
+	return true;
+}
+
 /* The runs of equal verdicts that versions_settle() tells the stores. */
 struct verdicts {
 	store_decided *runs;
@@ -145,6 +158,29 @@ static void verdicts_tell(struct stripe_file *file, const struct segment *segmen
 	 */
 	for (unsigned int s = 0; s < segment->shard_count; s++)
 		fanout_call_free(&calls[s]);
+}
+
+/*
+ * What is rolled forward must be as durable as if its writer had seen it through: the version
+ * before it is given up. Returns 0, or -EIO if fewer than min_shards stores flushed.
+ */
+static int flush_stores(struct stripe_file *file, const struct segment *segment)
+{
+	store_sync_args args = {.file = file_store_file(file, segment)};
+	struct fanout_call calls[MOJETTE_N_MAX];
+	store_status_res results[MOJETTE_N_MAX];
+	struct fanout fanout;
+	unsigned int flushed = 0;
+
+	fanout_init(&fanout, file->stripe);
+	for (unsigned int s = 0; s < segment->shard_count; s++)
+		fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_SYNC, &args, &results[s]);
+	fanout_wait(&fanout);
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		flushed += fanout_call_status(&calls[s]) == 0;
+		fanout_call_free(&calls[s]);
+	}
+	return flushed >= file->min_shards ? 0 : -EIO;
 }
 
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
@@ -195,7 +231,8 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
 		}
 		switch (versions_judge(file, answers, &version, &undecided, &largest)) {
 		case BLOCK_VERSION:
-			verdict_add(&forward, first_block + i, version);
+			if (!known_by_all(segment, answers, version))
+				verdict_add(&forward, first_block + i, version);
 			break;
 		case BLOCK_EMPTY:
 			break;
@@ -211,7 +248,10 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
 	for (unsigned int s = 0; s < segment->shard_count; s++)
 		fanout_call_free(&calls[s]);
 	verdicts_tell(file, segment, &back, true);
-	verdicts_tell(file, segment, &forward, false);
+	if (forward.count && !error)
+		error = flush_stores(file, segment);
+	if (!error)
+		verdicts_tell(file, segment, &forward, false);
 out:
 	free(forward.runs);
 	free(back.runs);

@@ -120,38 +120,48 @@ int run_record_missed(
 	return __builtin_popcount(*holders) >= (int)file->min_shards ? 0 : -EIO;
 }
 
-/* Decided runs that ride along with a write to the same segment. */
-static void take_decided(struct stripe_file *file, const struct segment *segment,
-	struct run **taken, unsigned int *count)
+/*
+ * Lists the decided runs that overlap some blocks, for a write to them: a store that has not been
+ * told yet must not take a decided version for one that may be replaced.
+ * Returns NULL if memory is short. The caller frees the list.
+ */
+static store_decided *overlapping_decided(
+	struct stripe_file *file, const struct write_run *write, unsigned int *count)
 {
-	*taken = NULL;
+	unsigned int room = 8;
+	store_decided *list = malloc(room * sizeof(*list));
+
 	*count = 0;
 	pthread_mutex_lock(&file->lock);
-	struct run **link = &file->decided;
-	while (*link && *count < STORE_COMMITS_MAX) {
-		struct run *run = *link;
-		if (run->segment != segment) {
-			link = &run->next;
+	for (const struct run *run = file->decided; list && run; run = run->next) {
+		if (run->segment != write->segment ||
+			run->first_block >= write->first_block + write->count ||
+			write->first_block >= run->first_block + run->count)
 			continue;
+		if (*count == room) {
+			room *= 2;
+			store_decided *more = realloc(list, room * sizeof(*list));
+			if (!more)
+				free(list);
+			list = more;
+			if (!list)
+				break;
 		}
-		*link = run->next;
-		file->decided_count--;
-		run->next = *taken;
-		*taken = run;
-		(*count)++;
+		list[(*count)++] = (store_decided){.first_block = run->first_block,
+			.count = run->count,
+			.block_version = run->version};
 	}
 	pthread_mutex_unlock(&file->lock);
+	return list;
 }
 
-static store_decided *decided_list(const struct run *runs, unsigned int count)
+/* After a failure: some store may hold a version that was never decided. */
+static void doubt(struct stripe_file *file, store_version version)
 {
-	store_decided *list = calloc(count ? count : 1, sizeof(*list));
-
-	for (unsigned int i = 0; list && i < count; i++, runs = runs->next)
-		list[i] = (store_decided){.first_block = runs->first_block,
-			.count = runs->count,
-			.block_version = runs->version};
-	return list;
+	pthread_mutex_lock(&file->lock);
+	if (version.generation > file->doubtful)
+		file->doubtful = version.generation;
+	pthread_mutex_unlock(&file->lock);
 }
 
 /* Books a run that reached its holders. Takes the run over. */
@@ -161,7 +171,6 @@ static void book(struct stripe_file *file, struct run *run, bool decided)
 	if (decided) {
 		run->next = file->decided;
 		file->decided = run;
-		file->decided_count++;
 		runs_schedule_commit(file);
 	} else {
 		run->next = file->unstable;
@@ -230,17 +239,15 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 {
 	const struct segment *segment = write->segment;
 	unsigned int n = segment->shard_count;
-	unsigned int taken_count;
-	struct run *taken;
+	unsigned int decided_count;
 	struct fanout fanout;
 	uint32_t known_down = 0, holders, missed;
 	int error = -ENOMEM;
 
 	*newest = (store_version){0};
-	take_decided(file, segment, &taken, &taken_count);
 	struct outgoing *outgoing = calloc(n, sizeof(*outgoing));
 	struct run *run = calloc(1, sizeof(*run));
-	store_decided *decided = decided_list(taken, taken_count);
+	store_decided *decided = overlapping_decided(file, write, &decided_count);
 	if (!outgoing || !run || !decided)
 		goto out;
 	error = encode_run(file, write, outgoing);
@@ -264,7 +271,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 		args->exact_base = write->exact_base;
 		args->stable = write->stable;
 		args->missed = known_down;
-		args->commits.commits_len = taken_count;
+		args->commits.commits_len = decided_count;
 		args->commits.commits_val = decided;
 		args->first_block = write->first_block;
 		if (!(known_down & (1u << s)))
@@ -273,8 +280,10 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	}
 	fanout_wait(&fanout);
 	error = judge_answers(file, segment, outgoing, &holders, &missed, newest);
-	if (error)
+	if (error) {
+		doubt(file, version);
 		goto out;
+	}
 	*run = (struct run){
 		.segment = segment,
 		.first_block = write->first_block,
@@ -291,8 +300,10 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 		(uint64_t)write->count * (unsigned int)__builtin_popcount(known_down));
 	if (missed & ~known_down) {
 		error = run_record_missed(file, run, missed & ~known_down, &run->holders);
-		if (error)
+		if (error) {
+			doubt(file, version);
 			goto out;
+		}
 	}
 	book(file, run, write->stable);
 	run = NULL;
@@ -305,11 +316,45 @@ out:
 	free(outgoing);
 	free(run);
 	free(decided);
-	runs_free(taken);
 	return error;
 }
 
 /* -------- ranges -------- */
+
+/* True if an unstable write of ours made this version of the block. */
+static bool is_unstable(struct stripe_file *file, const struct segment *segment,
+	uint64_t block_number, store_version version)
+{
+	const struct run *run;
+
+	pthread_mutex_lock(&file->lock);
+	for (run = file->unstable; run; run = run->next) {
+		if (run->segment == segment && block_number >= run->first_block &&
+			block_number - run->first_block < run->count &&
+			version_compare(run->version, version) == 0)
+			break;
+	}
+	pthread_mutex_unlock(&file->lock);
+	return run != NULL;
+}
+
+int block_base(struct stripe_file *file, const struct segment *segment, uint64_t block_number,
+	const struct block *block, uint32_t *exact_base)
+{
+	uint64_t largest;
+
+	*exact_base = STORE_BASE_DECIDED;
+	if (block->committed)
+		return 0;
+	pthread_mutex_lock(&file->lock);
+	bool doubtful = block->version.generation <= file->doubtful;
+	pthread_mutex_unlock(&file->lock);
+	if (block->version.writer != file->stripe->writer || doubtful)
+		return versions_settle(file, segment, block_number, 1, &largest);
+	if (is_unstable(file, segment, block_number, block->version))
+		*exact_base = STORE_BASE_UNDECIDED;
+	return 0;
+}
 
 static void pause_before(unsigned int attempt)
 {
@@ -377,6 +422,7 @@ static int write_part(struct stripe_file *file, const struct segment *segment, u
 {
 	struct block block = {.bytes = malloc(file->block_bytes)};
 	uint64_t in_segment = number % file->segment_blocks;
+	uint32_t exact_base;
 	int error = -ENOMEM;
 
 	if (!block.bytes)
@@ -392,9 +438,12 @@ static int write_part(struct stripe_file *file, const struct segment *segment, u
 			block.version = newest;
 			block.length_bytes = 0;
 			memset(block.bytes, 0, file->block_bytes);
+			exact_base = STORE_BASE_DECIDED;
 			error = 0;
 		} else {
 			error = block_read(file, segment, in_segment, &block);
+			if (!error)
+				error = block_base(file, segment, in_segment, &block, &exact_base);
 		}
 		if (error)
 			break;
@@ -406,7 +455,7 @@ static int write_part(struct stripe_file *file, const struct segment *segment, u
 			.bytes = block.bytes,
 			.length_bytes = block.length_bytes > from + length ? block.length_bytes
 									   : from + length,
-			.exact_base = true,
+			.exact_base = exact_base,
 			.base = block.version,
 			.stable = stable,
 		};
@@ -571,17 +620,25 @@ static void sync_segment(struct stripe_file *file, const struct segment *segment
 	}
 }
 
-static int commit_locked(struct stripe_file *file)
+/* The blocks of the file that the runs touch, from the first to the last. */
+static void runs_extent(
+	const struct stripe_file *file, const struct run *runs, uint64_t *first, uint64_t *last)
+{
+	*first = UINT64_MAX;
+	*last = 0;
+	for (; runs; runs = runs->next) {
+		uint64_t start = runs->segment->number * file->segment_blocks + runs->first_block;
+		if (start < *first)
+			*first = start;
+		if (start + runs->count - 1 > *last)
+			*last = start + runs->count - 1;
+	}
+}
+
+/* Makes runs durable. Returns 0, or -EIO if too few stores have one; the runs are used up. */
+static int commit_runs(struct stripe_file *file, struct run *runs)
 {
 	int error = 0;
-
-	pthread_mutex_lock(&file->lock);
-	struct run *runs = file->unstable;
-	uint64_t end = file->unstable_end;
-	file->unstable = NULL;
-	file->unstable_count = 0;
-	file->unstable_end = 0;
-	pthread_mutex_unlock(&file->lock);
 
 	for (struct run *run = runs; run; run = run->next) {
 		bool synced = false;
@@ -592,7 +649,7 @@ static int commit_locked(struct stripe_file *file)
 		if (!synced)
 			sync_segment(file, run->segment, runs);
 	}
-	while (runs) {
+	while (runs && !error) {
 		struct run *run = runs;
 		uint32_t lost = run->written & ~run->holders;
 
@@ -602,21 +659,49 @@ static int commit_locked(struct stripe_file *file)
 		else if (lost)
 			error = run_record_missed(file, run, lost, &run->holders);
 		if (error) {
+			doubt(file, run->version);
 			free(run);
-			break;
+		} else {
+			book(file, run, true);
 		}
-		book(file, run, true);
 	}
+	for (const struct run *run = runs; run; run = run->next)
+		doubt(file, run->version);
+	runs_free(runs);
+	return error;
+}
+
+static int commit_locked(struct stripe_file *file)
+{
+	struct range_hold hold;
+	uint64_t first, last;
+
+	pthread_mutex_lock(&file->lock);
+	struct run *runs = file->unstable;
+	uint64_t end = file->unstable_end;
+	file->unstable = NULL;
+	file->unstable_count = 0;
+	file->unstable_end = 0;
+	pthread_mutex_unlock(&file->lock);
+	if (!runs)
+		return 0;
+	/*
+	 * Between the flush and the booking nobody may replace these versions, as they would any
+	 * that is not decided.
+	 */
+	runs_extent(file, runs, &first, &last);
+	range_acquire(&file->ranges, &hold, first, last, false);
+	int error = commit_runs(file, runs);
+	range_release(&file->ranges, &hold);
 	if (error) {
 		/*
 		 * What was written unstably may be gone. The new verifier makes clients send it
 		 * again (RFC 1813 section 3.3.21).
 		 */
-		runs_free(runs);
 		atomic_fetch_add(&file->stripe->verifier, 1);
 		return error;
 	}
-	return end ? file_report_size(file, end) : 0;
+	return file_report_size(file, end);
 }
 
 int stripe_commit(struct stripe_file *file)
@@ -629,28 +714,68 @@ int stripe_commit(struct stripe_file *file)
 
 /* -------- telling the stores what is decided -------- */
 
+/* One segment's share of a list of runs. Returns 0 or -ENOMEM. */
+static int tell_segment(
+	struct stripe_file *file, const struct segment *segment, const struct run *runs)
+{
+	struct fanout_call calls[MOJETTE_N_MAX];
+	store_status_res results[MOJETTE_N_MAX];
+	struct fanout fanout;
+	store_decided *list = calloc(STORE_COMMITS_MAX, sizeof(*list));
+
+	if (!list)
+		return -ENOMEM;
+	while (runs) {
+		store_commit_args args = {
+			.file = file_store_file(file, segment), .runs = {.runs_val = list}};
+
+		for (; runs && args.runs.runs_len < STORE_COMMITS_MAX; runs = runs->next) {
+			if (runs->segment == segment)
+				list[args.runs.runs_len++] =
+					(store_decided){.first_block = runs->first_block,
+						.count = runs->count,
+						.block_version = runs->version};
+		}
+		fanout_init(&fanout, file->stripe);
+		for (unsigned int s = 0; s < segment->shard_count; s++)
+			fanout_start(&fanout, &calls[s],
+				node_usable(segment->nodes[s]) ? segment->nodes[s] : NULL,
+				STORE_COMMIT, &args, &results[s]);
+		fanout_wait(&fanout);
+		/* Whom it did not reach learns it from whoever meets the blocks there next. */
+		for (unsigned int s = 0; s < segment->shard_count; s++)
+			fanout_call_free(&calls[s]);
+	}
+	free(list);
+	return 0;
+}
+
 void runs_tell_decided(struct stripe_file *file)
 {
-	for (;;) {
-		struct run *taken = NULL;
-		unsigned int count = 0;
+	const struct segment *segment;
+	bool told = true;
 
-		pthread_mutex_lock(&file->lock);
-		const struct segment *segment = file->decided ? file->decided->segment : NULL;
-		pthread_mutex_unlock(&file->lock);
-		if (!segment)
-			return;
-		take_decided(file, segment, &taken, &count);
-		store_decided *list = decided_list(taken, count);
-		if (list && count) {
-			store_commit_args args = {
-				.file = file_store_file(file, segment),
-				.runs = {.runs_len = count, .runs_val = list},
-			};
-			for (unsigned int s = 0; s < segment->shard_count; s++)
-				fanout_send(file->stripe, segment->nodes[s], STORE_COMMIT, &args);
-		}
-		free(list);
-		runs_free(taken);
+	/* New runs come in at the head; from here to the end the list is only changed by us. */
+	pthread_mutex_lock(&file->tell_lock);
+	pthread_mutex_lock(&file->lock);
+	struct run *runs = file->decided;
+	struct segment *segments = file->segments;
+	pthread_mutex_unlock(&file->lock);
+	for (segment = segments; runs && segment; segment = segment->next) {
+		const struct run *run = runs;
+		while (run && run->segment != segment)
+			run = run->next;
+		if (run && tell_segment(file, segment, runs))
+			told = false;
 	}
+	if (runs && told) {
+		pthread_mutex_lock(&file->lock);
+		struct run **link = &file->decided;
+		while (*link != runs)
+			link = &(*link)->next;
+		*link = NULL;
+		pthread_mutex_unlock(&file->lock);
+		runs_free(runs);
+	}
+	pthread_mutex_unlock(&file->tell_lock);
 }

@@ -2,6 +2,7 @@
 /*
  * The fixture of exportd's tests. The clock is an atomic, so tests with threads may use it.
  */
+#include <CUnit/Basic.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,7 @@
 #include "exportd/namespace.h"
 #include "exportd/namespace_check.h"
 #include "exportd_fixture.h"
+#include "rpc/log.h"
 #include "rpc/rpc.h"
 
 static _Atomic uint64_t fixture_now_ns;
@@ -43,6 +45,7 @@ void fixture_open(struct fixture *fixture, uint32_t node_count)
 	uint32_t i;
 
 	memset(fixture, 0, sizeof(*fixture));
+	rozo_log_set_level(ROZO_LOG_ERROR);
 	fixture_time_ms(1000);
 	snprintf(fixture->directory, sizeof(fixture->directory), "/tmp/rozo-exportd-XXXXXX");
 	if (mkdtemp(fixture->directory) == NULL)
@@ -340,4 +343,20 @@ uint64_t commits_of(struct fixture *fixture)
 
 	commit_counts(fixture->exportd->commit, &operations, &commits);
 	return commits;
+}
+
+int fixture_run(CU_SuiteInfo *suites)
+{
+	unsigned int failures;
+
+	rozo_log_set_level(ROZO_LOG_ERROR);
+	if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS) {
+		fprintf(stderr, "%s\n", CU_get_error_msg());
+		return 1;
+	}
+	CU_basic_set_mode(CU_BRM_VERBOSE);
+	CU_basic_run_tests();
+	failures = CU_get_number_of_failures();
+	CU_cleanup_registry();
+	return failures == 0 ? 0 : 1;
 }

@@ -8,6 +8,8 @@
 
 #include <stdint.h>
 
+#include <CUnit/CUnit.h>
+
 #include "config/config.h"
 #include "exportd/exportd.h"
 #include "rpc/meta.h"
@@ -31,6 +33,9 @@ void fixture_open(struct fixture *fixture, uint32_t node_count);
 
 /* Opens the same database again, as after a restart. */
 void fixture_reopen(struct fixture *fixture);
+
+/* What main() of a test program does with its suites. Returns the exit status. */
+int fixture_run(CU_SuiteInfo *suites);
 
 /* Checks the metadata, closes, and removes the directory. Returns the number of faults. */
 uint64_t fixture_close(struct fixture *fixture);

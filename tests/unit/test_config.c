@@ -65,11 +65,12 @@ static void write_file(const char *path, const void *bytes, size_t count, mode_t
 static char *replaced(const char *document, const char *old, const char *new)
 {
 	const char *at = strstr(document, old);
-	char *result;
+	char *result = malloc(strlen(document) + strlen(new) + 1);
 
 	CU_ASSERT_PTR_NOT_NULL_FATAL(at);
-	CU_ASSERT_FATAL(asprintf(&result, "%.*s%s%s", (int)(at - document), document, new,
-				at + strlen(old)) >= 0);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(result);
+	memcpy(result, document, (size_t)(at - document));
+	stpcpy(stpcpy(result + (at - document), new), at + strlen(old));
 	return result;
 }
 

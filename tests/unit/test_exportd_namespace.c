@@ -29,6 +29,13 @@ static void close_fixture(void)
 	CU_ASSERT_EQUAL(fixture_close(&fixture), 0);
 }
 
+/* As the RPC server calls it: the result is zeroed before. */
+static void create(const struct meta_create_args *args, struct meta_create_res *result)
+{
+	memset(result, 0, sizeof(*result));
+	namespace_create(fixture.exportd, args, result);
+}
+
 static void attach_tells_the_code(void)
 {
 	struct meta_attach_args args = {.name = (char *)"data"};
@@ -73,7 +80,7 @@ static void create_gives_attributes_and_placement(void)
 	uint64_t file_id;
 
 	fixture_time_ms(2000);
-	namespace_create(fixture.exportd, &args, &result);
+	create(&args, &result);
 	CU_ASSERT_EQUAL(result.status, 0);
 	CU_ASSERT_EQUAL(result.created, 1);
 	CU_ASSERT_EQUAL(result.attributes.type, META_REGULAR);
@@ -114,35 +121,35 @@ static void create_kinds_of_existing(void)
 	struct meta_create_res result = {0};
 	uint64_t file_id;
 
-	namespace_create(fixture.exportd, &args, &result);
+	create(&args, &result);
 	CU_ASSERT_EQUAL(result.status, 0);
 	CU_ASSERT_EQUAL(result.attributes.verifier, 77);
 	file_id = result.attributes.file_id;
 
-	namespace_create(fixture.exportd, &args, &result);
+	create(&args, &result);
 	CU_ASSERT_EQUAL(result.status, 0);
 	CU_ASSERT_EQUAL(result.created, 0);
 	CU_ASSERT_EQUAL(result.attributes.file_id, file_id);
 
 	args.verifier = 78;
-	namespace_create(fixture.exportd, &args, &result);
+	create(&args, &result);
 	CU_ASSERT_EQUAL(result.status, EEXIST);
 	args.how = META_CREATE_GUARDED;
-	namespace_create(fixture.exportd, &args, &result);
+	create(&args, &result);
 	CU_ASSERT_EQUAL(result.status, EEXIST);
 	args.how = META_CREATE_UNCHECKED;
-	namespace_create(fixture.exportd, &args, &result);
+	create(&args, &result);
 	CU_ASSERT_EQUAL(result.status, 0);
 	CU_ASSERT_EQUAL(result.created, 0);
 	CU_ASSERT_EQUAL(result.attributes.file_id, file_id);
 
 	CU_ASSERT_EQUAL(do_create(&fixture, ROOT, "dir", META_DIRECTORY, NULL), 0);
 	args.name = (char *)"dir";
-	namespace_create(fixture.exportd, &args, &result);
+	create(&args, &result);
 	CU_ASSERT_EQUAL(result.status, EISDIR);
 	CU_ASSERT_EQUAL(do_create(&fixture, ROOT, "link", META_SYMLINK, NULL), 0);
 	args.name = (char *)"link";
-	namespace_create(fixture.exportd, &args, &result);
+	create(&args, &result);
 	CU_ASSERT_EQUAL(result.status, EEXIST);
 	CU_ASSERT_EQUAL(result.attributes.type, META_SYMLINK);
 	CU_ASSERT_EQUAL(do_create(&fixture, ROOT, "dir", META_DIRECTORY, NULL), EEXIST);
@@ -176,23 +183,23 @@ static void create_refuses_bad_arguments(void)
 	CU_ASSERT_EQUAL(do_create(&fixture, ROOT, "x", META_SOCKET + 1, NULL), EINVAL);
 	CU_ASSERT_EQUAL(do_create(&fixture, file_id, "x", META_REGULAR, NULL), ENOTDIR);
 	CU_ASSERT_EQUAL(do_create(&fixture, 999, "x", META_REGULAR, NULL), ESTALE);
-	namespace_create(fixture.exportd, &args, &result);
+	create(&args, &result);
 	CU_ASSERT_EQUAL(result.status, EINVAL); /* UNCHECKED is for regular files */
 	args.how = META_CREATE_GUARDED;
 	args.export_id = 9;
-	namespace_create(fixture.exportd, &args, &result);
+	create(&args, &result);
 	CU_ASSERT_EQUAL(result.status, ESTALE);
 	args.export_id = FIXTURE_EXPORT;
 	args.set = (struct meta_set){.mask = META_SET_MODE, .mode = 010000};
-	namespace_create(fixture.exportd, &args, &result);
+	create(&args, &result);
 	CU_ASSERT_EQUAL(result.status, EINVAL);
 	args.set = (struct meta_set){
 		.mask = META_SET_ATIME, .access_time = {.nanoseconds = 1000000000}};
-	namespace_create(fixture.exportd, &args, &result);
+	create(&args, &result);
 	CU_ASSERT_EQUAL(result.status, EINVAL);
 	args.type = META_SYMLINK;
 	args.set.mask = 0;
-	namespace_create(fixture.exportd, &args, &result);
+	create(&args, &result);
 	CU_ASSERT_EQUAL(result.status, EINVAL); /* an empty target */
 	CU_ASSERT_EQUAL(do_lookup(&fixture, ROOT, "x", NULL), ENOENT);
 }
@@ -211,7 +218,7 @@ static void create_in_a_set_group_id_directory(void)
 	struct meta_create_res result = {0};
 	uint64_t file_id;
 
-	namespace_create(fixture.exportd, &args, &result);
+	create(&args, &result);
 	CU_ASSERT_EQUAL(result.status, 0);
 	args.directory_id = result.attributes.file_id;
 	CU_ASSERT_EQUAL(do_create(&fixture, args.directory_id, "f", META_REGULAR, &file_id), 0);
@@ -222,7 +229,7 @@ static void create_in_a_set_group_id_directory(void)
 	CU_ASSERT_EQUAL(attributes_of(&fixture, file_id).mode, 02644);
 	args.name = (char *)"own";
 	args.set = (struct meta_set){.mask = META_SET_GID, .gid = 60};
-	namespace_create(fixture.exportd, &args, &result);
+	create(&args, &result);
 	CU_ASSERT_EQUAL(result.attributes.gid, 60);
 }
 
@@ -242,7 +249,7 @@ static void special_files_and_symbolic_links(void)
 	struct meta_readlink_res target = {0};
 	struct meta_file file = {.export_id = FIXTURE_EXPORT};
 
-	namespace_create(fixture.exportd, &args, &result);
+	create(&args, &result);
 	CU_ASSERT_EQUAL(result.attributes.device_major, 8);
 	CU_ASSERT_EQUAL(result.attributes.device_minor, 17);
 	CU_ASSERT_EQUAL(do_create(&fixture, ROOT, "fifo", META_FIFO, NULL), 0);
@@ -556,14 +563,6 @@ int main(void)
 		{"exportd namespace", NULL, NULL, open_fixture, close_fixture, tests},
 		CU_SUITE_INFO_NULL,
 	};
-	unsigned int failures;
 
-	CU_initialize_registry();
-	if (CU_register_suites(suites) != CUE_SUCCESS)
-		return 2;
-	CU_basic_set_mode(CU_BRM_VERBOSE);
-	CU_basic_run_tests();
-	failures = CU_get_number_of_failures();
-	CU_cleanup_registry();
-	return failures == 0 ? 0 : 1;
+	return fixture_run(suites);
 }

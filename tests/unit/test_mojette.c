@@ -646,9 +646,15 @@ int main(void)
 	};
 	CU_SuiteInfo suites[] = {
 		{.pName = "mojette", .pTests = (CU_TestInfo *)tests}, CU_SUITE_INFO_NULL};
+	const char *kernel = getenv("ROZO_MOJETTE_KERNEL");
 	unsigned int failures;
 	int error = buffers_init();
 
+	if (kernel != NULL && strcmp(kernel, mojette_kernel_name()) != 0) {
+		fprintf(stderr, "test_mojette: skipped: this machine cannot run %s\n", kernel);
+		return 77;
+	}
+	printf("kernel: %s\n", mojette_kernel_name());
 	if (error != 0) {
 		fprintf(stderr, "test_mojette: cannot map the guarded buffers: %s\n",
 			strerror(-error));

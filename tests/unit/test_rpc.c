@@ -4,18 +4,23 @@
  *
  *   test_rpc                 all tests
  *   test_rpc --serve PORT    the server process that a test kills; prints "ready"
+ *   test_rpc --vanish        in a network of its own: the server's host vanishes, and returns
  *   test_rpc --measure       latency and throughput of one connection
  */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -33,9 +38,10 @@
 
 #define TEST_PROGRAM 0x2052a0ff
 #define TEST_VERSION 1
-#define TEST_ECHO 3    /* answers with its arguments after delay_ms */
-#define TEST_WHO 5     /* answers with the caller's uid in delay_ms, his address as bytes */
+#define TEST_ECHO 3 /* answers with its arguments after delay_ms */
+#define TEST_WHO 5 /* answers with the caller's uid in delay_ms, his address as bytes */
 #define TEST_TOO_MUCH 6 /* answers with more than the protocol allows */
+#define TEST_READ 7 /* answers with delay_ms bytes */
 #define PAYLOAD_MAX (8U << 20)
 #define LONG_MS 20000
 
@@ -51,7 +57,7 @@ struct test_data {
 static bool xdr_test_data(XDR *xdrs, struct test_data *data)
 {
 	return xdr_uint32_t(xdrs, &data->delay_ms) &&
-		xdr_bytes(xdrs, &data->value, &data->bytes, PAYLOAD_MAX);
+	       xdr_bytes(xdrs, &data->value, &data->bytes, PAYLOAD_MAX);
 }
 #define XDR_TEST RPC_XDR(xdr_test_data)
 
@@ -78,8 +84,8 @@ static void pause_ms(unsigned int ms)
 
 /* -------- the server under test -------- */
 
-static void handle_echo(void *context, const struct rpc_caller *caller, const void *args,
-	void *result)
+static void handle_echo(
+	void *context, const struct rpc_caller *caller, const void *args, void *result)
 {
 	const struct test_data *in = args;
 	struct test_data *out = result;
@@ -94,8 +100,8 @@ static void handle_echo(void *context, const struct rpc_caller *caller, const vo
 	atomic_fetch_add(&executed, 1);
 }
 
-static void handle_who(void *context, const struct rpc_caller *caller, const void *args,
-	void *result)
+static void handle_who(
+	void *context, const struct rpc_caller *caller, const void *args, void *result)
 {
 	struct test_data *out = result;
 
@@ -106,8 +112,8 @@ static void handle_who(void *context, const struct rpc_caller *caller, const voi
 	out->bytes = (uint32_t)strlen(caller->address);
 }
 
-static void handle_too_much(void *context, const struct rpc_caller *caller, const void *args,
-	void *result)
+static void handle_too_much(
+	void *context, const struct rpc_caller *caller, const void *args, void *result)
 {
 	struct test_data *out = result;
 
@@ -118,19 +124,34 @@ static void handle_too_much(void *context, const struct rpc_caller *caller, cons
 	out->value = calloc(1, out->bytes);
 }
 
+static void handle_read(
+	void *context, const struct rpc_caller *caller, const void *args, void *result)
+{
+	const struct test_data *in = args;
+	struct test_data *out = result;
+
+	(void)context;
+	(void)caller;
+	out->bytes = in->delay_ms <= PAYLOAD_MAX ? in->delay_ms : 0;
+	out->value = malloc(out->bytes + 1);
+	memset(out->value, 'r', out->bytes);
+}
+
 static const struct rpc_procedure procedures[] = {
 	[TEST_ECHO] = {"ECHO", handle_echo, XDR_TEST, sizeof(struct test_data), XDR_TEST,
 		sizeof(struct test_data)},
 	[TEST_WHO] = {"WHO", handle_who, NULL, 0, XDR_TEST, sizeof(struct test_data)},
 	[TEST_TOO_MUCH] = {"TOO_MUCH", handle_too_much, NULL, 0, XDR_TEST,
 		sizeof(struct test_data)},
+	[TEST_READ] = {"READ", handle_read, XDR_TEST, sizeof(struct test_data), XDR_TEST,
+		sizeof(struct test_data)},
 };
 
 static const struct rpc_program program = {
 	TEST_PROGRAM, TEST_VERSION, procedures, sizeof(procedures) / sizeof(procedures[0]), NULL};
 
-static struct rpc_server *serve_at(const char *address, const struct rpc_key *key,
-	unsigned int threads)
+static struct rpc_server *serve_at(
+	const char *address, const struct rpc_key *key, unsigned int threads)
 {
 	struct rpc_server *server = NULL;
 
@@ -145,16 +166,16 @@ static struct rpc_server *serve(const struct rpc_key *key)
 
 static struct rpc_client *client_of(struct rpc_server *server, const struct rpc_key *key)
 {
-	struct rpc_client *client = rpc_client_create("127.0.0.1", rpc_server_port(server),
-		TEST_PROGRAM, TEST_VERSION, key);
+	struct rpc_client *client = rpc_client_create(
+		"127.0.0.1", rpc_server_port(server), TEST_PROGRAM, TEST_VERSION, key);
 
 	CU_ASSERT_PTR_NOT_NULL_FATAL(client);
 	return client;
 }
 
 /* Echoes `bytes` bytes; returns rpc_call()'s result, or 1 if what came back differs. */
-static int echo(struct rpc_client *client, uint32_t bytes, uint32_t delay_ms,
-	unsigned int timeout_ms)
+static int echo(
+	struct rpc_client *client, uint32_t bytes, uint32_t delay_ms, unsigned int timeout_ms)
 {
 	struct test_data args = {delay_ms, bytes, malloc(bytes + 1)}, result = {0};
 	int error;
@@ -180,7 +201,10 @@ struct flight {
 	unsigned int errors[200]; /* by errno */
 };
 
-#define FLIGHT_INITIALIZER {.lock = PTHREAD_MUTEX_INITIALIZER, .landed_cond = PTHREAD_COND_INITIALIZER}
+#define FLIGHT_INITIALIZER                                                                         \
+	{                                                                                          \
+		.lock = PTHREAD_MUTEX_INITIALIZER, .landed_cond = PTHREAD_COND_INITIALIZER         \
+	}
 
 struct passenger {
 	struct flight *flight;
@@ -280,8 +304,8 @@ static bool raw_is_closed(int fd, int within_ms)
 
 static void test_echo_of_all_sizes(void)
 {
-	static const uint32_t sizes[] = {0, 1, 3, 4, 5, 1000, 16383, 16384, 65536, 262144, 1 << 20,
-		(8 << 20) - 1, 8 << 20};
+	static const uint32_t sizes[] = {
+		0, 1, 3, 4, 5, 1000, 16383, 16384, 65536, 262144, 1 << 20, (8 << 20) - 1, 8 << 20};
 	struct rpc_server *server = serve(&right_key);
 	struct rpc_client *client = client_of(server, &right_key);
 
@@ -383,6 +407,13 @@ static void test_deadlines_end_calls_in_their_order(void)
 	rpc_server_stop(server);
 }
 
+/* For what is also used without CUnit. */
+static void must(bool true_here)
+{
+	if (!true_here)
+		abort();
+}
+
 static uint16_t unused_port(void)
 {
 	struct sockaddr_in address = {
@@ -390,8 +421,8 @@ static uint16_t unused_port(void)
 	socklen_t bytes = sizeof(address);
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 
-	CU_ASSERT_EQUAL_FATAL(bind(fd, (struct sockaddr *)&address, bytes), 0);
-	CU_ASSERT_EQUAL_FATAL(getsockname(fd, (struct sockaddr *)&address, &bytes), 0);
+	must(!bind(fd, (struct sockaddr *)&address, bytes));
+	must(!getsockname(fd, (struct sockaddr *)&address, &bytes));
 	close(fd);
 	return ntohs(address.sin_port);
 }
@@ -422,8 +453,8 @@ static void test_silent_peer_costs_one_wait_only(void)
 	CU_ASSERT_EQUAL_FATAL(bind(fd, (struct sockaddr *)&address, bytes), 0);
 	CU_ASSERT_EQUAL_FATAL(listen(fd, 100), 0);
 	CU_ASSERT_EQUAL_FATAL(getsockname(fd, (struct sockaddr *)&address, &bytes), 0);
-	client = rpc_client_create("127.0.0.1", ntohs(address.sin_port), TEST_PROGRAM, TEST_VERSION,
-		&right_key);
+	client = rpc_client_create(
+		"127.0.0.1", ntohs(address.sin_port), TEST_PROGRAM, TEST_VERSION, &right_key);
 	start_us = now_us();
 	CU_ASSERT_EQUAL(echo(client, 10, 0, 300), -ETIMEDOUT);
 	CU_ASSERT(ms_since(start_us) < 300 + PROMPT_MS / 2);
@@ -446,7 +477,7 @@ static pid_t start_process(uint16_t port)
 	pid_t pid;
 
 	snprintf(text, sizeof(text), "%u", port);
-	CU_ASSERT_EQUAL_FATAL(pipe2(ready_pipe, O_CLOEXEC), 0);
+	must(!pipe2(ready_pipe, O_CLOEXEC));
 	pid = fork();
 	if (!pid) {
 		dup2(ready_pipe[1], STDOUT_FILENO);
@@ -454,8 +485,7 @@ static pid_t start_process(uint16_t port)
 		_exit(1);
 	}
 	close(ready_pipe[1]);
-	CU_ASSERT_EQUAL_FATAL(read(ready_pipe[0], answer, 5), 5);
-	CU_ASSERT_STRING_EQUAL(answer, "ready");
+	must(read(ready_pipe[0], answer, 5) == 5 && !strcmp(answer, "ready"));
 	close(ready_pipe[0]);
 	return pid;
 }
@@ -476,11 +506,11 @@ static void test_killed_server_is_noticed_and_used_again(void)
 		do {
 			error = echo(client, 1000, 0, LONG_MS);
 		} while ((error == -ECONNREFUSED || error == -ENOTCONN) &&
-			ms_since(start_us) < 1000 + PROMPT_MS);
+			 ms_since(start_us) < 1000 + PROMPT_MS);
 		CU_ASSERT_EQUAL(error, 0);
 		CU_ASSERT_FALSE(rpc_client_is_down(client));
 		for (int i = 0; i < 300; i++)
-			take_off(&flight, client, i % 3 ? 100 : 200000, 5, LONG_MS);
+			take_off(&flight, client, i % 3 ? 100 : 200000, 100, LONG_MS);
 		pause_ms(20);
 		kill(pid, SIGKILL);
 		start_us = now_us();
@@ -488,9 +518,8 @@ static void test_killed_server_is_noticed_and_used_again(void)
 		wait_for(&flight, 300);
 		CU_ASSERT(ms_since(start_us) < PROMPT_MS);
 		CU_ASSERT(flight.errors[ECONNRESET] > 0);
-		CU_ASSERT_EQUAL(flight.ok + flight.errors[ECONNRESET] +
-				flight.errors[ENOTCONN],
-			300);
+		CU_ASSERT_EQUAL(
+			flight.ok + flight.errors[ECONNRESET] + flight.errors[ENOTCONN], 300);
 		CU_ASSERT(rpc_client_is_down(client));
 		start_us = now_us();
 		for (int i = 0; i < 100; i++)
@@ -498,6 +527,75 @@ static void test_killed_server_is_noticed_and_used_again(void)
 		CU_ASSERT(ms_since(start_us) < PROMPT_MS);
 	}
 	rpc_client_destroy(client);
+}
+
+/* Switches the loopback device of this network namespace. */
+static bool switch_loopback(bool on)
+{
+	struct ifreq request = {.ifr_name = "lo", .ifr_flags = on ? IFF_UP : 0};
+	int fd = socket(AF_INET, SOCK_DGRAM, 0), result = ioctl(fd, SIOCSIFFLAGS, &request);
+
+	close(fd);
+	return !result;
+}
+
+/* Exits with 0, the number of the step that failed, or 77 if it may not have a network. */
+static int vanish(void)
+{
+	struct rpc_client *client;
+	struct flight flight = FLIGHT_INITIALIZER;
+	int64_t start_us;
+	pid_t pid;
+
+	if (unshare(CLONE_NEWNET) && unshare(CLONE_NEWUSER | CLONE_NEWNET))
+		return 77;
+	if (!switch_loopback(true))
+		return 77;
+	pid = start_process(2049);
+	client = rpc_client_create("127.0.0.1", 2049, TEST_PROGRAM, TEST_VERSION, &right_key);
+	if (echo(client, 1000, 0, LONG_MS))
+		return 1;
+	/* Calls that have a long time are told all the same, and no later ones wait. */
+	switch_loopback(false);
+	start_us = now_us();
+	for (int i = 0; i < 10; i++)
+		take_off(&flight, client, 1000, 0, 10 * LONG_MS);
+	wait_for(&flight, 10);
+	if (flight.errors[ECONNRESET] != 10 || ms_since(start_us) > 5000)
+		return 2;
+	start_us = now_us();
+	for (int i = 0; i < 1000; i++)
+		if (echo(client, 10, 0, LONG_MS) >= 0)
+			return 3;
+	if (ms_since(start_us) > PROMPT_MS)
+		return 4;
+	pause_ms(2500);
+	switch_loopback(true);
+	start_us = now_us();
+	while (rpc_client_is_down(client) && ms_since(start_us) < 1100 + PROMPT_MS)
+		pause_ms(5);
+	if (echo(client, 1000, 0, LONG_MS))
+		return 5;
+	rpc_client_destroy(client);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	return 0;
+}
+
+static void test_vanished_host_is_noticed_and_used_again(void)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (!pid) {
+		execl("/proc/self/exe", "test_rpc", "--vanish", NULL);
+		_exit(1);
+	}
+	CU_ASSERT_EQUAL(waitpid(pid, &status, 0), pid);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+		printf("(left out: no network namespaces here) ");
+	else
+		CU_ASSERT_EQUAL(status, 0);
 }
 
 static void test_restarted_server_serves_the_first_call(void)
@@ -577,8 +675,8 @@ static void test_client_refuses_a_server_without_the_key(void)
 	CU_ASSERT_EQUAL_FATAL(listen(fd, 100), 0);
 	CU_ASSERT_EQUAL_FATAL(getsockname(fd, (struct sockaddr *)&address, &bytes), 0);
 	pthread_create(&thread, NULL, false_server, &fd);
-	client = rpc_client_create("127.0.0.1", ntohs(address.sin_port), TEST_PROGRAM, TEST_VERSION,
-		&right_key);
+	client = rpc_client_create(
+		"127.0.0.1", ntohs(address.sin_port), TEST_PROGRAM, TEST_VERSION, &right_key);
 	CU_ASSERT_EQUAL(echo(client, 10, 0, LONG_MS), -EACCES);
 	pthread_join(thread, &objected);
 	CU_ASSERT_PTR_NOT_NULL(objected);
@@ -589,7 +687,9 @@ static void test_client_refuses_a_server_without_the_key(void)
 static void test_mac_is_what_the_protocol_says(void)
 {
 	/* Python: hmac.new(key, b"rozo server" + ..., "sha512").digest()[:32] */
-	static const uint8_t expected[AUTH_MAC_BYTES] = {0x5b, 0x10, 0xb6, 0x3e, 0x64, 0x1c, 0x2d, 0xa5, 0x83, 0xd8, 0x01, 0xe5, 0x3c, 0x3c, 0x22, 0x94, 0xdd, 0xc6, 0xe9, 0x9f, 0xbf, 0x17, 0x16, 0x39, 0x3b, 0x08, 0x73, 0x2d, 0xa4, 0x3f, 0x90, 0x0c};
+	static const uint8_t expected[AUTH_MAC_BYTES] = {0x5b, 0x10, 0xb6, 0x3e, 0x64, 0x1c, 0x2d,
+		0xa5, 0x83, 0xd8, 0x01, 0xe5, 0x3c, 0x3c, 0x22, 0x94, 0xdd, 0xc6, 0xe9, 0x9f, 0xbf,
+		0x17, 0x16, 0x39, 0x3b, 0x08, 0x73, 0x2d, 0xa4, 0x3f, 0x90, 0x0c};
 	char client_nonce[AUTH_NONCE_BYTES], server_nonce[AUTH_NONCE_BYTES], mac[AUTH_MAC_BYTES];
 	struct rpc_key key;
 
@@ -598,15 +698,15 @@ static void test_mac_is_what_the_protocol_says(void)
 	memset(key.bytes, 3, sizeof(key.bytes));
 	rpc_auth_mac(mac, RPC_AUTH_SERVER, &key, 0x2052a001, client_nonce, server_nonce);
 	CU_ASSERT_EQUAL(memcmp(mac, expected, sizeof(mac)), 0);
-	CU_ASSERT(rpc_auth_check(
-		mac, RPC_AUTH_SERVER, &key, 0x2052a001, client_nonce, server_nonce));
+	CU_ASSERT(
+		rpc_auth_check(mac, RPC_AUTH_SERVER, &key, 0x2052a001, client_nonce, server_nonce));
 	/* Neither for the other side, nor for another program, nor with nonces exchanged. */
-	CU_ASSERT_FALSE(rpc_auth_check(
-		mac, RPC_AUTH_CLIENT, &key, 0x2052a001, client_nonce, server_nonce));
-	CU_ASSERT_FALSE(rpc_auth_check(
-		mac, RPC_AUTH_CLIENT, &key, 0x2052a001, server_nonce, client_nonce));
-	CU_ASSERT_FALSE(rpc_auth_check(
-		mac, RPC_AUTH_SERVER, &key, 0x2052a002, client_nonce, server_nonce));
+	CU_ASSERT_FALSE(
+		rpc_auth_check(mac, RPC_AUTH_CLIENT, &key, 0x2052a001, client_nonce, server_nonce));
+	CU_ASSERT_FALSE(
+		rpc_auth_check(mac, RPC_AUTH_CLIENT, &key, 0x2052a001, server_nonce, client_nonce));
+	CU_ASSERT_FALSE(
+		rpc_auth_check(mac, RPC_AUTH_SERVER, &key, 0x2052a002, client_nonce, server_nonce));
 }
 
 static void test_stranger_is_turned_away(void)
@@ -894,7 +994,7 @@ static void test_destroy_ends_outstanding_calls(void)
 
 	CU_ASSERT_EQUAL(echo(client, 10, 0, LONG_MS), 0);
 	for (int i = 0; i < 200; i++)
-		take_off(&flight, client, i % 2 ? 10 : 500000, 300, LONG_MS);
+		take_off(&flight, client, i % 2 ? 10 : 500000, 1000, LONG_MS);
 	rpc_client_destroy(client);
 	CU_ASSERT_EQUAL(flight.landed, 200);
 	CU_ASSERT(flight.errors[ECANCELED] > 0);
@@ -919,8 +1019,8 @@ static void test_stop_answers_calls_being_executed(void)
 	atomic_store(&executed, 0);
 	/* 4 are executed, the others wait and are dropped. */
 	for (int i = 0; i < 10; i++)
-		take_off(&flight, client, 1 << 20, 500, LONG_MS);
-	pause_ms(250);
+		take_off(&flight, client, 1 << 20, 1500, LONG_MS);
+	pause_ms(700);
 	rpc_server_stop(server);
 	wait_for(&flight, 10);
 	CU_ASSERT_EQUAL(atomic_load(&executed), 4);
@@ -948,7 +1048,8 @@ static void test_ipv6(void)
 static void test_servers_side_by_side(void)
 {
 	struct rpc_server *with_key = serve(&right_key), *without = serve(NULL);
-	struct rpc_client *first = client_of(with_key, &right_key), *second = client_of(without, NULL);
+	struct rpc_client *first = client_of(with_key, &right_key),
+			  *second = client_of(without, NULL);
 
 	CU_ASSERT_EQUAL(echo(first, 100, 0, LONG_MS), 0);
 	CU_ASSERT_EQUAL(echo(second, 100, 0, LONG_MS), 0);
@@ -1093,7 +1194,7 @@ static void test_stubs_survive_damage(void)
 		for (size_t j = 0; j < 64; j++)
 			if (rand_r(&seed) % 3 == 0)
 				words[j] = htonl((uint32_t)rand_r(&seed) %
-					(rand_r(&seed) % 4 ? 5 : 1U << 31));
+						 (rand_r(&seed) % 4 ? 5 : 1U << 31));
 		xdrmem_ncreate(&xdrs, (char *)words, (u_int)((unsigned int)rand_r(&seed) % 65) * 4,
 			XDR_DECODE);
 		decoded += stubs[which].xdr(&xdrs, object);
@@ -1150,33 +1251,52 @@ static int serve_forever(uint16_t port)
 		pause();
 }
 
-static void measure_calls(struct rpc_client *client, uint32_t bytes, unsigned int in_flight,
-	unsigned int calls)
+static double cpu_us(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1e6 +
+	       (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+}
+
+static void measure_calls(struct rpc_client *client, uint32_t procedure, uint32_t bytes,
+	unsigned int in_flight, unsigned int calls)
 {
 	struct flight flight = FLIGHT_INITIALIZER;
+	struct test_data args = {procedure == TEST_READ ? bytes : 0,
+		procedure == TEST_READ ? 0 : bytes, calloc(1, bytes + 1)};
+	double cpu_before_us = cpu_us();
 	int64_t start_us = now_us();
 	double seconds;
 
 	for (unsigned int i = 0; i < calls; i++) {
+		struct passenger *passenger = calloc(1, sizeof(*passenger));
+
 		if (i >= in_flight)
 			wait_for(&flight, i - in_flight + 1);
-		take_off(&flight, client, bytes, 0, LONG_MS);
+		passenger->flight = &flight;
+		rpc_call_async(client, procedure, XDR_TEST, &args, XDR_TEST, &passenger->result,
+			LONG_MS, landed, passenger);
 	}
 	wait_for(&flight, calls);
 	seconds = (double)(now_us() - start_us) / 1e6;
-	printf("%7u bytes each way, %3u in flight: %8.0f calls/s, %6.0f MB/s each way, %u failed\n",
-		bytes, in_flight, calls / seconds, calls / seconds * bytes / 1e6,
+	printf("%s of %7u bytes, %2u in flight: %6.0f calls/s, %5.0f MB/s, client CPU %5.0f us "
+	       "each, "
+	       "%u failed\n",
+		procedure == TEST_READ ? "read" : "echo", bytes, in_flight, calls / seconds,
+		calls / seconds * bytes / 1e6, (cpu_us() - cpu_before_us) / calls,
 		calls - flight.ok);
+	free(args.value);
 }
 
 static int measure(void)
 {
-	uint16_t port = 0;
 	struct rpc_client *client;
 	int64_t start_us;
+	uint16_t port;
 	pid_t pid;
 
-	CU_initialize_registry();
 	port = unused_port();
 	pid = start_process(port);
 	client = rpc_client_create("127.0.0.1", port, TEST_PROGRAM, TEST_VERSION, &right_key);
@@ -1186,11 +1306,12 @@ static int measure(void)
 	for (int i = 0; i < 20000; i++)
 		echo(client, 16, 0, LONG_MS);
 	printf("small call, one thread: %.1f us\n", (double)(now_us() - start_us) / 20000);
-	measure_calls(client, 16, 1, 20000);
-	measure_calls(client, 16, 64, 100000);
-	measure_calls(client, 262144, 1, 3000);
-	measure_calls(client, 262144, 8, 5000);
-	measure_calls(client, 1 << 20, 4, 1000);
+	measure_calls(client, TEST_ECHO, 16, 1, 20000);
+	measure_calls(client, TEST_ECHO, 16, 64, 100000);
+	measure_calls(client, TEST_READ, 262144, 1, 4000);
+	measure_calls(client, TEST_READ, 262144, 8, 8000);
+	measure_calls(client, TEST_ECHO, 262144, 8, 4000);
+	measure_calls(client, TEST_READ, 1 << 20, 4, 1000);
 	rpc_client_destroy(client);
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
@@ -1215,6 +1336,8 @@ int main(int argc, char **argv)
 		{"silent peer costs one wait only", test_silent_peer_costs_one_wait_only},
 		{"killed server is noticed and used again",
 			test_killed_server_is_noticed_and_used_again},
+		{"vanished host is noticed and used again",
+			test_vanished_host_is_noticed_and_used_again},
 		{"restarted server serves the first call",
 			test_restarted_server_serves_the_first_call},
 		{"keys must match", test_keys_must_match},
@@ -1254,6 +1377,8 @@ int main(int argc, char **argv)
 	memset(&wrong_key, 0xa5, sizeof(wrong_key));
 	if (argc == 3 && !strcmp(argv[1], "--serve"))
 		return serve_forever((uint16_t)atoi(argv[2]));
+	if (argc == 2 && !strcmp(argv[1], "--vanish"))
+		return vanish();
 	if (argc == 2 && !strcmp(argv[1], "--measure"))
 		return measure();
 	if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)

@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * Attributes, size, truncation, reports of writers, placement and gateways of one file.
+ */
+#include <CUnit/Basic.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "exportd/file.h"
+#include "exportd/record.h"
+#include "exportd_fixture.h"
+
+#define ROOT RECORD_ROOT_ID
+
+static struct fixture fixture;
+static uint64_t file_id;
+
+static void open_fixture(void)
+{
+	fixture_open(&fixture, 9);
+	fixture_all_up(&fixture);
+	CU_ASSERT_EQUAL_FATAL(do_create(&fixture, ROOT, "file", META_REGULAR, &file_id), 0);
+}
+
+static void close_fixture(void)
+{
+	CU_ASSERT_EQUAL(fixture_close(&fixture), 0);
+}
+
+static int setattr(uint64_t id, struct meta_set set, struct meta_setattr_res *result)
+{
+	struct meta_setattr_args args = {
+		.file = {.export_id = FIXTURE_EXPORT, .file_id = id}, .set = set};
+
+	memset(result, 0, sizeof(*result));
+	file_setattr(fixture.exportd, &args, result);
+	return (int)result->status;
+}
+
+static void setattr_sets_each(void)
+{
+	struct meta_setattr_res result;
+	struct meta_attributes before = attributes_of(&fixture, file_id);
+
+	fixture_time_ms(5000);
+	CU_ASSERT_EQUAL(setattr(file_id,
+				(struct meta_set){.mask = META_SET_MODE | META_SET_UID |
+							  META_SET_GID | META_SET_ATIME,
+					.mode = 0600,
+					.uid = 5,
+					.gid = 6,
+					.access_time = {.seconds = 11, .nanoseconds = 12}},
+				&result),
+		0);
+	CU_ASSERT_EQUAL(result.attributes.mode, 0600);
+	CU_ASSERT_EQUAL(result.attributes.uid, 5);
+	CU_ASSERT_EQUAL(result.attributes.gid, 6);
+	CU_ASSERT_EQUAL(result.attributes.access_time.seconds, 11);
+	CU_ASSERT_EQUAL(result.attributes.access_time.nanoseconds, 12);
+	CU_ASSERT_EQUAL(result.attributes.modify_time.seconds, before.modify_time.seconds);
+	CU_ASSERT_EQUAL(result.attributes.change_time.seconds, 1700000005);
+	CU_ASSERT(result.attributes.change > before.change);
+	CU_ASSERT_EQUAL(result.truncate, 0);
+	CU_ASSERT_EQUAL(setattr(file_id,
+				(struct meta_set){
+					.mask = META_SET_MTIME_NOW | META_SET_ATIME_NOW},
+				&result),
+		0);
+	CU_ASSERT_EQUAL(result.attributes.modify_time.seconds, 1700000005);
+	CU_ASSERT_EQUAL(result.attributes.access_time.seconds, 1700000005);
+	CU_ASSERT_EQUAL(result.attributes.mode, 0600);
+}
+
+static void setattr_refuses(void)
+{
+	struct meta_setattr_res result;
+	uint64_t link;
+
+	CU_ASSERT_EQUAL(do_create(&fixture, ROOT, "link", META_SYMLINK, &link), 0);
+	CU_ASSERT_EQUAL(setattr(file_id, (struct meta_set){.mask = 256}, &result), EINVAL);
+	CU_ASSERT_EQUAL(
+		setattr(file_id, (struct meta_set){.mask = META_SET_SIZE, .size = 1ull << 63}, &result),
+		EFBIG);
+	CU_ASSERT_EQUAL(setattr(999, (struct meta_set){.mask = META_SET_MODE}, &result), ESTALE);
+	CU_ASSERT_EQUAL(do_set_size(&fixture, ROOT, 1, NULL), EISDIR);
+	CU_ASSERT_EQUAL(do_set_size(&fixture, link, 1, NULL), EINVAL);
+}
+
+static void growing_is_size_only(void)
+{
+	struct meta_setattr_res result;
+
+	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 1000, &result), 0);
+	CU_ASSERT_EQUAL(result.truncate, 0);
+	CU_ASSERT_EQUAL(result.attributes.size, 1000);
+	CU_ASSERT_EQUAL(result.attributes.space_used, 1500);
+	CU_ASSERT_EQUAL(result.write_epoch, 1);
+}
+
+static void truncation_is_told_until_carried_out(void)
+{
+	struct meta_setattr_res result;
+	struct meta_placement_res placement;
+
+	CU_ASSERT_EQUAL(do_written(&fixture, file_id, 100000, 0, NULL), 0);
+	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 70000, &result), 0);
+	CU_ASSERT_EQUAL(result.truncate, 1);
+	CU_ASSERT_EQUAL(result.truncate_size, 70000);
+	CU_ASSERT_EQUAL(result.write_epoch, 2);
+	CU_ASSERT_EQUAL(result.attributes.size, 70000);
+	fixture_reopen(&fixture);
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 0, 0, &placement, NULL), 0);
+	CU_ASSERT_EQUAL(placement.truncate, 1);
+	CU_ASSERT_EQUAL(placement.truncate_size, 70000);
+	CU_ASSERT_EQUAL(placement.write_epoch, 2);
+	CU_ASSERT_EQUAL(placement.layout_epoch, 1);
+	/* The file grows again before: what is to be emptied begins where it was cut. */
+	CU_ASSERT_EQUAL(do_written(&fixture, file_id, 90000, 0, NULL), 0);
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 0, 0, &placement, NULL), 0);
+	CU_ASSERT_EQUAL(placement.attributes.size, 90000);
+	CU_ASSERT_EQUAL(placement.truncate_size, 70000);
+	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 80000, &result), 0);
+	CU_ASSERT_EQUAL(result.truncate_size, 70000);
+	CU_ASSERT_EQUAL(result.write_epoch, 3);
+	/* The older one's end is not the end. */
+	CU_ASSERT_EQUAL(do_truncated(&fixture, file_id, 2), 0);
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 0, 0, &placement, NULL), 0);
+	CU_ASSERT_EQUAL(placement.truncate, 1);
+	CU_ASSERT_EQUAL(do_truncated(&fixture, file_id, 3), 0);
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 0, 0, &placement, NULL), 0);
+	CU_ASSERT_EQUAL(placement.truncate, 0);
+	CU_ASSERT_EQUAL(do_truncated(&fixture, file_id, 3), 0);
+	CU_ASSERT_EQUAL(do_truncated(&fixture, 999, 3), ESTALE);
+	/* Same size, and zero of zero: a writer may have gone beyond it unreported. */
+	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 80000, &result), 0);
+	CU_ASSERT_EQUAL(result.truncate, 1);
+	CU_ASSERT_EQUAL(result.truncate_size, 80000);
+	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 0, &result), 0);
+	CU_ASSERT_EQUAL(result.truncate_size, 0);
+	CU_ASSERT_EQUAL(do_truncated(&fixture, file_id, 5), 0);
+	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 0, &result), 0);
+	CU_ASSERT_EQUAL(result.truncate, 1);
+	CU_ASSERT_EQUAL(result.write_epoch, 6);
+}
+
+static void written_only_grows(void)
+{
+	struct meta_attributes attributes, before = attributes_of(&fixture, file_id);
+	struct meta_written_args args = {
+		.file = {.export_id = FIXTURE_EXPORT, .file_id = file_id},
+		.set_time = 1,
+		.modify_time = {.seconds = 123, .nanoseconds = 456},
+	};
+	struct meta_attributes_res result = {0};
+
+	fixture_time_ms(7000);
+	CU_ASSERT_EQUAL(do_written(&fixture, file_id, 5000, 0, &attributes), 0);
+	CU_ASSERT_EQUAL(attributes.size, 5000);
+	CU_ASSERT(attributes.change > before.change);
+	CU_ASSERT_EQUAL(attributes.modify_time.seconds, 1700000007);
+	CU_ASSERT_EQUAL(do_written(&fixture, file_id, 4000, 0, &attributes), 0);
+	CU_ASSERT_EQUAL(attributes.size, 5000);
+	CU_ASSERT_EQUAL(do_written(&fixture, file_id, 0, 0, &attributes), 0);
+	CU_ASSERT_EQUAL(attributes.size, 5000);
+	file_written(fixture.exportd, &args, &result);
+	CU_ASSERT_EQUAL(result.status, 0);
+	CU_ASSERT_EQUAL(result.attributes.modify_time.seconds, 123);
+	CU_ASSERT_EQUAL(result.attributes.modify_time.nanoseconds, 456);
+	CU_ASSERT_EQUAL(result.attributes.change_time.seconds, 1700000007);
+	args.modify_time.nanoseconds = 1000000000;
+	file_written(fixture.exportd, &args, &result);
+	CU_ASSERT_EQUAL(result.status, EINVAL);
+	CU_ASSERT_EQUAL(do_written(&fixture, ROOT, 1, 0, NULL), EISDIR);
+	CU_ASSERT_EQUAL(do_written(&fixture, file_id, 1ull << 63, 0, NULL), EFBIG);
+}
+
+static void layoutcommit_saves_a_transaction(void)
+{
+	struct meta_attributes attributes;
+	uint64_t commits;
+
+	/* Without a gateway's report before, it is a transaction. */
+	commits = commits_of(&fixture);
+	CU_ASSERT_EQUAL(do_written(&fixture, file_id, 100, 1, NULL), 0);
+	CU_ASSERT_EQUAL(commits_of(&fixture), commits + 1);
+	CU_ASSERT_EQUAL(do_written(&fixture, file_id, 100, 1, NULL), 0);
+	CU_ASSERT_EQUAL(commits_of(&fixture), commits + 2);
+	/* With one, it is none, once. */
+	CU_ASSERT_EQUAL(do_written(&fixture, file_id, 200, 0, NULL), 0);
+	CU_ASSERT_EQUAL(commits_of(&fixture), commits + 3);
+	CU_ASSERT_EQUAL(do_written(&fixture, file_id, 200, 1, &attributes), 0);
+	CU_ASSERT_EQUAL(attributes.size, 200);
+	CU_ASSERT_EQUAL(commits_of(&fixture), commits + 3);
+	CU_ASSERT_EQUAL(do_written(&fixture, file_id, 200, 1, NULL), 0);
+	CU_ASSERT_EQUAL(commits_of(&fixture), commits + 4);
+	/* A larger size is always one. */
+	CU_ASSERT_EQUAL(do_written(&fixture, file_id, 300, 0, NULL), 0);
+	CU_ASSERT_EQUAL(do_written(&fixture, file_id, 301, 1, &attributes), 0);
+	CU_ASSERT_EQUAL(attributes.size, 301);
+	CU_ASSERT_EQUAL(commits_of(&fixture), commits + 6);
+}
+
+static void segments_are_placed_on_demand(void)
+{
+	struct meta_placement_res placement;
+	uint32_t nodes[META_SHARDS_MAX], again[META_SHARDS_MAX], i, j;
+	uint64_t dir;
+
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 3, 0, &placement, NULL), ENOENT);
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 3, 1, &placement, nodes), 0);
+	CU_ASSERT_EQUAL(placement.segment_count, 4);
+	CU_ASSERT_EQUAL(placement.nodes.nodes_len, 6);
+	for (i = 0; i < 6; i++)
+		for (j = 0; j < i; j++)
+			CU_ASSERT_NOT_EQUAL(nodes[i], nodes[j]);
+	fixture_reopen(&fixture);
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 3, 1, &placement, again), 0);
+	CU_ASSERT_EQUAL(memcmp(nodes, again, 6 * sizeof(nodes[0])), 0);
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 1, 0, &placement, NULL), ENOENT);
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 1, 1, &placement, NULL), 0);
+	CU_ASSERT_EQUAL(placement.segment_count, 4);
+	CU_ASSERT_EQUAL(do_create(&fixture, ROOT, "dir", META_DIRECTORY, &dir), 0);
+	CU_ASSERT_EQUAL(do_placement(&fixture, dir, 0, 1, NULL, NULL), EISDIR);
+	CU_ASSERT_EQUAL(do_placement(&fixture, 999, 0, 1, NULL, NULL), ESTALE);
+	/* A segment of 64 GiB would end beyond the largest file. */
+	fixture.exportd->exports[0].segment_bytes = 64ull << 30;
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 1u << 27, 1, NULL, NULL), EFBIG);
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, (1u << 27) - 1, 1, NULL, NULL), 0);
+}
+
+/* Everybody but one node goes on; the others' heartbeats reach to `to_ms`. */
+static void all_but(uint32_t silent, uint64_t from_ms, uint64_t to_ms)
+{
+	uint64_t now_ms;
+	uint32_t node;
+
+	for (now_ms = from_ms; now_ms <= to_ms; now_ms += 500) {
+		fixture_time_ms(now_ms);
+		for (node = 1; node <= fixture.config.node_count; node++)
+			if (node != silent)
+				fixture_heartbeat(&fixture, node, 1, 1ull << 39);
+		CU_ASSERT_EQUAL(map_tick(fixture.exportd->map), 0);
+	}
+}
+
+static void write_gateway_moves_when_it_is_down(void)
+{
+	struct meta_placement_res placement;
+	uint32_t gateways[4], epoch, count, first, second;
+	uint64_t commits;
+
+	commits = commits_of(&fixture);
+	CU_ASSERT_EQUAL(
+		do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 1, 0, &epoch, gateways, &count), 0);
+	CU_ASSERT_EQUAL(count, 1);
+	CU_ASSERT_EQUAL(epoch, 1);
+	first = gateways[0];
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 0, 0, &placement, NULL), 0);
+	CU_ASSERT_EQUAL(placement.write_gateway, first);
+	/* Every client is told the same. */
+	CU_ASSERT_EQUAL(
+		do_layout(&fixture, file_id, META_LAYOUT_RW, 1, 2, 0, &epoch, gateways, &count), 0);
+	CU_ASSERT_EQUAL(gateways[0], first);
+	CU_ASSERT_EQUAL(commits_of(&fixture), commits);
+
+	all_but(first, 1500, 6000);
+	CU_ASSERT_EQUAL(
+		do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 1, 0, &epoch, gateways, &count), 0);
+	second = gateways[0];
+	CU_ASSERT_NOT_EQUAL(second, first);
+	CU_ASSERT_EQUAL(epoch, 2);
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 0, 0, &placement, NULL), 0);
+	CU_ASSERT_EQUAL(placement.layout_epoch, 2);
+	CU_ASSERT_EQUAL(placement.write_epoch, 2);
+	CU_ASSERT_EQUAL(placement.write_gateway, second);
+	/* The first one comes back: nothing moves. */
+	fixture_heartbeat(&fixture, first, 1, 1ull << 39);
+	CU_ASSERT_EQUAL(
+		do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 1, 0, &epoch, gateways, &count), 0);
+	CU_ASSERT_EQUAL(gateways[0], second);
+	CU_ASSERT_EQUAL(epoch, 2);
+	/* A client that cannot use it. */
+	CU_ASSERT_EQUAL(
+		do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 1, second, &epoch, gateways, &count),
+		0);
+	CU_ASSERT_NOT_EQUAL(gateways[0], second);
+	CU_ASSERT_EQUAL(epoch, 3);
+}
+
+static void gateways_are_of_the_placement_if_possible(void)
+{
+	uint32_t nodes[META_SHARDS_MAX], gateways[4], count, i, node;
+	struct meta_placement_res placement;
+	uint64_t now_ms;
+
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 0, 0, &placement, nodes), 0);
+	CU_ASSERT_EQUAL(
+		do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 1, 0, NULL, gateways, &count), 0);
+	for (i = 0; i < 6 && nodes[i] != gateways[0]; i++)
+		;
+	CU_ASSERT(i < 6);
+	/* All nodes of the placement fall silent: another one serves. */
+	for (now_ms = 1500; now_ms <= 6000; now_ms += 500) {
+		fixture_time_ms(now_ms);
+		for (node = 1; node <= 9; node++) {
+			for (i = 0; i < 6 && nodes[i] != node; i++)
+				;
+			if (i == 6)
+				fixture_heartbeat(&fixture, node, 1, 1ull << 39);
+		}
+		map_tick(fixture.exportd->map);
+	}
+	CU_ASSERT_EQUAL(
+		do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 1, 0, NULL, gateways, &count), 0);
+	for (i = 0; i < 6 && nodes[i] != gateways[0]; i++)
+		;
+	CU_ASSERT_EQUAL(i, 6);
+	/* And if all are silent, none. */
+	for (; now_ms <= 11000; now_ms += 500) {
+		fixture_time_ms(now_ms);
+		map_tick(fixture.exportd->map);
+	}
+	CU_ASSERT_EQUAL(
+		do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 1, 0, NULL, gateways, &count),
+		EAGAIN);
+	CU_ASSERT_EQUAL(
+		do_layout(&fixture, file_id, META_LAYOUT_READ, 0, 1, 0, NULL, gateways, &count),
+		EAGAIN);
+}
+
+static void readers_are_spread(void)
+{
+	uint32_t gateways[4], count, node, used[10] = {0}, writer, i;
+	uint64_t client;
+
+	CU_ASSERT_EQUAL(
+		do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 1, 0, NULL, gateways, &count), 0);
+	writer = gateways[0];
+	for (client = 1; client <= 600; client++) {
+		CU_ASSERT_EQUAL(do_layout(&fixture, file_id, META_LAYOUT_READ, 0, client, 0, NULL,
+					gateways, &count),
+			0);
+		CU_ASSERT_EQUAL(count, 3);
+		CU_ASSERT(gateways[0] != gateways[1] && gateways[1] != gateways[2] &&
+			  gateways[0] != gateways[2]);
+		used[gateways[0]]++;
+	}
+	/* Six nodes of the placement, 100 clients each but for chance. */
+	for (node = 1, i = 0; node <= 9; node++) {
+		i += used[node] > 0;
+		CU_ASSERT(used[node] == 0 || (used[node] > 60 && used[node] < 140));
+	}
+	CU_ASSERT_EQUAL(i, 6);
+	/* With writers, their gateway comes first, and once. */
+	for (client = 1; client <= 20; client++) {
+		CU_ASSERT_EQUAL(do_layout(&fixture, file_id, META_LAYOUT_READ, 1, client, 0, NULL,
+					gateways, &count),
+			0);
+		CU_ASSERT_EQUAL(gateways[0], writer);
+		CU_ASSERT_EQUAL(count, 3);
+		CU_ASSERT(gateways[1] != writer && gateways[2] != writer);
+	}
+	CU_ASSERT_EQUAL(do_layout(&fixture, file_id, META_LAYOUT_READ, 1, client, writer, NULL,
+				gateways, &count),
+		0);
+	CU_ASSERT(gateways[0] != writer && gateways[1] != writer && gateways[2] != writer);
+	CU_ASSERT_EQUAL(do_layout(&fixture, file_id, 3, 0, 1, 0, NULL, gateways, &count), EINVAL);
+}
+
+static void restart_keeps_write_gateways(void)
+{
+	uint32_t gateways[4], count, first, epoch;
+	uint64_t now_ms;
+
+	CU_ASSERT_EQUAL(
+		do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 1, 0, NULL, gateways, &count), 0);
+	first = gateways[0];
+	fixture_time_ms(100000);
+	fixture_reopen(&fixture);
+	/* Others are heard first: the recorded one is waited for. */
+	fixture_heartbeat(&fixture, first % 9 + 1, 1, 1ull << 39);
+	CU_ASSERT_EQUAL(do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 1, 0, &epoch, gateways,
+				&count),
+		EAGAIN);
+	fixture_heartbeat(&fixture, first, 1, 1ull << 39);
+	CU_ASSERT_EQUAL(do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 1, 0, &epoch, gateways,
+				&count),
+		0);
+	CU_ASSERT_EQUAL(gateways[0], first);
+	CU_ASSERT_EQUAL(epoch, 1);
+	/* Until the first silence period is over. */
+	fixture_reopen(&fixture);
+	for (now_ms = 100500; now_ms <= 103500; now_ms += 500) {
+		fixture_time_ms(now_ms);
+		fixture_heartbeat(&fixture, first % 9 + 1, 1, 1ull << 39);
+		map_tick(fixture.exportd->map);
+	}
+	CU_ASSERT_EQUAL(do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 1, 0, &epoch, gateways,
+				&count),
+		0);
+	CU_ASSERT_NOT_EQUAL(gateways[0], first);
+	CU_ASSERT_EQUAL(epoch, 2);
+}
+
+static void write_epochs_end(void)
+{
+	struct record_inode inode;
+	struct kv_txn *txn;
+
+	CU_ASSERT_EQUAL_FATAL(kv_begin(fixture.exportd->kv, KV_WRITE, NULL, &txn), 0);
+	CU_ASSERT_EQUAL(record_inode_get(txn, FIXTURE_EXPORT, file_id, &inode), 0);
+	inode.write_epoch = RECORD_WRITE_EPOCH_MAX - 1;
+	CU_ASSERT_EQUAL(record_inode_put(txn, FIXTURE_EXPORT, file_id, &inode), 0);
+	CU_ASSERT_EQUAL(kv_commit(txn), 0);
+	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 0, NULL), 0);
+	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 0, NULL), EOVERFLOW);
+	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 1, NULL), 0);
+}
+
+int main(void)
+{
+	CU_TestInfo tests[] = {
+		{"setattr sets each", setattr_sets_each},
+		{"setattr refuses", setattr_refuses},
+		{"growing is size only", growing_is_size_only},
+		{"a truncation is told until carried out", truncation_is_told_until_carried_out},
+		{"written only grows", written_only_grows},
+		{"layoutcommit saves a transaction", layoutcommit_saves_a_transaction},
+		{"segments are placed on demand", segments_are_placed_on_demand},
+		{"the write gateway moves when it is down", write_gateway_moves_when_it_is_down},
+		{"gateways are of the placement if possible",
+			gateways_are_of_the_placement_if_possible},
+		{"readers are spread", readers_are_spread},
+		{"a restart keeps write gateways", restart_keeps_write_gateways},
+		{"write epochs end", write_epochs_end},
+		CU_TEST_INFO_NULL,
+	};
+	CU_SuiteInfo suites[] = {
+		{"exportd file", NULL, NULL, open_fixture, close_fixture, tests},
+		CU_SUITE_INFO_NULL,
+	};
+
+	return fixture_run(suites);
+}

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * Deferred freeing: what a removed file leaves in the queue, and how it leaves the queue.
+ */
+#include <CUnit/Basic.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "exportd/free_queue.h"
+#include "exportd/record.h"
+#include "exportd_fixture.h"
+#include "rpc/rpc.h"
+
+#define ROOT RECORD_ROOT_ID
+
+static struct fixture fixture;
+
+static void open_fixture(void)
+{
+	fixture_open(&fixture, 6);
+	fixture_all_up(&fixture);
+}
+
+static void close_fixture(void)
+{
+	CU_ASSERT_EQUAL(fixture_close(&fixture), 0);
+}
+
+/* Items of a node. Returns their number. */
+static uint32_t list(uint32_t node, struct meta_free_item *items)
+{
+	struct meta_free_args args = {.node = node};
+	struct meta_free_res result = {0};
+	uint32_t count;
+
+	free_queue_list(fixture.exportd, &args, &result);
+	CU_ASSERT_EQUAL_FATAL(result.status, 0);
+	count = result.items.items_len;
+	if (count > 0)
+		memcpy(items, result.items.items_val, count * sizeof(*items));
+	rpc_free(RPC_XDR(xdr_meta_free_res), &result);
+	CU_ASSERT_EQUAL(free_queue_waiting(fixture.exportd, node), count > 0);
+	return count;
+}
+
+static void freed(uint32_t node, uint64_t *sequences, uint32_t count)
+{
+	struct meta_freed_args args = {
+		.node = node,
+		.sequences = {.sequences_len = count, .sequences_val = sequences},
+	};
+	struct meta_status_res result = {0};
+
+	free_queue_freed(fixture.exportd, &args, &result);
+	CU_ASSERT_EQUAL(result.status, 0);
+}
+
+static void a_removed_file_is_freed_by_every_node(void)
+{
+	struct meta_free_item items[META_FREE_MAX];
+	uint32_t node, segment;
+	uint64_t file_id, sequences[3];
+
+	CU_ASSERT_EQUAL(do_create(&fixture, ROOT, "file", META_REGULAR, &file_id), 0);
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 1, 1, NULL, NULL), 0);
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 2, 1, NULL, NULL), 0);
+	CU_ASSERT_EQUAL(do_link(&fixture, file_id, ROOT, "other"), 0);
+	CU_ASSERT_EQUAL(do_unlink(&fixture, ROOT, "file", NULL), 0);
+	CU_ASSERT_EQUAL(list(1, items), 0);
+	CU_ASSERT_EQUAL(do_unlink(&fixture, ROOT, "other", NULL), 0);
+	fixture_reopen(&fixture);
+	for (node = 1; node <= 6; node++) {
+		CU_ASSERT_EQUAL(list(node, items), 3);
+		for (segment = 0; segment < 3; segment++) {
+			CU_ASSERT_EQUAL(items[segment].segment, segment);
+			CU_ASSERT_EQUAL(items[segment].file_id, file_id);
+			CU_ASSERT_EQUAL(items[segment].export_id, FIXTURE_EXPORT);
+			sequences[segment] = items[segment].sequence;
+		}
+	}
+	/* One node at a time, one item first; twice does no harm. */
+	freed(1, sequences, 1);
+	freed(1, sequences, 1);
+	CU_ASSERT_EQUAL(list(1, items), 2);
+	CU_ASSERT_EQUAL(list(2, items), 3);
+	CU_ASSERT_EQUAL(fixture_faults(&fixture), 0);
+	for (node = 1; node <= 6; node++) {
+		freed(node, sequences, 3);
+		CU_ASSERT_EQUAL(list(node, items), 0);
+		CU_ASSERT_EQUAL(fixture_faults(&fixture), 0);
+	}
+	freed(9, sequences, 3);
+	/* Nothing of the queue is left in the store. */
+	CU_ASSERT_EQUAL(do_create(&fixture, ROOT, "file", META_REGULAR, &file_id), 0);
+	CU_ASSERT_EQUAL(do_create(&fixture, ROOT, "new", META_REGULAR, NULL), 0);
+	CU_ASSERT_EQUAL(do_rename(&fixture, ROOT, "new", ROOT, "file", NULL), 0);
+	CU_ASSERT_EQUAL(list(1, items), 1);
+	CU_ASSERT_EQUAL(items[0].file_id, file_id);
+	CU_ASSERT(items[0].sequence > sequences[2]);
+}
+
+static void long_queues_come_in_pieces(void)
+{
+	struct meta_free_item items[META_FREE_MAX];
+	uint64_t sequences[META_FREE_MAX], file_id;
+	uint32_t i, count, total = 0;
+
+	/* One file of many segments: more than a list holds, and than one batch. */
+	CU_ASSERT_EQUAL(do_create(&fixture, ROOT, "file", META_REGULAR, &file_id), 0);
+	for (i = 1; i < META_FREE_MAX + 100; i++)
+		CU_ASSERT_EQUAL(do_placement(&fixture, file_id, i, 1, NULL, NULL), 0);
+	CU_ASSERT_EQUAL(do_unlink(&fixture, ROOT, "file", NULL), 0);
+	CU_ASSERT_EQUAL(fixture_faults(&fixture), 0);
+	while ((count = list(4, items)) > 0) {
+		for (i = 0; i < count; i++) {
+			CU_ASSERT_EQUAL(items[i].segment, total + i);
+			sequences[i] = items[i].sequence;
+		}
+		total += count;
+		freed(4, sequences, count);
+	}
+	CU_ASSERT_EQUAL(total, META_FREE_MAX + 100);
+}
+
+int main(void)
+{
+	CU_TestInfo tests[] = {
+		{"a removed file is freed by every node", a_removed_file_is_freed_by_every_node},
+		{"long queues come in pieces", long_queues_come_in_pieces},
+		CU_TEST_INFO_NULL,
+	};
+	CU_SuiteInfo suites[] = {
+		{"exportd free queue", NULL, NULL, open_fixture, close_fixture, tests},
+		CU_SUITE_INFO_NULL,
+	};
+
+	return fixture_run(suites);
+}

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * Making and opening a data directory: what is refused, and what may change between two starts.
+ */
+#include <CUnit/Basic.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "exportd/namespace.h"
+#include "exportd/record.h"
+#include "exportd_fixture.h"
+
+static struct fixture fixture;
+
+static void open_fixture(void)
+{
+	fixture_open(&fixture, 6);
+}
+
+static void close_fixture(void)
+{
+	CU_ASSERT_EQUAL(fixture_close(&fixture), 0);
+}
+
+static int open_again(void)
+{
+	exportd_close(fixture.exportd);
+	fixture.exportd = NULL;
+	return exportd_open(&fixture.config, FIXTURE_MAP_BYTES, &fixture.exportd);
+}
+
+static void init_wants_an_empty_directory(void)
+{
+	char directory[] = "/tmp/rozo-init-XXXXXX";
+	char path[128];
+
+	CU_ASSERT_EQUAL(exportd_init(&fixture.config, FIXTURE_MAP_BYTES), -ENOTEMPTY);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(directory));
+	fixture.config.exportd_data = directory;
+	snprintf(path, sizeof(path), "%s/something", directory);
+	fclose(fopen(path, "w"));
+	CU_ASSERT_EQUAL(exportd_init(&fixture.config, FIXTURE_MAP_BYTES), -ENOTEMPTY);
+	CU_ASSERT_EQUAL(access(path, F_OK), 0);
+	unlink(path);
+	rmdir(directory);
+	snprintf(path, sizeof(path), "%s/not/there", directory);
+	fixture.config.exportd_data = path;
+	CU_ASSERT_EQUAL(exportd_init(&fixture.config, FIXTURE_MAP_BYTES), -ENOENT);
+	fixture.config.exportd_data = fixture.directory;
+}
+
+static void open_wants_initialised_data(void)
+{
+	char directory[] = "/tmp/rozo-init-XXXXXX";
+	char path[128];
+	struct exportd *other = NULL;
+
+	CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(directory));
+	fixture.config.exportd_data = directory;
+	CU_ASSERT_EQUAL(exportd_open(&fixture.config, FIXTURE_MAP_BYTES, &other), -ENOENT);
+	/* An init that was cut short after its first file. */
+	snprintf(path, sizeof(path), "%s/exportd.lock", directory);
+	fclose(fopen(path, "w"));
+	CU_ASSERT_EQUAL(exportd_open(&fixture.config, FIXTURE_MAP_BYTES, &other), -ENOENT);
+	unlink(path);
+	/* A file that is no database. */
+	snprintf(path, sizeof(path), "%s/exportd.lock", directory);
+	fclose(fopen(path, "w"));
+	snprintf(path, sizeof(path), "%s/data.mdb", directory);
+	FILE *file = fopen(path, "w");
+	for (int i = 0; i < 1000; i++)
+		fputs("this is no database ", file);
+	fclose(file);
+	CU_ASSERT_EQUAL(exportd_open(&fixture.config, FIXTURE_MAP_BYTES, &other), -EIO);
+	unlink(path);
+	snprintf(path, sizeof(path), "%s/lock.mdb", directory);
+	unlink(path);
+	snprintf(path, sizeof(path), "%s/exportd.lock", directory);
+	unlink(path);
+	CU_ASSERT_EQUAL(rmdir(directory), 0);
+	CU_ASSERT_PTR_NULL(other);
+	fixture.config.exportd_data = fixture.directory;
+}
+
+static void one_instance_only(void)
+{
+	struct exportd *second = NULL;
+
+	CU_ASSERT_EQUAL(exportd_open(&fixture.config, FIXTURE_MAP_BYTES, &second), -EBUSY);
+	CU_ASSERT_PTR_NULL(second);
+	CU_ASSERT_EQUAL(open_again(), 0);
+}
+
+static void another_cluster_is_refused(void)
+{
+	fixture.config.cluster_id = (char *)"other";
+	CU_ASSERT_EQUAL(open_again(), -EINVAL);
+	fixture.config.cluster_id = (char *)"test";
+	CU_ASSERT_EQUAL(open_again(), 0);
+}
+
+static int put_newer_format(struct kv_txn *txn, void *context)
+{
+	struct record_meta meta;
+	int result = record_meta_get(txn, &meta);
+
+	meta.database_version = *(const uint32_t *)context;
+	return result == 0 ? record_meta_put(txn, &meta) : result;
+}
+
+static void a_newer_format_is_refused(void)
+{
+	uint32_t version = RECORD_DATABASE_VERSION + 1;
+
+	CU_ASSERT_EQUAL(commit_execute(fixture.exportd->commit, put_newer_format, &version), 0);
+	CU_ASSERT_EQUAL(open_again(), -EINVAL);
+	/* Put it back, past the check. */
+	struct kv *kv;
+	struct kv_txn *txn;
+
+	version = RECORD_DATABASE_VERSION;
+	CU_ASSERT_EQUAL_FATAL(kv_lmdb_open(fixture.directory, FIXTURE_MAP_BYTES, &kv), 0);
+	CU_ASSERT_EQUAL_FATAL(kv_begin(kv, KV_WRITE, NULL, &txn), 0);
+	CU_ASSERT_EQUAL(put_newer_format(txn, &version), 0);
+	CU_ASSERT_EQUAL(kv_commit(txn), 0);
+	kv_close(kv);
+	CU_ASSERT_EQUAL(open_again(), 0);
+}
+
+static void the_code_of_an_export_cannot_change(void)
+{
+	fixture.export.code.m = 3;
+	CU_ASSERT_EQUAL(open_again(), -EINVAL);
+	fixture.export.code.m = 2;
+	fixture.export.code.form = MOJETTE_SYSTEMATIC;
+	CU_ASSERT_EQUAL(open_again(), -EINVAL);
+	fixture.export.code.form = MOJETTE_NON_SYSTEMATIC;
+	fixture.export.row_bytes = 8192;
+	CU_ASSERT_EQUAL(open_again(), -EINVAL);
+	fixture.export.row_bytes = 4096;
+	fixture.export.segment_bytes = 2 << 20;
+	CU_ASSERT_EQUAL(open_again(), -EINVAL);
+	fixture.export.segment_bytes = 1 << 20;
+	/* Its name and how careful it is may. */
+	fixture.export.name = (char *)"renamed";
+	fixture.export.min_shards = 5;
+	CU_ASSERT_EQUAL(open_again(), 0);
+	struct meta_attach_args args = {.name = (char *)"renamed"};
+	struct meta_attach_res result = {0};
+	namespace_attach(fixture.exportd, &args, &result);
+	CU_ASSERT_EQUAL(result.status, 0);
+	CU_ASSERT_EQUAL(result.min_shards, 5);
+}
+
+static void exports_come_and_go(void)
+{
+	struct config_export two[2] = {fixture.export, fixture.export};
+	struct meta_statfs_args args = {.export_id = 2};
+	struct meta_statfs_res result = {0};
+	struct meta_lookup_args lookup = {
+		.export_id = 2, .directory_id = RECORD_ROOT_ID, .name = (char *)"."};
+	struct meta_attributes_res attributes = {0};
+	uint64_t kept;
+
+	fixture_all_up(&fixture);
+	CU_ASSERT_EQUAL(do_create(&fixture, RECORD_ROOT_ID, "kept", META_REGULAR, &kept), 0);
+	two[1].id = 2;
+	two[1].name = (char *)"second";
+	fixture.config.exports = two;
+	fixture.config.export_count = 2;
+	CU_ASSERT_EQUAL(open_again(), 0);
+	namespace_statfs(fixture.exportd, &args, &result);
+	CU_ASSERT_EQUAL(result.status, 0);
+	CU_ASSERT_EQUAL(result.files, 1);
+	/* Without the first export its files are not served, and still there afterwards. */
+	fixture.config.exports = two + 1;
+	fixture.config.export_count = 1;
+	CU_ASSERT_EQUAL(open_again(), 0);
+	CU_ASSERT_EQUAL(do_lookup(&fixture, RECORD_ROOT_ID, "kept", NULL), ESTALE);
+	namespace_lookup(fixture.exportd, &lookup, &attributes);
+	CU_ASSERT_EQUAL(attributes.status, 0);
+	fixture.config.exports = &fixture.export;
+	CU_ASSERT_EQUAL(open_again(), 0);
+	uint64_t found = 0;
+	CU_ASSERT_EQUAL(do_lookup(&fixture, RECORD_ROOT_ID, "kept", &found), 0);
+	CU_ASSERT_EQUAL(found, kept);
+}
+
+int main(void)
+{
+	CU_TestInfo tests[] = {
+		{"init wants an empty directory", init_wants_an_empty_directory},
+		{"open wants initialised data", open_wants_initialised_data},
+		{"one instance only", one_instance_only},
+		{"another cluster is refused", another_cluster_is_refused},
+		{"a newer format is refused", a_newer_format_is_refused},
+		{"the code of an export cannot change", the_code_of_an_export_cannot_change},
+		{"exports come and go", exports_come_and_go},
+		CU_TEST_INFO_NULL,
+	};
+	CU_SuiteInfo suites[] = {
+		{"exportd open", NULL, NULL, open_fixture, close_fixture, tests},
+		CU_SUITE_INFO_NULL,
+	};
+
+	return fixture_run(suites);
+}

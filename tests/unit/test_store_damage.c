@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * The shard store when its files are not as it left them: flipped bits, cut files, missing sides,
+ * files in the wrong place. Damage must be told as damage (never as other bytes, never as EMPTY where
+ * something was), named in the log, kept from spreading, and mended by writing the block again.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "store_fixture.h"
+
+#define GROUP_BYTES (32 * 4096)
+#define HEADER(group) ((uint64_t)(group) * GROUP_BYTES)
+#define RECORD(block) (HEADER((block) / 31) + 128 + (block) % 31 * 128)
+#define ROW(block) (HEADER((block) / 31) + 4096 + (block) % 31 * 4096)
+
+static struct fixture fixture;
+static char side_a[512], side_b[512];
+
+/* 100 committed blocks of version 1; 10 of them (40 .. 49) have version 2 on side b. */
+static void begin(void)
+{
+	fixture_begin(&fixture, 1);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 100), 0);
+	fixture_commit(&fixture, VERSION(1, 1), 0, 100);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .first = 40, .count = 10), 0);
+	fixture_close(&fixture);
+	fixture_side(&fixture, 0, side_a, sizeof(side_a));
+	fixture_side(&fixture, 1, side_b, sizeof(side_b));
+}
+
+/* All blocks are as begin() made them, but those in first .. first + count are DAMAGED. */
+static void only_damaged(uint64_t first, uint64_t count)
+{
+	for (uint64_t block = 0; block < 100; block++) {
+		if (block >= first && block - first < count)
+			CU_ASSERT_EQUAL(fixture_state(&fixture, block, NULL), STORE_DAMAGED)
+		else if (block >= 40 && block < 50)
+			CU_ASSERT(IS(&fixture, block, VERSION(2, 1), STORE_FINALIZED))
+		else
+			CU_ASSERT(IS(&fixture, block, VERSION(1, 1), STORE_COMMITTED))
+	}
+	CU_ASSERT_EQUAL(fixture_state(&fixture, 200, NULL), STORE_EMPTY);
+}
+
+static void end(void)
+{
+	fixture_end(&fixture);
+}
+
+static void a_flipped_bit_in_a_row_is_damage(void)
+{
+	store_read_block told;
+
+	begin();
+	fixture_flip(side_a, ROW(70) + 1234, 3);
+	fixture_flip(side_b, ROW(44) + 17, 0);
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(fixture_get(&fixture, &(struct get){.block = 70}, &told, NULL), 0);
+	CU_ASSERT_EQUAL(told.state, STORE_DAMAGED);
+	CU_ASSERT_EQUAL(store_version_compare(told.block_version, VERSION(1, 1)), 0);
+	CU_ASSERT_EQUAL(told.shard_bytes, 0);
+	CU_ASSERT(fixture_logged(".a: block 70: its bytes do not agree") > 0);
+	/* Version 2 of block 44 is damaged, the committed one below it is not. */
+	CU_ASSERT_EQUAL(fixture_get(&fixture, &(struct get){.block = 44}, &told, NULL), 0);
+	CU_ASSERT_EQUAL(told.state, STORE_DAMAGED);
+	CU_ASSERT_EQUAL(store_version_compare(told.older, VERSION(1, 1)), 0);
+	CU_ASSERT(fixture_is(&fixture, &(struct get){.block = 44, .version = VERSION(1, 1)},
+		VERSION(1, 1), STORE_COMMITTED));
+	/* A header alone must not count as a holder if the version is not decided. */
+	CU_ASSERT_EQUAL(
+		fixture_get(&fixture, &(struct get){.block = 44, .headers_only = true}, &told, NULL), 0);
+	CU_ASSERT_EQUAL(told.state, STORE_DAMAGED);
+	/* Healing writes the same versions again. */
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .first = 70, .missed = 4), 0);
+	CU_ASSERT(IS(&fixture, 70, VERSION(1, 1), STORE_COMMITTED));
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .first = 44), 0);
+	CU_ASSERT(IS(&fixture, 44, VERSION(2, 1), STORE_FINALIZED));
+	only_damaged(0, 0);
+	end();
+}
+
+static void a_read_goes_around_a_damaged_block(void)
+{
+	store_read_args args = {.file = FIXTURE_FILE, .geometry = fixture_4_2, .count = 30};
+	store_read_res res;
+	uint8_t expected[8192];
+	uint64_t offset = 0;
+
+	begin();
+	fixture_flip(side_a, ROW(7), 7);
+	fixture_flip(side_a, RECORD(12) + 56 + 3, 7); /* a tail */
+	fixture_open(&fixture);
+	store_read(fixture.store, &args, &res);
+	CU_ASSERT_EQUAL_FATAL(res.status, 0);
+	for (uint64_t i = 0; i < 30; i++) {
+		const store_read_block *block = &res.blocks.blocks_val[i];
+
+		CU_ASSERT_EQUAL(block->state, i == 7 || i == 12 ? STORE_DAMAGED : STORE_COMMITTED);
+		fixture_bytes(VERSION(1, 1), i, 0, expected, block->shard_bytes);
+		CU_ASSERT_EQUAL(
+			memcmp(res.payload.payload_val + offset, expected, block->shard_bytes), 0);
+		offset += block->shard_bytes;
+	}
+	CU_ASSERT_EQUAL(res.payload.payload_len, offset);
+	rpc_free(RPC_XDR(xdr_store_read_res), &res);
+	end();
+}
+
+static void every_flipped_bit_of_a_record_is_damage_of_its_block(void)
+{
+	begin();
+	for (unsigned int bit = 0; bit < 52 * 8; bit += 13) {
+		store_version newest;
+		uint32_t state;
+
+		fixture_flip(side_b, RECORD(45) + bit / 8, bit % 8);
+		fixture_open(&fixture);
+		state = fixture_state(&fixture, 45, &newest);
+		CU_ASSERT_EQUAL(state, STORE_DAMAGED);
+		only_damaged(45, 1);
+		fixture_close(&fixture);
+		fixture_flip(side_b, RECORD(45) + bit / 8, bit % 8);
+	}
+	fixture_flip(side_b, RECORD(45) + 2, 1);
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(fixture_state(&fixture, 45, NULL), STORE_DAMAGED);
+	CU_ASSERT(fixture_logged(".b: block 45: its record is damaged") > 0);
+	/* Not even a base on the older version is refused: the new version mends the block. */
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(3, 1), .first = 45, .exact = true,
+				.base = VERSION(1, 1)),
+		0);
+	CU_ASSERT(IS(&fixture, 45, VERSION(3, 1), STORE_FINALIZED));
+	CU_ASSERT(fixture_is(&fixture, &(struct get){.block = 45, .version = VERSION(1, 1)},
+		VERSION(1, 1), STORE_COMMITTED));
+	end();
+}
+
+static void a_damaged_record_of_a_fresh_block_is_mended(void)
+{
+	begin();
+	fixture_flip(side_a, RECORD(3), 0);
+	fixture_open(&fixture);
+	only_damaged(3, 1);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .first = 3), 0);
+	fixture_commit(&fixture, VERSION(1, 1), 3, 1);
+	only_damaged(0, 0);
+	fixture_reopen(&fixture);
+	only_damaged(0, 0);
+	end();
+}
+
+static void a_damaged_header_costs_no_block(void)
+{
+	store_write_res res;
+
+	begin();
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 5), .epoch = 6, .first = 99 + 31), 0);
+	fixture_discard(&fixture, VERSION(1, 5), 99 + 31, 1);
+	fixture_close(&fixture);
+	for (uint64_t group = 0; group < 3; group++) {
+		fixture_flip(side_a, HEADER(group) + 9 + group * 30, 2);
+		fixture_open(&fixture);
+		only_damaged(0, 0);
+		if (group == 0)
+			CU_ASSERT(fixture_logged("the header of page 0 is damaged") > 0);
+		/* The epoch is known from the other pages. */
+		CU_ASSERT_EQUAL(fixture_put(&fixture,
+					&(struct put){.version = VERSION(9, 1), .epoch = 5}, &res),
+			ESTALE);
+		CU_ASSERT_EQUAL(res.write_epoch, 6);
+		/* A write to the group mends it. */
+		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 9), .epoch = 6,
+					.first = group * 31, .exact = true, .base = VERSION(1, 1)),
+			0);
+		fixture_discard(&fixture, VERSION(2, 9), group * 31, 1);
+		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 7), .epoch = 6,
+					.first = 200 + group * 31),
+			0);
+		fixture_discard(&fixture, VERSION(1, 7), 200 + group * 31, 1);
+		fixture_close(&fixture);
+		fixture_forget_log();
+	}
+	end();
+}
+
+static void a_group_page_of_garbage_damages_its_group_only(void)
+{
+	char page[4096];
+	int file;
+
+	begin();
+	memset(page, 0x77, sizeof(page));
+	file = open(side_a, O_WRONLY);
+	CU_ASSERT_EQUAL(pwrite(file, page, sizeof(page), HEADER(2)), sizeof(page));
+	close(file);
+	fixture_open(&fixture);
+	only_damaged(62, 31);
+	/* Healing mends block by block. */
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .first = 62), 0);
+	fixture_commit(&fixture, VERSION(1, 1), 62, 1);
+	only_damaged(63, 30);
+	fixture_reopen(&fixture);
+	only_damaged(63, 30);
+	end();
+}
+
+static void a_page_zero_of_garbage_is_survived(void)
+{
+	char page[4096];
+	uint64_t count;
+	store_stat_args args = {.file = FIXTURE_FILE};
+	store_stat_res res;
+	int file;
+
+	begin();
+	memset(page, 0x77, sizeof(page));
+	file = open(side_a, O_WRONLY);
+	CU_ASSERT_EQUAL(pwrite(file, page, sizeof(page), 0), sizeof(page));
+	close(file);
+	CU_ASSERT_EQUAL(truncate(side_b, 0), 0);
+	CU_ASSERT_EQUAL(unlink(side_b), 0);
+	fixture_open(&fixture);
+	/* Without the caller's help: what the shape is, is found in another group. */
+	store_stat(fixture.store, &args, &res);
+	CU_ASSERT_EQUAL(res.status, 0);
+	CU_ASSERT_EQUAL(res.block_count, 100);
+	CU_ASSERT_EQUAL(res.write_epoch, 1);
+	(void)count;
+	CU_ASSERT_EQUAL(fixture_state(&fixture, 30, NULL), STORE_DAMAGED);
+	CU_ASSERT(IS(&fixture, 31, VERSION(1, 1), STORE_COMMITTED));
+	end();
+}
+
+static void cut_files_are_noticed(void)
+{
+	/* In a row, at the end of a group, in a page, in group 0's page, to nothing. */
+	static const struct {
+		uint64_t bytes, first;
+	} cuts[] = {{ROW(80) + 100, 80}, {HEADER(3), 93}, {HEADER(2) + 1000, 62},
+		{HEADER(1) + 50, 31}};
+
+	for (size_t i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++) {
+		begin();
+		CU_ASSERT_EQUAL(truncate(side_a, (off_t)cuts[i].bytes), 0);
+		fixture_open(&fixture);
+		for (uint64_t block = 0; block < 100; block++) {
+			uint32_t state = fixture_state(&fixture, block, NULL);
+
+			if (block >= cuts[i].first)
+				CU_ASSERT_EQUAL(state, STORE_DAMAGED)
+			else
+				CU_ASSERT(state == STORE_COMMITTED || state == STORE_FINALIZED)
+		}
+		CU_ASSERT(fixture_logged("cut short") > 0);
+		/* A write beyond the cut does not make the damage pass for holes. */
+		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(3, 1), .first = 99), 0);
+		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(3, 1), .first = 300), 0);
+		fixture_reopen(&fixture);
+		for (uint64_t block = cuts[i].first; block < 99; block++)
+			CU_ASSERT_EQUAL(fixture_state(&fixture, block, NULL), STORE_DAMAGED);
+		CU_ASSERT(IS(&fixture, 99, VERSION(3, 1), STORE_FINALIZED));
+		end();
+	}
+}
+
+static void a_missing_side_b_is_damage(void)
+{
+	begin();
+	/* Its existence is noted in side a when side b has been flushed. */
+	CU_ASSERT_EQUAL(unlink(side_b), 0);
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(fixture_state(&fixture, 45, NULL), STORE_DAMAGED);
+	CU_ASSERT(fixture_logged(".b: missing") > 0);
+	/* The versions below are there for whoever asks for them. */
+	CU_ASSERT(fixture_is(&fixture, &(struct get){.block = 45, .version = VERSION(1, 1)},
+		VERSION(1, 1), STORE_COMMITTED));
+	/* Making the side again must not make the other blocks look old but sound. */
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .first = 45), 0);
+	CU_ASSERT(IS(&fixture, 45, VERSION(2, 1), STORE_FINALIZED));
+	fixture_reopen(&fixture);
+	CU_ASSERT(IS(&fixture, 45, VERSION(2, 1), STORE_FINALIZED));
+	CU_ASSERT_EQUAL(fixture_state(&fixture, 44, NULL), STORE_DAMAGED);
+	/* A block whose newest version is on side a is mended by hearing it again. */
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .first = 3), 0);
+	CU_ASSERT(IS(&fixture, 3, VERSION(1, 1), STORE_COMMITTED));
+	end();
+}
+
+static void a_missing_side_a_is_damage(void)
+{
+	begin();
+	CU_ASSERT_EQUAL(unlink(side_a), 0);
+	fixture_open(&fixture);
+	for (uint64_t block = 31; block < 62; block++)
+		CU_ASSERT_EQUAL(fixture_state(&fixture, block, NULL), STORE_DAMAGED);
+	CU_ASSERT(fixture_logged(".a: missing") > 0);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .first = 33), 0);
+	CU_ASSERT(IS(&fixture, 33, VERSION(1, 1), STORE_FINALIZED));
+	CU_ASSERT(fixture_is(&fixture, &(struct get){.block = 45, .version = VERSION(2, 1)},
+		VERSION(2, 1), STORE_FINALIZED));
+	fixture_reopen(&fixture);
+	CU_ASSERT(IS(&fixture, 33, VERSION(1, 1), STORE_FINALIZED));
+	CU_ASSERT_EQUAL(fixture_state(&fixture, 34, NULL), STORE_DAMAGED);
+	end();
+}
+
+static void a_side_cut_to_nothing_is_noticed(void)
+{
+	for (int side = 0; side < 2; side++) {
+		begin();
+		CU_ASSERT_EQUAL(truncate(side == 0 ? side_a : side_b, 0), 0);
+		fixture_open(&fixture);
+		CU_ASSERT_EQUAL(fixture_state(&fixture, 45, NULL), STORE_DAMAGED);
+		CU_ASSERT(fixture_logged("cut short") > 0);
+		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .first = 45), 0);
+		fixture_reopen(&fixture);
+		CU_ASSERT(IS(&fixture, 45, VERSION(2, 1), STORE_FINALIZED));
+		CU_ASSERT_EQUAL(fixture_state(&fixture, 46, NULL), STORE_DAMAGED);
+		end();
+	}
+}
+
+static void another_files_bytes_are_not_taken_for_ones_own(void)
+{
+	store_file other = {.export_id = 1, .file_id = 0x9999, .segment = 0};
+	char path[512], saved[600];
+
+	begin();
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(
+		PUT(&fixture, .file = other, .version = VERSION(1, 1), .count = 100), 0);
+	fixture_close(&fixture);
+	fixture_side_of(&fixture, other, 0, path, sizeof(path));
+	snprintf(saved, sizeof(saved), "%s.saved", path);
+	CU_ASSERT_EQUAL(rename(path, saved), 0);
+	CU_ASSERT_EQUAL(rename(side_a, path), 0);
+	CU_ASSERT_EQUAL(rename(saved, side_a), 0);
+	fixture_open(&fixture);
+	for (uint64_t block = 0; block < 100; block++)
+		CU_ASSERT_EQUAL(fixture_state(&fixture, block, NULL), STORE_DAMAGED);
+	CU_ASSERT(fixture_logged("is another store file") > 0);
+	/* Nothing is written into it: moved back, both are whole. */
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(9, 1)), EIO);
+	fixture_close(&fixture);
+	CU_ASSERT_EQUAL(rename(path, saved), 0);
+	CU_ASSERT_EQUAL(rename(side_a, path), 0);
+	CU_ASSERT_EQUAL(rename(saved, side_a), 0);
+	fixture_open(&fixture);
+	only_damaged(0, 0);
+	end();
+}
+
+static void a_side_in_the_place_of_the_other_is_noticed(void)
+{
+	char saved[600];
+
+	begin();
+	snprintf(saved, sizeof(saved), "%s.saved", side_a);
+	CU_ASSERT_EQUAL(rename(side_a, saved), 0);
+	CU_ASSERT_EQUAL(rename(side_b, side_a), 0);
+	CU_ASSERT_EQUAL(rename(saved, side_b), 0);
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(fixture_state(&fixture, 0, NULL), STORE_COMMITTED);
+	CU_ASSERT(fixture_logged("is another store file") > 0);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(9, 1)), EIO);
+	end();
+}
+
+static void truncation_mends_damage(void)
+{
+	store_truncate_args args = {.file = FIXTURE_FILE, .geometry = fixture_4_2,
+		.write_epoch = 1, .first_block = 10, .block_version = VERSION(20, 1)};
+	store_status_res res;
+
+	begin();
+	fixture_flip(side_a, RECORD(20), 1);
+	fixture_flip(side_b, RECORD(44), 1);
+	fixture_open(&fixture);
+	store_truncate(fixture.store, &args, &res);
+	CU_ASSERT_EQUAL(res.status, 0);
+	for (uint64_t block = 10; block < 100; block++)
+		CU_ASSERT(IS(&fixture, block, VERSION(20, 1), STORE_FINALIZED));
+	CU_ASSERT(IS(&fixture, 9, VERSION(1, 1), STORE_COMMITTED));
+	end();
+}
+
+/* Whatever is written over the files: never a crash, never wrong bytes called sound. */
+static void random_damage_is_never_served(void)
+{
+	for (uint64_t seed = 1; seed <= 60; seed++) {
+		begin();
+		fixture_seed(seed);
+		for (int i = 0; i < 40; i++) {
+			const char *path = fixture_random() % 2 ? side_a : side_b;
+			struct stat status;
+			uint64_t offset;
+
+			CU_ASSERT_EQUAL(stat(path, &status), 0);
+			offset = fixture_random() % (uint64_t)status.st_size;
+			if (fixture_random() % 3 == 0) /* mostly pages */
+				offset = offset / GROUP_BYTES * GROUP_BYTES + fixture_random() % 4096;
+			if (offset < (uint64_t)status.st_size)
+				fixture_flip(path, offset, (unsigned int)(fixture_random() % 8));
+		}
+		if (seed % 4 == 0)
+			CU_ASSERT_EQUAL(truncate(seed % 8 == 0 ? side_a : side_b,
+						(off_t)(fixture_random() % (3 * GROUP_BYTES))),
+				0);
+		fixture_open(&fixture);
+		for (uint64_t block = 0; block < 100; block++) {
+			uint8_t bytes[8192], expected[8192];
+			store_read_block told;
+
+			CU_ASSERT_EQUAL_FATAL(
+				fixture_get(&fixture, &(struct get){.block = block}, &told, bytes), 0);
+			if (told.state == STORE_DAMAGED || told.state == STORE_EMPTY)
+				continue;
+			CU_ASSERT(store_version_compare(told.block_version, VERSION(1, 1)) == 0 ||
+				store_version_compare(told.block_version, VERSION(2, 1)) == 0);
+			fixture_bytes(told.block_version, block, 0, expected, told.shard_bytes);
+			CU_ASSERT_EQUAL(memcmp(bytes, expected, told.shard_bytes), 0);
+		}
+		/* Everything can be mended. */
+		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(30, 1), .count = 100, .exact = true,
+					.base = VERSION(29, 1)),
+			0);
+		fixture_reopen(&fixture);
+		for (uint64_t block = 0; block < 100; block++)
+			CU_ASSERT(IS(&fixture, block, VERSION(30, 1), STORE_FINALIZED));
+		end();
+	}
+}
+
+int main(void)
+{
+	CU_pSuite suite;
+
+	CU_initialize_registry();
+	suite = CU_add_suite("store damage", NULL, NULL);
+#define TEST(name) CU_add_test(suite, #name, name)
+	TEST(a_flipped_bit_in_a_row_is_damage);
+	TEST(a_read_goes_around_a_damaged_block);
+	TEST(every_flipped_bit_of_a_record_is_damage_of_its_block);
+	TEST(a_damaged_record_of_a_fresh_block_is_mended);
+	TEST(a_damaged_header_costs_no_block);
+	TEST(a_group_page_of_garbage_damages_its_group_only);
+	TEST(a_page_zero_of_garbage_is_survived);
+	TEST(cut_files_are_noticed);
+	TEST(a_missing_side_b_is_damage);
+	TEST(a_missing_side_a_is_damage);
+	TEST(a_side_cut_to_nothing_is_noticed);
+	TEST(another_files_bytes_are_not_taken_for_ones_own);
+	TEST(a_side_in_the_place_of_the_other_is_noticed);
+	TEST(truncation_mends_damage);
+	TEST(random_damage_is_never_served);
+	CU_basic_set_mode(CU_BRM_VERBOSE);
+	CU_basic_run_tests();
+	int failed = CU_get_number_of_failures() != 0 || CU_get_error() != 0;
+
+	CU_cleanup_registry();
+	return failed;
+}
