@@ -61,6 +61,14 @@ uint64_t cluster_now_ms(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+static uint64_t now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
 const struct config *cluster_config(const struct cluster *cluster)
 {
 	return cluster->config;
@@ -102,10 +110,15 @@ static void note_exportd(struct cluster *cluster, int error)
 int cluster_call(struct cluster *cluster, uint32_t procedure, rpc_xdr args_xdr, const void *args,
 	rpc_xdr result_xdr, void *result, unsigned int timeout_ms, bool *answered)
 {
-	uint32_t status;
+	uint64_t start_us = now_us();
+	uint32_t status = 0;
 	int error = rpc_call(stripe_meta(cluster->stripe), procedure, args_xdr, args, result_xdr,
 		result, timeout_ms);
 
+	if (error == 0)
+		memcpy(&status, result, sizeof(status));
+	rozo_log(DEBUG, "exportd procedure %u: error %d, status %u, %" PRIu64 " us", procedure,
+		error, status, now_us() - start_us);
 	if (answered)
 		*answered = error == 0;
 	/* Arguments that do not fit say nothing about exportd. */
@@ -113,7 +126,6 @@ int cluster_call(struct cluster *cluster, uint32_t procedure, rpc_xdr args_xdr, 
 		note_exportd(cluster, error);
 	if (error != 0)
 		return error;
-	memcpy(&status, result, sizeof(status));
 	if (status == 0)
 		return 0;
 	rpc_free(result_xdr, result);

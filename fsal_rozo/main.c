@@ -75,7 +75,8 @@ static fsal_status_t init_config(
 	(void)config;
 	(void)err_type;
 
-	rozo_log_set_level(ROZO_LOG_DEBUG); /* Ganesha's own levels decide */
+	/* Ganesha's own levels decide; but lines that it would drop should not be made at all. */
+	rozo_log_set_level(isDebug(COMPONENT_FSAL) ? ROZO_LOG_DEBUG : ROZO_LOG_INFO);
 	rozo_log_set_sink(log_sink);
 
 	ROZO.layouts = (ganesha_series() & GANESHA_MENDS_LAYOUTS) == GANESHA_MENDS_LAYOUTS;

@@ -51,6 +51,8 @@ struct mojette_system {
 	unsigned int known_count;
 	int known_row[MOJETTE_K_MAX];
 	const uint8_t *known[MOJETTE_K_MAX];
+	/* If e == k: mojette_window_bytes() for each row. */
+	uint8_t *scratch;
 };
 
 /* off(p) of the header's definition: where bin 0 stands. */
@@ -63,6 +65,15 @@ static inline ptrdiff_t mojette_origin(int p, unsigned int k)
 static inline size_t mojette_tail_elements(int p, unsigned int k)
 {
 	return (size_t)(p < 0 ? -p : p) * (k - 1);
+}
+
+/*
+ * The most that a solver of all k rows keeps for each: a row, the tails of both signs, and what
+ * aligning and rounding to whole vectors takes.
+ */
+static inline size_t mojette_window_bytes(const struct mojette_code *code, size_t row_bytes)
+{
+	return row_bytes + 2 * mojette_tail_bytes_max(code) + 128;
 }
 
 /* The portable reference: every faster kernel must give the same bytes. */

@@ -11,6 +11,8 @@
 #ifndef ROZO_MOJETTE_KERNEL_VECTOR_H
 #define ROZO_MOJETTE_KERNEL_VECTOR_H
 
+#include <string.h>
+
 /* A sequence in memory: its element at position x is base[x], for x in first ..
  * end - 1. */
 struct stream {
@@ -131,20 +133,6 @@ static bool vector_encode(unsigned int k, uint32_t directions, ptrdiff_t columns
 		return false;
 	encode(columns, rows, bins);
 	return true;
-}
-
-static void vector_solve(const struct mojette_system *s)
-{
-	uint32_t directions = 0;
-	solver *solve = NULL;
-
-	for (unsigned int i = 0; i < s->e; i++)
-		directions |= UINT32_C(1) << (s->p[i] + 16);
-	if (s->e == s->k) /* all rows unknown: the non-systematic form */
-		solve = find_solver(directions);
-	if (solve == NULL)
-		solve = mojette_portable_solve;
-	solve(s);
 }
 
 #define GATHER_VECTORS 8
@@ -476,6 +464,23 @@ static void vector_solve_pair(const struct mojette_system *s)
 	begin = begin & -LANES; /* the upper row's vectors are aligned, if it is */
 	inside_begin = (inside_begin + LANES - 1) & -LANES;
 	pair_dispatch(&pair, span_of(begin, inside_begin, inside_limit, end), lag % LANES);
+}
+
+#include "kernel_newton.h"
+
+static void vector_solve(const struct mojette_system *s)
+{
+	uint32_t directions = 0;
+	solver *solve = NULL;
+
+	for (unsigned int i = 0; i < s->e; i++)
+		directions |= UINT32_C(1) << (s->p[i] + 16);
+	if (s->e == s->k) /* all rows unknown: the non-systematic form */
+		solve = find_solver(directions);
+	if (solve == NULL)
+		solve = s->e == s->k && s->columns >= NEWTON_COLUMNS_MIN ? newton_solve
+									 : mojette_portable_solve;
+	solve(s);
 }
 
 #endif

@@ -146,7 +146,7 @@ size_t mojette_scratch_bytes(const struct mojette_code *code, size_t row_bytes)
 
 	if (code->form == MOJETTE_SYSTEMATIC)
 		scratch += code->m * (row_bytes + mojette_tail_bytes_max(code));
-	return scratch;
+	return scratch + code->k * mojette_window_bytes(code, row_bytes);
 }
 
 /*
@@ -248,6 +248,7 @@ static void solve(const struct mojette_code *code, size_t row_bytes, const uint8
 		}
 		equation++;
 	}
+	system.scratch = scratch;
 	if (pair)
 		mojette_kernel->solve_pair(&system);
 	else

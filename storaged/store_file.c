@@ -590,11 +590,14 @@ static void flush_once(struct shard_file *file)
 	uint64_t target = file->written;
 	uint64_t sizes[STORE_SIDES];
 	int descriptors[STORE_SIDES];
-	bool names = file->dirty_names;
+	/* The first flush also covers what a process that was killed left unflushed. */
+	bool names = file->dirty_names || !file->settled;
 	char path[STORE_PATH_MAX];
 	int error = 0;
 
 	file->flushing = true;
+	if (file->device == NULL)
+		names = false; /* removed meanwhile */
 	for (unsigned int side = 0; side < STORE_SIDES; side++) {
 		descriptors[side] =
 			file->dirty[side] || !file->settled ? file->descriptors[side] : -1;

@@ -135,29 +135,45 @@ static void verdict_add(struct verdicts *verdicts, uint64_t block, store_version
 		(store_decided){.first_block = block, .count = 1, .block_version = version};
 }
 
+/*
+ * Notes what stores that missed the block's version still have PENDING: nobody will ever ask for it
+ * again, and it would be a conflict for every writer.
+ */
+static void superseded_add(struct verdicts *superseded, const struct segment *segment,
+	const struct block_answer *answers, uint64_t block, store_version version)
+{
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (answers[s].answered && answers[s].newest.generation &&
+			answers[s].state != STORE_COMMITTED &&
+			version_compare(answers[s].newest, version) < 0)
+			verdict_add(superseded, block, answers[s].newest);
+	}
+}
+
 static void verdicts_tell(struct stripe_file *file, const struct segment *segment,
 	const struct verdicts *verdicts, bool discard)
 {
-	store_commit_args args = {
-		.file = file_store_file(file, segment),
-		.discard = discard,
-		.runs = {.runs_len = verdicts->count, .runs_val = verdicts->runs},
-	};
-	struct fanout_call calls[MOJETTE_N_MAX];
-	store_status_res results[MOJETTE_N_MAX];
-	struct fanout fanout;
+	for (unsigned int told = 0; told < verdicts->count; told += STORE_COMMITS_MAX) {
+		unsigned int left = verdicts->count - told;
+		store_commit_args args = {
+			.file = file_store_file(file, segment),
+			.discard = discard,
+			.runs = {.runs_len = left < STORE_COMMITS_MAX ? left : STORE_COMMITS_MAX,
+				.runs_val = verdicts->runs + told},
+		};
+		struct fanout_call calls[MOJETTE_N_MAX];
+		store_status_res results[MOJETTE_N_MAX];
+		struct fanout fanout;
 
-	if (verdicts->count == 0)
-		return;
-	fanout_init(&fanout, file->stripe);
-	for (unsigned int s = 0; s < segment->shard_count; s++)
-		fanout_start(
-			&fanout, &calls[s], segment->nodes[s], STORE_COMMIT, &args, &results[s]);
-	fanout_wait(&fanout);
-	/* A store that did not hear it holds on to what it has; the next one to meet it tells it.
-	 */
-	for (unsigned int s = 0; s < segment->shard_count; s++)
-		fanout_call_free(&calls[s]);
+		fanout_init(&fanout, file->stripe);
+		for (unsigned int s = 0; s < segment->shard_count; s++)
+			fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_COMMIT, &args,
+				&results[s]);
+		fanout_wait(&fanout);
+		/* A store that did not hear it keeps what it has; the next one to meet it tells it. */
+		for (unsigned int s = 0; s < segment->shard_count; s++)
+			fanout_call_free(&calls[s]);
+	}
 }
 
 /*
@@ -192,10 +208,12 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
 	struct fanout fanout;
 	struct verdicts forward = {.runs = calloc(count, sizeof(store_decided))};
 	struct verdicts back = {.runs = calloc(count, sizeof(store_decided))};
+	struct verdicts superseded = {
+		.runs = calloc((size_t)count * segment->shard_count, sizeof(store_decided))};
 	int error = 0;
 
 	*largest_generation = 0;
-	if (!forward.runs || !back.runs) {
+	if (!forward.runs || !back.runs || !superseded.runs) {
 		error = -ENOMEM;
 		goto out;
 	}
@@ -231,6 +249,7 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
 		}
 		switch (versions_judge(file, answers, &version, &undecided, &largest)) {
 		case BLOCK_VERSION:
+			superseded_add(&superseded, segment, answers, first_block + i, version);
 			if (!known_by_all(segment, answers, version))
 				verdict_add(&forward, first_block + i, version);
 			break;
@@ -250,9 +269,12 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
 	verdicts_tell(file, segment, &back, true);
 	if (forward.count && !error)
 		error = flush_stores(file, segment);
-	if (!error)
+	if (!error) {
 		verdicts_tell(file, segment, &forward, false);
+		verdicts_tell(file, segment, &superseded, true);
+	}
 out:
+	free(superseded.runs);
 	free(forward.runs);
 	free(back.runs);
 	return error;

@@ -371,10 +371,16 @@ int block_write_recover(struct stripe_file *file, const struct segment *segment,
 {
 	uint64_t largest = newest.generation;
 
-	if (attempt + 1 == ATTEMPTS_MAX)
-		return error == -EAGAIN ? -EIO : error;
 	if (error != -EAGAIN)
 		return error;
+	if (attempt + 1 == ATTEMPTS_MAX) {
+		rozo_log_limited(ERROR,
+			"file %u/%llu segment %u block %llu: other writers got in between %u times; "
+			"giving up",
+			file->export_id, (unsigned long long)file->file_id, segment->number,
+			(unsigned long long)first_block, ATTEMPTS_MAX);
+		return -EIO;
+	}
 	atomic_fetch_add(&file->stripe->conflicts, 1);
 	if (attempt)
 		pause_before(attempt);

@@ -114,13 +114,17 @@ static void what_was_acknowledged_survives_sigkill(void)
 			write_until_killed(ends[1], round);
 		}
 		close(ends[1]);
-		nanosleep(&(struct timespec){.tv_nsec = (long)(fixture_random() % 60 + 5) * 1000000},
-			NULL);
-		kill(child, SIGKILL);
-		while (read(ends[0], &done, sizeof(done)) == sizeof(done)) {
+		/* At any moment of the write after some, or of one soon after. */
+		for (uint64_t left = 1 + fixture_random() % 12;
+			read(ends[0], &done, sizeof(done)) == sizeof(done); left--) {
 			total++;
 			for (uint64_t i = 0; i < done.count; i++)
 				expected[done.block + i] = done.number;
+			if (left == 0)
+				nanosleep(&(struct timespec){.tv_nsec =
+						(long)(fixture_random() % 4000) * 1000}, NULL);
+			if (left == 0)
+				kill(child, SIGKILL);
 		}
 		close(ends[0]);
 		CU_ASSERT_EQUAL(waitpid(child, &status, 0), child);
