@@ -137,8 +137,11 @@ void rozo_attributes_in(const struct fsal_attrlist *attributes, meta_set *set)
 void rozo_attributes_seen(struct rozo_handle *handle, const meta_attributes *attributes)
 {
 	pthread_mutex_lock(&handle->lock);
-	handle->attributes = *attributes;
-	handle->attributes_ms = cluster_now_ms();
+	/* Answers to concurrent calls may come here in another order than exportd gave them. */
+	if (handle->attributes_ms == 0 || attributes->change >= handle->attributes.change) {
+		handle->attributes = *attributes;
+		handle->attributes_ms = cluster_now_ms();
+	}
 	pthread_mutex_unlock(&handle->lock);
 }
 

@@ -167,6 +167,7 @@ static fsal_status_t find_or_create(struct rozo_export *export, struct fsal_obj_
 {
 	meta_create_args args = {.name = (char *)name, .type = META_REGULAR};
 	meta_create_res result = {0};
+	meta_attributes parent;
 	fsal_status_t status;
 
 	*created = false;
@@ -174,10 +175,14 @@ static fsal_status_t find_or_create(struct rozo_export *export, struct fsal_obj_
 	case FSAL_NO_CREATE:
 		return meta_lookup(export, directory->fileid, name, found);
 	case FSAL_UNCHECKED:
-		/* A file that exists is opened even where the caller could not create one. */
-		status = meta_lookup(export, directory->fileid, name, found);
-		if (status.major != ERR_FSAL_NOENT)
-			return status;
+		/* exportd opens what exists and creates what does not, in one call. But who may not
+		   create here may still open what exists. */
+		status = rozo_may_add(export, rozo_handle_of(directory), &parent);
+		if (status.major == ERR_FSAL_ACCESS) {
+			status = meta_lookup(export, directory->fileid, name, found);
+			return status.major == ERR_FSAL_NOENT ? fsalstat(ERR_FSAL_ACCESS, EACCES)
+							      : status;
+		}
 		args.how = META_CREATE_UNCHECKED;
 		break;
 	case FSAL_GUARDED:
@@ -194,6 +199,9 @@ static fsal_status_t find_or_create(struct rozo_export *export, struct fsal_obj_
 	if (FSAL_IS_SUCCESS(status)) {
 		*found = result.attributes;
 		*created = result.created;
+	} else if (status.major == ERR_FSAL_EXIST && mode == FSAL_UNCHECKED) {
+		/* Something else than a file: the caller tells what. */
+		status = meta_lookup(export, directory->fileid, name, found);
 	}
 	return status;
 }
