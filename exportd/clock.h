@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 enum clock_kind {
-	CLOCK_KIND_WALL,      /* nanoseconds since 1970, for file times */
+	CLOCK_KIND_WALL, /* nanoseconds since 1970, for file times */
 	CLOCK_KIND_MONOTONIC, /* nanoseconds since some start, for silence of nodes */
 };
 

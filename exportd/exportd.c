@@ -212,7 +212,6 @@ static int open_check_meta(struct kv_txn *txn, void *context)
 	return 0;
 }
 
-
 /* Makes an export's records and its root directory. */
 static int export_create(
 	struct kv_txn *txn, const struct config_export *config, struct record_export *record)
@@ -284,16 +283,16 @@ static int export_compare(const struct config_export *config, const struct recor
 	return 0;
 }
 
-static int open_one_export(struct kv_txn *txn, const struct config_export *config,
-	struct exportd_export *export)
+static int open_one_export(
+	struct kv_txn *txn, const struct config_export *config, struct exportd_export *export)
 {
 	struct record_export stored, wanted = {
-		.form = config->code.form,
-		.k = config->code.k,
-		.m = config->code.m,
-		.row_bytes = config->row_bytes,
-		.segment_blocks = config_segment_blocks(config),
-	};
+					     .form = config->code.form,
+					     .k = config->code.k,
+					     .m = config->code.m,
+					     .row_bytes = config->row_bytes,
+					     .segment_blocks = config_segment_blocks(config),
+				     };
 	int result;
 
 	snprintf(wanted.name, sizeof(wanted.name), "%s", config->name);
@@ -349,8 +348,7 @@ static int open_exports(struct kv_txn *txn, void *context)
 	size_t i;
 
 	for (i = 0; result == 0 && i < exportd->config->export_count; i++)
-		result = open_one_export(
-			txn, &exportd->config->exports[i], &exportd->exports[i]);
+		result = open_one_export(txn, &exportd->config->exports[i], &exportd->exports[i]);
 	if (result == 0)
 		result = kv_scan(txn, record_key_bytes(&all), RECORD_PREFIX_KIND, report_unserved,
 			(void *)exportd->config);

@@ -25,12 +25,12 @@ struct exportd_export {
 	uint64_t segment_blocks;
 	uint64_t segment_bytes;
 	uint64_t filesystem_id;
-	uint32_t shards;             /* k + m */
+	uint32_t shards; /* k + m */
 };
 
 struct exportd {
 	const struct config *config;
-	int lock_fd;                 /* holds the lock on the data directory */
+	int lock_fd; /* holds the lock on the data directory */
 	struct kv *kv;
 	struct commit *commit;
 	struct map *map;

@@ -23,15 +23,14 @@ struct file_call {
 	const void *args;
 	void *result;
 	struct file_nodes nodes; /* if the operation chooses among them */
-	bool may_write;          /* in a write transaction */
-	bool must_write;         /* set by the operation: to be done again with may_write */
+	bool may_write; /* in a write transaction */
+	bool must_write; /* set by the operation: to be done again with may_write */
 };
 
 /* -------- setattr -------- */
 
 /* Gives the file its next write epoch. */
-static int file_next_write_epoch(
-	uint32_t export_id, uint64_t file_id, struct record_inode *inode)
+static int file_next_write_epoch(uint32_t export_id, uint64_t file_id, struct record_inode *inode)
 {
 	if (inode->write_epoch >= RECORD_WRITE_EPOCH_MAX) {
 		rozo_log_limited(ERROR,
@@ -186,10 +185,9 @@ static int written_operation(struct kv_txn *txn, void *context)
 			return error;
 	} else {
 		/* A gateway's report since the last LAYOUTCOMMIT has made the times durable. */
-		call->must_write =
-			!args->durable_before || args->size > inode.size ||
-			!written_take(call->exportd->written, args->file.export_id,
-				args->file.file_id);
+		call->must_write = !args->durable_before || args->size > inode.size ||
+				   !written_take(call->exportd->written, args->file.export_id,
+					   args->file.file_id);
 	}
 	inode_attributes(call->export, args->file.file_id, &inode, &result->attributes);
 	return 0;
@@ -267,8 +265,8 @@ int file_first_gateway(const struct exportd_export *export, const struct file_no
 
 	if (healthy == NULL)
 		return -ENOMEM;
-	count = placement_healthy(nodes->nodes, nodes->count, placement->nodes, placement->count,
-		NULL, 0, healthy);
+	count = placement_healthy(
+		nodes->nodes, nodes->count, placement->nodes, placement->count, NULL, 0, healthy);
 	if (count == 0) {
 		/* Nobody is up (yet). META_LAYOUT chooses again if this one stays away. */
 		memcpy(healthy, placement->nodes, placement->count * sizeof(*healthy));

@@ -67,8 +67,8 @@ int free_queue_add_file(struct kv_txn *txn, uint32_t export_id, uint64_t file_id
 		return result == -ENOENT ? -EIO : result;
 	do {
 		batch.count = 0;
-		result = kv_scan(txn, record_key_bytes(&first), RECORD_PREFIX_FILE, collect_segment,
-			&batch);
+		result = kv_scan(
+			txn, record_key_bytes(&first), RECORD_PREFIX_FILE, collect_segment, &batch);
 		if (result < 0)
 			return result;
 		for (i = 0; i < batch.count; i++) {
@@ -186,8 +186,8 @@ static int freed_operation(struct kv_txn *txn, void *context)
 	return result;
 }
 
-void free_queue_freed(struct exportd *exportd, const struct meta_freed_args *args,
-	struct meta_status_res *result)
+void free_queue_freed(
+	struct exportd *exportd, const struct meta_freed_args *args, struct meta_status_res *result)
 {
 	int error = commit_execute(exportd->commit, freed_operation, (void *)args);
 

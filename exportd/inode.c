@@ -12,8 +12,7 @@
 
 #define DIRECTORY_BYTES 4096 /* what a directory is said to be, whatever it holds */
 
-int inode_load(
-	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, struct record_inode *inode)
+int inode_load(struct kv_txn *txn, uint32_t export_id, uint64_t file_id, struct record_inode *inode)
 {
 	int result = record_inode_get(txn, export_id, file_id, inode);
 

@@ -121,8 +121,8 @@ static int kv_lmdb_remove(struct kv_txn *txn, struct kv_bytes key)
 {
 	MDB_val mdb_key = {.mv_size = key.bytes, .mv_data = (void *)key.data};
 
-	return kv_lmdb_error("remove",
-		mdb_del(kv_lmdb_txn(txn)->mdb, kv_lmdb(txn->kv)->dbi, &mdb_key, NULL));
+	return kv_lmdb_error(
+		"remove", mdb_del(kv_lmdb_txn(txn)->mdb, kv_lmdb(txn->kv)->dbi, &mdb_key, NULL));
 }
 
 static int kv_lmdb_scan(struct kv_txn *txn, struct kv_bytes from, size_t prefix_bytes,
@@ -165,7 +165,7 @@ static int kv_lmdb_commit(struct kv_txn *txn)
 	if (result == -EIO && ending->write && !ending->nested) {
 		atomic_store(&store->failed, true);
 		rozo_log(ERROR, "metadata database: no more changes are accepted after this error; "
-			  "mend the file system and start rozo-exportd again");
+				"mend the file system and start rozo-exportd again");
 	}
 	free(ending);
 	return result;

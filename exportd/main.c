@@ -156,7 +156,8 @@ static int serve(const struct config *config, const sigset_t *signals)
 	result = rpc_server_start(&server, config->exportd_address, config->exportd_port, &program,
 		&config->key, EXPORTD_THREADS);
 	if (result == 0) {
-		rozo_log(INFO, "rozo-exportd " ROZO_VERSION ": cluster \"%s\", serving at %s port %u",
+		rozo_log(INFO,
+			"rozo-exportd " ROZO_VERSION ": cluster \"%s\", serving at %s port %u",
 			config->cluster_id, config->exportd_address, config->exportd_port);
 		run(exportd, signals);
 		rpc_server_stop(server);

@@ -33,10 +33,10 @@
 #endif
 
 struct map_heard {
-	pthread_mutex_t mutex;  /* guards the rest */
-	bool ever;              /* a heartbeat came since exportd started */
-	uint64_t at_ns;         /* monotonic; of the last one */
-	uint64_t boot;          /* of the last one */
+	pthread_mutex_t mutex; /* guards the rest */
+	bool ever; /* a heartbeat came since exportd started */
+	uint64_t at_ns; /* monotonic; of the last one */
+	uint64_t boot; /* of the last one */
 	uint64_t total_bytes;
 	uint64_t free_bytes;
 	uint64_t failed_devices;
@@ -50,16 +50,16 @@ struct map_snapshot {
 struct map {
 	const struct config *config;
 	struct commit *commit;
-	uint64_t started_ns;        /* monotonic */
+	uint64_t started_ns; /* monotonic */
 	uint64_t silence_ns;
-	uint32_t *domains;          /* number of each node's failure domain */
+	uint32_t *domains; /* number of each node's failure domain */
 	struct map_heard *heard;
 	pthread_mutex_t mutex;
 	_Atomic(struct map_snapshot *) snapshot;
 	/* Under mutex: */
 	struct record_node *stored; /* what the store says of each node */
-	uint64_t ticked_ns;         /* monotonic; of the last map_tick() */
-	uint64_t resumed_ns;        /* monotonic; silence before counts for nothing */
+	uint64_t ticked_ns; /* monotonic; of the last map_tick() */
+	uint64_t resumed_ns; /* monotonic; silence before counts for nothing */
 };
 
 static size_t snapshot_bytes(const struct map *map)
@@ -237,8 +237,7 @@ static int map_store(struct kv_txn *txn, void *context)
 	result = record_counters_put(txn, &counters);
 	for (i = 0; result == 0 && i < config->node_count; i++)
 		if (map_differs(update, i))
-			result = record_node_put(
-				txn, config->nodes[i].id, &update->next->nodes[i]);
+			result = record_node_put(txn, config->nodes[i].id, &update->next->nodes[i]);
 	return result;
 }
 
@@ -360,7 +359,8 @@ void map_heartbeat(
 	if (i < 0) {
 		rozo_log_limited(WARNING,
 			"heartbeat of node %" PRIu32 ", which is not in %s: add it, or stop it",
-			args->node, map->config->path != NULL ? map->config->path : "the configuration");
+			args->node,
+			map->config->path != NULL ? map->config->path : "the configuration");
 		result->status = ENOENT;
 		return;
 	}

@@ -34,9 +34,9 @@ enum map_node_state {
 /* One node as it is now. */
 struct map_node {
 	uint32_t id;
-	uint32_t domain;      /* nodes of one failure domain have the same number */
+	uint32_t domain; /* nodes of one failure domain have the same number */
 	enum map_node_state state;
-	bool capacity_known;  /* it has sent a heartbeat since exportd started */
+	bool capacity_known; /* it has sent a heartbeat since exportd started */
 	uint64_t total_bytes; /* of its devices that work */
 	uint64_t free_bytes;
 };

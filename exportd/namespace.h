@@ -23,12 +23,12 @@ void namespace_attach(struct exportd *exportd, const struct meta_attach_args *ar
 void namespace_lookup(struct exportd *exportd, const struct meta_lookup_args *args,
 	struct meta_attributes_res *result);
 
-void namespace_getattr(struct exportd *exportd, const struct meta_file *args,
-	struct meta_attributes_res *result);
+void namespace_getattr(
+	struct exportd *exportd, const struct meta_file *args, struct meta_attributes_res *result);
 
 /* Also EINVAL: not a symbolic link. */
-void namespace_readlink(struct exportd *exportd, const struct meta_file *args,
-	struct meta_readlink_res *result);
+void namespace_readlink(
+	struct exportd *exportd, const struct meta_file *args, struct meta_readlink_res *result);
 
 /* Also ENOTDIR; EINVAL: no entries wanted. */
 void namespace_readdir(struct exportd *exportd, const struct meta_readdir_args *args,

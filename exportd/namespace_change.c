@@ -150,8 +150,7 @@ static int create_existing(struct kv_txn *txn, struct change_call *call, uint64_
 	if (args->how == META_CREATE_GUARDED)
 		return -EEXIST;
 	if (args->how == META_CREATE_EXCLUSIVE)
-		return inode.type == META_REGULAR && inode.verifier == args->verifier ? 0
-										     : -EEXIST;
+		return inode.type == META_REGULAR && inode.verifier == args->verifier ? 0 : -EEXIST;
 	if (inode.type == META_REGULAR)
 		return 0;
 	return inode.type == META_DIRECTORY ? -EISDIR : -EEXIST;
@@ -221,8 +220,7 @@ static int create_operation(struct kv_txn *txn, void *context)
 	if (inode.type == META_REGULAR) {
 		inode.layout_epoch = 1;
 		inode.write_epoch = 1;
-		error = file_place(
-			txn, call->export, &call->nodes, file_id, 0, &inode, &placement);
+		error = file_place(txn, call->export, &call->nodes, file_id, 0, &inode, &placement);
 		if (error == 0)
 			error = file_first_gateway(call->export, &call->nodes, file_id, &placement,
 				&inode.write_gateway);
@@ -246,8 +244,8 @@ static int create_operation(struct kv_txn *txn, void *context)
 	return 0;
 }
 
-void namespace_create(
-	struct exportd *exportd, const struct meta_create_args *args, struct meta_create_res *result)
+void namespace_create(struct exportd *exportd, const struct meta_create_args *args,
+	struct meta_create_res *result)
 {
 	struct change_call call = {
 		.exportd = exportd,
@@ -370,8 +368,8 @@ static int unlink_operation(struct kv_txn *txn, void *context)
 	return 0;
 }
 
-void namespace_unlink(
-	struct exportd *exportd, const struct meta_unlink_args *args, struct meta_unlink_res *result)
+void namespace_unlink(struct exportd *exportd, const struct meta_unlink_args *args,
+	struct meta_unlink_res *result)
 {
 	struct change_call call = {
 		.exportd = exportd,
@@ -544,8 +542,8 @@ static int rename_operation(struct kv_txn *txn, void *context)
 	return error;
 }
 
-void namespace_rename(
-	struct exportd *exportd, const struct meta_rename_args *args, struct meta_rename_res *result)
+void namespace_rename(struct exportd *exportd, const struct meta_rename_args *args,
+	struct meta_rename_res *result)
 {
 	struct change_call call = {
 		.exportd = exportd,

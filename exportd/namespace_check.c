@@ -17,10 +17,10 @@
 struct checked_inode {
 	uint64_t file_id;
 	struct record_inode inode;
-	uint64_t entries;       /* that refer to it */
-	uint64_t directories;   /* entries in it that are directories */
-	bool name_found;        /* an entry is its parent_id and name */
-	bool placed;            /* segment 0 has a placement */
+	uint64_t entries; /* that refer to it */
+	uint64_t directories; /* entries in it that are directories */
+	bool name_found; /* an entry is its parent_id and name */
+	bool placed; /* segment 0 has a placement */
 	bool target;
 };
 
@@ -33,10 +33,10 @@ struct check {
 	size_t room;
 };
 
-#define FAULT(check, ...) \
-	do { \
-		(check)->faults++; \
-		rozo_log(ERROR, "metadata check: " __VA_ARGS__); \
+#define FAULT(check, ...)                                                                          \
+	do {                                                                                       \
+		(check)->faults++;                                                                 \
+		rozo_log(ERROR, "metadata check: " __VA_ARGS__);                                   \
 	} while (0)
 
 static int inode_compare(const void *file_id, const void *inode)
@@ -92,7 +92,8 @@ static int check_entry(void *context, struct kv_bytes key, struct kv_bytes value
 		check->faults++;
 		return 0;
 	}
-	memcpy(name, (const uint8_t *)key.data + RECORD_PREFIX_FILE, key.bytes - RECORD_PREFIX_FILE);
+	memcpy(name, (const uint8_t *)key.data + RECORD_PREFIX_FILE,
+		key.bytes - RECORD_PREFIX_FILE);
 	if (directory == NULL || directory->inode.type != META_DIRECTORY) {
 		FAULT(check, "entry \"%s\" lies in %" PRIu64 ", which is no directory", name,
 			directory_id);
@@ -130,8 +131,8 @@ static int check_cookie(void *context, struct kv_bytes key, struct kv_bytes valu
 
 	if (record_cookie_decode(key, value, &cookie) != 0)
 		check->faults++;
-	else if (record_entry_get(check->txn, check->export_id, directory_id, cookie.name,
-			 &entry) != 0 ||
+	else if (record_entry_get(
+			 check->txn, check->export_id, directory_id, cookie.name, &entry) != 0 ||
 		 entry.cookie != record_key_u64(key, RECORD_PREFIX_FILE))
 		FAULT(check, "cookie %" PRIu64 " of directory %" PRIu64 " has no entry \"%s\"",
 			record_key_u64(key, RECORD_PREFIX_FILE), directory_id, cookie.name);
@@ -191,8 +192,8 @@ static int check_free(void *context, struct kv_bytes key, struct kv_bytes value)
 		return 0;
 	}
 	if (item.export_id == check->export_id && check_find(check, item.file_id) != NULL)
-		FAULT(check, "item %" PRIu64 " of the free queue names file %" PRIu64
-			", which exists",
+		FAULT(check,
+			"item %" PRIu64 " of the free queue names file %" PRIu64 ", which exists",
 			sequence, item.file_id);
 	if (item.count == 0)
 		FAULT(check, "item %" PRIu64 " of the free queue names no node", sequence);

@@ -111,8 +111,8 @@ static int getattr_operation(struct kv_txn *txn, void *context)
 	return error;
 }
 
-void namespace_getattr(struct exportd *exportd, const struct meta_file *args,
-	struct meta_attributes_res *result)
+void namespace_getattr(
+	struct exportd *exportd, const struct meta_file *args, struct meta_attributes_res *result)
 {
 	int error = read_execute(exportd, args->export_id, getattr_operation, args, result);
 
@@ -135,8 +135,8 @@ static int readlink_operation(struct kv_txn *txn, void *context)
 	return error == -ENOENT ? -EIO : error;
 }
 
-void namespace_readlink(struct exportd *exportd, const struct meta_file *args,
-	struct meta_readlink_res *result)
+void namespace_readlink(
+	struct exportd *exportd, const struct meta_file *args, struct meta_readlink_res *result)
 {
 	char target[RECORD_TARGET_MAX + 1] = "";
 	int error = read_execute(exportd, args->export_id, readlink_operation, args, target);

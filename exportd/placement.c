@@ -30,9 +30,9 @@ uint64_t placement_hash(uint64_t first, uint64_t second, uint64_t third)
 struct candidate {
 	uint32_t id;
 	uint32_t domain;
-	bool reserve;      /* down or full */
+	bool reserve; /* down or full */
 	bool taken;
-	double score;      /* smaller is better */
+	double score; /* smaller is better */
 };
 
 static int candidate_compare(const void *left, const void *right)
@@ -46,7 +46,8 @@ static int candidate_compare(const void *left, const void *right)
 	return a->id < b->id ? -1 : 1;
 }
 
-/* What a node of unknown capacity is worth: the mean of the known ones, so that it is not favoured. */
+/* What a node of unknown capacity is worth: the mean of the known ones, so that it is not favoured.
+ */
 static double mean_free_bytes(const struct map_node *nodes, size_t count)
 {
 	double sum = 0;
@@ -78,8 +79,8 @@ int placement_choose(const struct map_node *nodes, size_t node_count, uint32_t e
 	for (i = 0; i < node_count; i++) {
 		const struct map_node *node = &nodes[i];
 		bool full = node->capacity_known && node->free_bytes == 0;
-		double weight = node->capacity_known && !full ? (double)node->free_bytes
-							      : unknown_weight;
+		double weight =
+			node->capacity_known && !full ? (double)node->free_bytes : unknown_weight;
 		/* 53 random bits in (0, 1): never 0, whose logarithm would be infinite. */
 		double u = ((double)(placement_hash(seed, node->id, 0) >> 11) + 0.5) * 0x1p-53;
 
@@ -163,11 +164,12 @@ void placement_order(
 	uint32_t node;
 	size_t i, j;
 
-	/* Insertion sort: there are at most as many as shards, or as many as nodes once in a while. */
+	/* Insertion sort: there are at most as many as shards, or as many as nodes once in a while.
+	 */
 	for (i = 1; i < count; i++) {
 		node = nodes[i];
-		for (j = i; j > 0 && placement_hash(seed, nodes[j - 1], 1) <
-					     placement_hash(seed, node, 1);
+		for (j = i; j > 0 &&
+			    placement_hash(seed, nodes[j - 1], 1) < placement_hash(seed, node, 1);
 			j--)
 			nodes[j] = nodes[j - 1];
 		nodes[j] = node;

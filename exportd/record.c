@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
- * Keys and values of the metadata database.
+ * Values of the metadata database.
  *
  * A value is trusted only after its length, kind, version and CRC have been checked, and each field
  * that something else depends on its range. Takes no locks.
@@ -19,217 +19,13 @@
 /* The longest value: a symbolic link's target. */
 #define VALUE_BYTES_MAX (sizeof(struct disk_header) + RECORD_TARGET_MAX)
 
-/* -------- keys -------- */
-
-static void key_add(struct record_key *key, const void *bytes, size_t count)
-{
-	memcpy(key->bytes + key->length, bytes, count);
-	key->length += count;
-}
-
-static void key_add_u32(struct record_key *key, uint32_t number)
-{
-	uint32_t big_endian = htobe32(number);
-
-	key_add(key, &big_endian, sizeof(big_endian));
-}
-
-static void key_add_u64(struct record_key *key, uint64_t number)
-{
-	uint64_t big_endian = htobe64(number);
-
-	key_add(key, &big_endian, sizeof(big_endian));
-}
-
-static struct record_key key_begin(enum record_kind kind)
-{
-	return (struct record_key){.length = 1, .bytes = {(uint8_t)kind}};
-}
-
-static struct record_key key_u32(enum record_kind kind, uint32_t number)
-{
-	struct record_key key = key_begin(kind);
-
-	key_add_u32(&key, number);
-	return key;
-}
-
-static struct record_key key_file(enum record_kind kind, uint32_t export_id, uint64_t file_id)
-{
-	struct record_key key = key_u32(kind, export_id);
-
-	key_add_u64(&key, file_id);
-	return key;
-}
-
-struct record_key record_key_meta(void)
-{
-	return key_begin(RECORD_META);
-}
-
-struct record_key record_key_counters(void)
-{
-	return key_begin(RECORD_COUNTERS);
-}
-
-struct record_key record_key_node(uint32_t node)
-{
-	return key_u32(RECORD_NODE, node);
-}
-
-struct record_key record_key_export(uint32_t export_id)
-{
-	return key_u32(RECORD_EXPORT, export_id);
-}
-
-struct record_key record_key_allocation(uint32_t export_id)
-{
-	return key_u32(RECORD_ALLOCATION, export_id);
-}
-
-struct record_key record_key_inode(uint32_t export_id, uint64_t file_id)
-{
-	return key_file(RECORD_INODE, export_id, file_id);
-}
-
-struct record_key record_key_entry(
-	uint32_t export_id, uint64_t directory_id, const char *name, size_t name_bytes)
-{
-	struct record_key key = key_file(RECORD_ENTRY, export_id, directory_id);
-
-	key_add(&key, name, name_bytes);
-	return key;
-}
-
-struct record_key record_key_cookie(uint32_t export_id, uint64_t directory_id, uint64_t cookie)
-{
-	struct record_key key = key_file(RECORD_COOKIE, export_id, directory_id);
-
-	key_add_u64(&key, cookie);
-	return key;
-}
-
-struct record_key record_key_target(uint32_t export_id, uint64_t file_id)
-{
-	return key_file(RECORD_TARGET, export_id, file_id);
-}
-
-struct record_key record_key_placement(uint32_t export_id, uint64_t file_id, uint32_t segment)
-{
-	struct record_key key = key_file(RECORD_PLACEMENT, export_id, file_id);
-
-	key_add_u32(&key, segment);
-	return key;
-}
-
-struct record_key record_key_free(uint64_t sequence)
-{
-	struct record_key key = key_begin(RECORD_FREE);
-
-	key_add_u64(&key, sequence);
-	return key;
-}
-
-struct record_key record_key_free_node(uint32_t node, uint64_t sequence)
-{
-	struct record_key key = key_u32(RECORD_FREE_NODE, node);
-
-	key_add_u64(&key, sequence);
-	return key;
-}
-
-struct kv_bytes record_key_bytes(const struct record_key *key)
-{
-	return (struct kv_bytes){key->bytes, key->length};
-}
-
-uint32_t record_key_u32(struct kv_bytes key, size_t offset)
-{
-	uint32_t big_endian;
-
-	memcpy(&big_endian, (const uint8_t *)key.data + offset, sizeof(big_endian));
-	return be32toh(big_endian);
-}
-
-uint64_t record_key_u64(struct kv_bytes key, size_t offset)
-{
-	uint64_t big_endian;
-
-	memcpy(&big_endian, (const uint8_t *)key.data + offset, sizeof(big_endian));
-	return be64toh(big_endian);
-}
-
 /* -------- damage -------- */
-
-/* What a key names, in words, for log lines. */
-static void key_describe(struct kv_bytes key, char *text, size_t text_bytes)
-{
-	const uint8_t *bytes = key.data;
-	uint32_t first = key.bytes >= 5 ? record_key_u32(key, 1) : 0;
-	uint64_t file = key.bytes >= 13 ? record_key_u64(key, 5) : 0;
-
-	switch (key.bytes > 0 ? bytes[0] : 0) {
-	case RECORD_META:
-		snprintf(text, text_bytes, "the description of the database");
-		break;
-	case RECORD_COUNTERS:
-		snprintf(text, text_bytes, "the counters");
-		break;
-	case RECORD_NODE:
-		snprintf(text, text_bytes, "the record of node %" PRIu32, first);
-		break;
-	case RECORD_EXPORT:
-		snprintf(text, text_bytes, "the record of export %" PRIu32, first);
-		break;
-	case RECORD_ALLOCATION:
-		snprintf(text, text_bytes, "the file counters of export %" PRIu32, first);
-		break;
-	case RECORD_INODE:
-		snprintf(text, text_bytes, "the inode of file %" PRIu64 " in export %" PRIu32, file,
-			first);
-		break;
-	case RECORD_ENTRY:
-		snprintf(text, text_bytes,
-			"entry \"%.*s\" of directory %" PRIu64 " in export %" PRIu32,
-			key.bytes > 13 ? (int)(key.bytes - 13) : 0, (const char *)bytes + 13, file,
-			first);
-		break;
-	case RECORD_COOKIE:
-		snprintf(text, text_bytes,
-			"the entry with cookie %" PRIu64 " of directory %" PRIu64
-			" in export %" PRIu32,
-			key.bytes >= 21 ? record_key_u64(key, 13) : 0, file, first);
-		break;
-	case RECORD_TARGET:
-		snprintf(text, text_bytes,
-			"the target of symbolic link %" PRIu64 " in export %" PRIu32, file, first);
-		break;
-	case RECORD_PLACEMENT:
-		snprintf(text, text_bytes,
-			"the placement of segment %" PRIu32 " of file %" PRIu64
-			" in export %" PRIu32,
-			key.bytes >= 17 ? record_key_u32(key, 13) : 0, file, first);
-		break;
-	case RECORD_FREE:
-		snprintf(text, text_bytes, "item %" PRIu64 " of the free queue",
-			key.bytes >= 9 ? record_key_u64(key, 1) : 0);
-		break;
-	case RECORD_FREE_NODE:
-		snprintf(text, text_bytes, "item %" PRIu64 " of the free queue of node %" PRIu32,
-			file, first);
-		break;
-	default:
-		snprintf(text, text_bytes, "a record of unknown kind 0x%02x",
-			key.bytes > 0 ? bytes[0] : 0);
-		break;
-	}
-}
 
 static int damaged(struct kv_bytes key, const char *why)
 {
 	char text[512];
 
-	key_describe(key, text, sizeof(text));
+	record_key_describe(key, text, sizeof(text));
 	rozo_log_limited(ERROR, "metadata database: %s is damaged (%s)", text, why);
 	return -EIO;
 }
@@ -243,8 +39,8 @@ static uint32_t value_crc(struct kv_bytes key, const void *value, size_t value_b
 
 	crc = rozo_crc32c(key.data, key.bytes);
 	crc = rozo_crc32c_more(crc, bytes, offsetof(struct disk_header, crc32c));
-	return rozo_crc32c_more(crc, bytes + sizeof(struct disk_header),
-		value_bytes - sizeof(struct disk_header));
+	return rozo_crc32c_more(
+		crc, bytes + sizeof(struct disk_header), value_bytes - sizeof(struct disk_header));
 }
 
 /* Fills in the header of the value and stores it. */
@@ -292,8 +88,8 @@ static int value_open(struct kv_bytes key, struct kv_bytes value, void *fixed, s
 }
 
 /* Copies a name or target that fills the rest of a value. */
-static int value_text(struct kv_bytes key, struct kv_bytes rest, size_t expected, size_t limit,
-	char *text)
+static int value_text(
+	struct kv_bytes key, struct kv_bytes rest, size_t expected, size_t limit, char *text)
 {
 	if (rest.bytes != expected || rest.bytes > limit ||
 		memchr(rest.data, '\0', rest.bytes) != NULL)
@@ -705,8 +501,7 @@ int record_target_get(struct kv_txn *txn, uint32_t export_id, uint64_t file_id, 
 	return record_target_decode(record_key_bytes(&key), value, target);
 }
 
-int record_target_put(
-	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, const char *target)
+int record_target_put(struct kv_txn *txn, uint32_t export_id, uint64_t file_id, const char *target)
 {
 	struct record_key key = record_key_target(export_id, file_id);
 	size_t target_bytes = strlen(target);
@@ -737,8 +532,8 @@ int record_placement_decode(
 	return value_nodes(key, rest, placement->count, placement->nodes);
 }
 
-int record_placement_get(struct kv_txn *txn, uint32_t export_id, uint64_t file_id,
-	uint32_t segment, struct record_placement *placement)
+int record_placement_get(struct kv_txn *txn, uint32_t export_id, uint64_t file_id, uint32_t segment,
+	struct record_placement *placement)
 {
 	struct record_key key = record_key_placement(export_id, file_id, segment);
 	struct kv_bytes value;
@@ -750,8 +545,8 @@ int record_placement_get(struct kv_txn *txn, uint32_t export_id, uint64_t file_i
 	return record_placement_decode(record_key_bytes(&key), value, placement);
 }
 
-int record_placement_put(struct kv_txn *txn, uint32_t export_id, uint64_t file_id,
-	uint32_t segment, const struct record_placement *placement)
+int record_placement_put(struct kv_txn *txn, uint32_t export_id, uint64_t file_id, uint32_t segment,
+	const struct record_placement *placement)
 {
 	struct record_key key = record_key_placement(export_id, file_id, segment);
 	uint8_t value[sizeof(struct disk_placement) + RECORD_SHARDS_MAX * 4];

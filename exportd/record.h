@@ -19,11 +19,11 @@
 
 #include "exportd/kv.h"
 
-#define RECORD_NAME_MAX 255        /* META_NAME_MAX */
-#define RECORD_TARGET_MAX 4095     /* META_SYMLINK_MAX */
-#define RECORD_SHARDS_MAX 24       /* META_SHARDS_MAX */
-#define RECORD_COOKIE_FIRST 3      /* NFS: 0, 1 and 2 are not cookies of entries */
-#define RECORD_ROOT_ID 1           /* file id of an export's root directory */
+#define RECORD_NAME_MAX 255 /* META_NAME_MAX */
+#define RECORD_TARGET_MAX 4095 /* META_SYMLINK_MAX */
+#define RECORD_SHARDS_MAX 24 /* META_SHARDS_MAX */
+#define RECORD_COOKIE_FIRST 3 /* NFS: 0, 1 and 2 are not cookies of entries */
+#define RECORD_ROOT_ID 1 /* file id of an export's root directory */
 #define RECORD_WRITE_EPOCH_MAX 0xffffffu /* generations of blocks have 24 bits for it */
 
 /* The format of the whole database; grows when an older rozo-exportd could not use it. */
@@ -31,35 +31,35 @@
 
 /* First letter of a key, and kind in the header of its value. */
 enum record_kind {
-	RECORD_META = 'M',       /* M                        the database itself */
-	RECORD_COUNTERS = 'T',   /* T                        numbers given out */
-	RECORD_NODE = 'N',       /* N node                   incarnation of a storage node */
-	RECORD_EXPORT = 'E',     /* E export                 parameters that never change */
+	RECORD_META = 'M', /* M                        the database itself */
+	RECORD_COUNTERS = 'T', /* T                        numbers given out */
+	RECORD_NODE = 'N', /* N node                   incarnation of a storage node */
+	RECORD_EXPORT = 'E', /* E export                 parameters that never change */
 	RECORD_ALLOCATION = 'A', /* A export                 next file id, number of files */
-	RECORD_INODE = 'I',      /* I export file */
-	RECORD_ENTRY = 'D',      /* D export directory name  directory entry by name */
-	RECORD_COOKIE = 'C',     /* C export directory cookie: the same by cookie */
-	RECORD_TARGET = 'S',     /* S export file            target of a symbolic link */
-	RECORD_PLACEMENT = 'P',  /* P export file segment    nodes of a segment */
-	RECORD_FREE = 'Q',       /* Q sequence               a segment to be freed */
-	RECORD_FREE_NODE = 'F',  /* F node sequence          the same, by node */
+	RECORD_INODE = 'I', /* I export file */
+	RECORD_ENTRY = 'D', /* D export directory name  directory entry by name */
+	RECORD_COOKIE = 'C', /* C export directory cookie: the same by cookie */
+	RECORD_TARGET = 'S', /* S export file            target of a symbolic link */
+	RECORD_PLACEMENT = 'P', /* P export file segment    nodes of a segment */
+	RECORD_FREE = 'Q', /* Q sequence               a segment to be freed */
+	RECORD_FREE_NODE = 'F', /* F node sequence          the same, by node */
 };
 
 struct record_meta {
 	uint32_t database_version;
-	uint64_t created_seconds;             /* since 1970 */
+	uint64_t created_seconds; /* since 1970 */
 	char cluster_id[RECORD_NAME_MAX + 1];
 };
 
 struct record_counters {
 	uint64_t next_free_sequence;
-	uint32_t map_version;                 /* of the newest cluster map */
+	uint32_t map_version; /* of the newest cluster map */
 };
 
 struct record_node {
-	uint64_t boot;                        /* of the run that was heard last */
+	uint64_t boot; /* of the run that was heard last */
 	uint32_t incarnation;
-	bool up;                              /* state in the newest map */
+	bool up; /* state in the newest map */
 };
 
 struct record_export {
@@ -69,12 +69,12 @@ struct record_export {
 	uint32_t row_bytes;
 	uint64_t segment_blocks;
 	uint64_t filesystem_id;
-	char name[RECORD_NAME_MAX + 1];       /* at the last start, for messages */
+	char name[RECORD_NAME_MAX + 1]; /* at the last start, for messages */
 };
 
 struct record_allocation {
 	uint64_t next_file_id;
-	uint64_t files;                       /* inodes in the export */
+	uint64_t files; /* inodes in the export */
 };
 
 struct record_time {
@@ -83,10 +83,10 @@ struct record_time {
 };
 
 struct record_inode {
-	uint64_t parent_id;                   /* with name: an entry that refers to this inode; */
-	char name[RECORD_NAME_MAX + 1];       /* name is empty if that entry was removed */
-	uint8_t type;                         /* meta_type */
-	bool truncate_pending;                /* blocks beyond truncate_size are to be emptied */
+	uint64_t parent_id; /* with name: an entry that refers to this inode; */
+	char name[RECORD_NAME_MAX + 1]; /* name is empty if that entry was removed */
+	uint8_t type; /* meta_type */
+	bool truncate_pending; /* blocks beyond truncate_size are to be emptied */
 	uint16_t mode;
 	uint32_t uid;
 	uint32_t gid;
@@ -97,12 +97,12 @@ struct record_inode {
 	uint64_t truncate_size;
 	uint64_t change;
 	uint64_t verifier;
-	uint64_t next_cookie;                 /* directories */
+	uint64_t next_cookie; /* directories */
 	struct record_time access_time;
 	struct record_time modify_time;
 	struct record_time change_time;
-	uint32_t segment_count;               /* one more than the highest that has a placement */
-	uint32_t layout_epoch;                /* regular files, with the next two */
+	uint32_t segment_count; /* one more than the highest that has a placement */
+	uint32_t layout_epoch; /* regular files, with the next two */
 	uint32_t write_epoch;
 	uint32_t write_gateway;
 };
@@ -119,7 +119,7 @@ struct record_cookie {
 
 struct record_placement {
 	uint32_t count;
-	uint32_t nodes[RECORD_SHARDS_MAX];    /* by shard */
+	uint32_t nodes[RECORD_SHARDS_MAX]; /* by shard */
 };
 
 struct record_free {
@@ -127,7 +127,8 @@ struct record_free {
 	uint32_t segment;
 	uint64_t file_id;
 	uint32_t count;
-	uint32_t nodes[RECORD_SHARDS_MAX];    /* that have not freed it yet; none in RECORD_FREE_NODE */
+	uint32_t
+		nodes[RECORD_SHARDS_MAX]; /* that have not freed it yet; none in RECORD_FREE_NODE */
 };
 
 /* -------- keys -------- */
@@ -153,16 +154,19 @@ struct record_key record_key_free(uint64_t sequence);
 struct record_key record_key_free_node(uint32_t node, uint64_t sequence);
 
 /* Bytes of a key before its last part: what a scan of all its like has in common. */
-#define RECORD_PREFIX_KIND 1           /* every key of a kind */
-#define RECORD_PREFIX_EXPORT 5         /* every inode, ... of an export */
-#define RECORD_PREFIX_FILE 13          /* every entry, cookie or placement of a file */
-#define RECORD_PREFIX_NODE 5           /* every RECORD_FREE_NODE of a node */
+#define RECORD_PREFIX_KIND 1 /* every key of a kind */
+#define RECORD_PREFIX_EXPORT 5 /* every inode, ... of an export */
+#define RECORD_PREFIX_FILE 13 /* every entry, cookie or placement of a file */
+#define RECORD_PREFIX_NODE 5 /* every RECORD_FREE_NODE of a node */
 
 struct kv_bytes record_key_bytes(const struct record_key *key);
 
 /* The big-endian number at an offset of a key. The caller has checked the key's length. */
 uint32_t record_key_u32(struct kv_bytes key, size_t offset);
 uint64_t record_key_u64(struct kv_bytes key, size_t offset);
+
+/* What a key names, in words, for log lines. Any bytes will do. */
+void record_key_describe(struct kv_bytes key, char *text, size_t text_bytes);
 
 /* -------- values -------- */
 
@@ -199,14 +203,13 @@ int record_entry_remove(struct kv_txn *txn, uint32_t export_id, uint64_t directo
 
 /* target: room for RECORD_TARGET_MAX + 1 bytes */
 int record_target_get(struct kv_txn *txn, uint32_t export_id, uint64_t file_id, char *target);
-int record_target_put(
-	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, const char *target);
+int record_target_put(struct kv_txn *txn, uint32_t export_id, uint64_t file_id, const char *target);
 int record_target_remove(struct kv_txn *txn, uint32_t export_id, uint64_t file_id);
 
-int record_placement_get(struct kv_txn *txn, uint32_t export_id, uint64_t file_id,
-	uint32_t segment, struct record_placement *placement);
-int record_placement_put(struct kv_txn *txn, uint32_t export_id, uint64_t file_id,
-	uint32_t segment, const struct record_placement *placement);
+int record_placement_get(struct kv_txn *txn, uint32_t export_id, uint64_t file_id, uint32_t segment,
+	struct record_placement *placement);
+int record_placement_put(struct kv_txn *txn, uint32_t export_id, uint64_t file_id, uint32_t segment,
+	const struct record_placement *placement);
 
 int record_free_get(struct kv_txn *txn, uint64_t sequence, struct record_free *item);
 int record_free_put(struct kv_txn *txn, uint64_t sequence, const struct record_free *item);

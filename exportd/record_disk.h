@@ -15,10 +15,10 @@
 
 /* Begins every value. */
 struct disk_header {
-	uint8_t kind;         /* enum record_kind, as in the key */
-	uint8_t version;      /* RECORD_VALUE_VERSION */
+	uint8_t kind; /* enum record_kind, as in the key */
+	uint8_t version; /* RECORD_VALUE_VERSION */
 	uint16_t reserved;
-	uint32_t crc32c;      /* of the key, then the value with this field left out */
+	uint32_t crc32c; /* of the key, then the value with this field left out */
 };
 _Static_assert(sizeof(struct disk_header) == 8, "format");
 
@@ -91,7 +91,7 @@ struct disk_inode {
 	uint32_t write_gateway;
 	uint16_t mode;
 	uint8_t type;
-	uint8_t flags;        /* DISK_INODE_* */
+	uint8_t flags; /* DISK_INODE_* */
 	uint8_t name_bytes;
 	uint8_t reserved[3];
 	uint32_t segment_count;

@@ -28,44 +28,44 @@ static void service_map(
 }
 
 /* name, type of the arguments, type of the result, operation */
-#define SERVICE_PROCEDURES(X) \
-	X(ATTACH, meta_attach_args, meta_attach_res, namespace_attach) \
-	X(LOOKUP, meta_lookup_args, meta_attributes_res, namespace_lookup) \
-	X(GETATTR, meta_file, meta_attributes_res, namespace_getattr) \
-	X(SETATTR, meta_setattr_args, meta_setattr_res, file_setattr) \
-	X(TRUNCATED, meta_truncated_args, meta_status_res, file_truncated) \
-	X(CREATE, meta_create_args, meta_create_res, namespace_create) \
-	X(READLINK, meta_file, meta_readlink_res, namespace_readlink) \
-	X(LINK, meta_link_args, meta_attributes_res, namespace_link) \
-	X(UNLINK, meta_unlink_args, meta_unlink_res, namespace_unlink) \
-	X(RENAME, meta_rename_args, meta_rename_res, namespace_rename) \
-	X(READDIR, meta_readdir_args, meta_readdir_res, namespace_readdir) \
-	X(STATFS, meta_statfs_args, meta_statfs_res, namespace_statfs) \
-	X(PLACEMENT, meta_placement_args, meta_placement_res, file_placement) \
-	X(LAYOUT, meta_layout_args, meta_layout_res, file_layout) \
-	X(WRITTEN, meta_written_args, meta_attributes_res, file_written) \
-	X(HEARTBEAT, meta_heartbeat_args, meta_heartbeat_res, service_heartbeat) \
-	X(MAP, meta_map_args, meta_map_res, service_map) \
-	X(FREE_LIST, meta_free_args, meta_free_res, free_queue_list) \
+#define SERVICE_PROCEDURES(X)                                                                      \
+	X(ATTACH, meta_attach_args, meta_attach_res, namespace_attach)                             \
+	X(LOOKUP, meta_lookup_args, meta_attributes_res, namespace_lookup)                         \
+	X(GETATTR, meta_file, meta_attributes_res, namespace_getattr)                              \
+	X(SETATTR, meta_setattr_args, meta_setattr_res, file_setattr)                              \
+	X(TRUNCATED, meta_truncated_args, meta_status_res, file_truncated)                         \
+	X(CREATE, meta_create_args, meta_create_res, namespace_create)                             \
+	X(READLINK, meta_file, meta_readlink_res, namespace_readlink)                              \
+	X(LINK, meta_link_args, meta_attributes_res, namespace_link)                               \
+	X(UNLINK, meta_unlink_args, meta_unlink_res, namespace_unlink)                             \
+	X(RENAME, meta_rename_args, meta_rename_res, namespace_rename)                             \
+	X(READDIR, meta_readdir_args, meta_readdir_res, namespace_readdir)                         \
+	X(STATFS, meta_statfs_args, meta_statfs_res, namespace_statfs)                             \
+	X(PLACEMENT, meta_placement_args, meta_placement_res, file_placement)                      \
+	X(LAYOUT, meta_layout_args, meta_layout_res, file_layout)                                  \
+	X(WRITTEN, meta_written_args, meta_attributes_res, file_written)                           \
+	X(HEARTBEAT, meta_heartbeat_args, meta_heartbeat_res, service_heartbeat)                   \
+	X(MAP, meta_map_args, meta_map_res, service_map)                                           \
+	X(FREE_LIST, meta_free_args, meta_free_res, free_queue_list)                               \
 	X(FREED, meta_freed_args, meta_status_res, free_queue_freed)
 
-#define SERVICE_HANDLER(name, args_type, result_type, operation) \
-	static void handle_##name(void *context, const struct rpc_caller *caller, \
-		const void *args, void *result) \
-	{ \
-		(void)caller; \
-		operation(context, args, result); \
+#define SERVICE_HANDLER(name, args_type, result_type, operation)                                   \
+	static void handle_##name(                                                                 \
+		void *context, const struct rpc_caller *caller, const void *args, void *result)    \
+	{                                                                                          \
+		(void)caller;                                                                      \
+		operation(context, args, result);                                                  \
 	}
 SERVICE_PROCEDURES(SERVICE_HANDLER)
 
-#define SERVICE_ENTRY(procedure, args_type, result_type, operation) \
-	[META_##procedure] = { \
-		.name = #procedure, \
-		.handler = handle_##procedure, \
-		.args_xdr = RPC_XDR(xdr_##args_type), \
-		.args_bytes = sizeof(struct args_type), \
-		.result_xdr = RPC_XDR(xdr_##result_type), \
-		.result_bytes = sizeof(struct result_type), \
+#define SERVICE_ENTRY(procedure, args_type, result_type, operation)                                \
+	[META_##procedure] = {                                                                     \
+		.name = #procedure,                                                                \
+		.handler = handle_##procedure,                                                     \
+		.args_xdr = RPC_XDR(xdr_##args_type),                                              \
+		.args_bytes = sizeof(struct args_type),                                            \
+		.result_xdr = RPC_XDR(xdr_##result_type),                                          \
+		.result_bytes = sizeof(struct result_type),                                        \
 	},
 static const struct rpc_procedure service_procedures[] = {SERVICE_PROCEDURES(SERVICE_ENTRY)};
 

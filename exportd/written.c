@@ -12,7 +12,7 @@
 #define WRITTEN_PLACES 65536
 
 struct written_place {
-	uint64_t file_id;   /* 0: empty; no file has that id */
+	uint64_t file_id; /* 0: empty; no file has that id */
 	uint32_t export_id;
 };
 

@@ -105,6 +105,7 @@ static int decide_block(struct store_pages *pages, uint64_t block, store_version
 		return 0;
 	if (discard) {
 		store_slot_clear(page->bytes, &file->shape, block);
+		page->durable = true; /* with the next flush, not before the answer */
 		if (newest->shard_bytes > 0)
 			shard_file_free_row(file, block, (unsigned int)pair.newest);
 	} else {

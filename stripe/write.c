@@ -422,6 +422,14 @@ static int write_whole(struct stripe_file *file, const struct segment *segment,
 	}
 }
 
+static bool is_ahead(struct stripe_file *file, store_version version)
+{
+	pthread_mutex_lock(&file->lock);
+	bool ahead = version.generation >> GENERATION_COUNTER_BITS > file->write_epoch;
+	pthread_mutex_unlock(&file->lock);
+	return ahead;
+}
+
 /* Changes part of one block: from, length are inside it. number is the block's in the file. */
 static int write_part(struct stripe_file *file, const struct segment *segment, uint64_t number,
 	uint32_t from, uint32_t length, const uint8_t *bytes, bool stable)
@@ -448,6 +456,12 @@ static int write_part(struct stripe_file *file, const struct segment *segment, u
 			error = 0;
 		} else {
 			error = block_read(file, segment, in_segment, &block);
+			/*
+			 * Written under an epoch that we have not heard of, by a truncation, say:
+			 * our next version would be the older one.
+			 */
+			if (!error && is_ahead(file, block.version))
+				error = -ESTALE;
 			if (!error)
 				error = block_base(file, segment, in_segment, &block, &exact_base);
 		}

@@ -248,8 +248,8 @@ int do_rename(struct fixture *fixture, uint64_t from_id, const char *from, uint6
 	return (int)result.status;
 }
 
-int do_set_size(struct fixture *fixture, uint64_t file_id, uint64_t size,
-	struct meta_setattr_res *result)
+int do_set_size(
+	struct fixture *fixture, uint64_t file_id, uint64_t size, struct meta_setattr_res *result)
 {
 	struct meta_setattr_args args = {
 		.file = {.export_id = FIXTURE_EXPORT, .file_id = file_id},
@@ -304,8 +304,7 @@ int do_placement(struct fixture *fixture, uint64_t file_id, uint32_t segment, ui
 
 	file_placement(fixture->exportd, &args, &result);
 	if (nodes != NULL && result.nodes.nodes_len > 0)
-		memcpy(nodes, result.nodes.nodes_val,
-			result.nodes.nodes_len * sizeof(uint32_t));
+		memcpy(nodes, result.nodes.nodes_val, result.nodes.nodes_len * sizeof(uint32_t));
 	if (placement != NULL)
 		*placement = result;
 	rpc_free(RPC_XDR(xdr_meta_placement_res), &result);

@@ -63,8 +63,8 @@ int do_unlink(struct fixture *fixture, uint64_t directory_id, const char *name, 
 int do_rmdir(struct fixture *fixture, uint64_t directory_id, const char *name);
 int do_rename(struct fixture *fixture, uint64_t from_id, const char *from, uint64_t to_id,
 	const char *to, uint64_t *replaced_id);
-int do_set_size(struct fixture *fixture, uint64_t file_id, uint64_t size,
-	struct meta_setattr_res *result);
+int do_set_size(
+	struct fixture *fixture, uint64_t file_id, uint64_t size, struct meta_setattr_res *result);
 int do_truncated(struct fixture *fixture, uint64_t file_id, uint32_t write_epoch);
 int do_written(struct fixture *fixture, uint64_t file_id, uint64_t size, uint32_t durable_before,
 	struct meta_attributes *attributes);

@@ -62,10 +62,9 @@ static void setattr_sets_each(void)
 	CU_ASSERT_EQUAL(result.attributes.change_time.seconds, 1700000005);
 	CU_ASSERT(result.attributes.change > before.change);
 	CU_ASSERT_EQUAL(result.truncate, 0);
-	CU_ASSERT_EQUAL(setattr(file_id,
-				(struct meta_set){
-					.mask = META_SET_MTIME_NOW | META_SET_ATIME_NOW},
-				&result),
+	CU_ASSERT_EQUAL(
+		setattr(file_id, (struct meta_set){.mask = META_SET_MTIME_NOW | META_SET_ATIME_NOW},
+			&result),
 		0);
 	CU_ASSERT_EQUAL(result.attributes.modify_time.seconds, 1700000005);
 	CU_ASSERT_EQUAL(result.attributes.access_time.seconds, 1700000005);
@@ -80,7 +79,8 @@ static void setattr_refuses(void)
 	CU_ASSERT_EQUAL(do_create(&fixture, ROOT, "link", META_SYMLINK, &link), 0);
 	CU_ASSERT_EQUAL(setattr(file_id, (struct meta_set){.mask = 256}, &result), EINVAL);
 	CU_ASSERT_EQUAL(
-		setattr(file_id, (struct meta_set){.mask = META_SET_SIZE, .size = 1ull << 63}, &result),
+		setattr(file_id, (struct meta_set){.mask = META_SET_SIZE, .size = 1ull << 63},
+			&result),
 		EFBIG);
 	CU_ASSERT_EQUAL(setattr(999, (struct meta_set){.mask = META_SET_MODE}, &result), ESTALE);
 	CU_ASSERT_EQUAL(do_set_size(&fixture, ROOT, 1, NULL), EISDIR);
@@ -281,8 +281,8 @@ static void write_gateway_moves_when_it_is_down(void)
 	CU_ASSERT_EQUAL(gateways[0], second);
 	CU_ASSERT_EQUAL(epoch, 2);
 	/* A client that cannot use it. */
-	CU_ASSERT_EQUAL(
-		do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 1, second, &epoch, gateways, &count),
+	CU_ASSERT_EQUAL(do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 1, second, &epoch, gateways,
+				&count),
 		0);
 	CU_ASSERT_NOT_EQUAL(gateways[0], second);
 	CU_ASSERT_EQUAL(epoch, 3);
@@ -380,13 +380,12 @@ static void restart_keeps_write_gateways(void)
 	fixture_reopen(&fixture);
 	/* Others are heard first: the recorded one is waited for. */
 	fixture_heartbeat(&fixture, first % 9 + 1, 1, 1ull << 39);
-	CU_ASSERT_EQUAL(do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 1, 0, &epoch, gateways,
-				&count),
+	CU_ASSERT_EQUAL(
+		do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 1, 0, &epoch, gateways, &count),
 		EAGAIN);
 	fixture_heartbeat(&fixture, first, 1, 1ull << 39);
-	CU_ASSERT_EQUAL(do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 1, 0, &epoch, gateways,
-				&count),
-		0);
+	CU_ASSERT_EQUAL(
+		do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 1, 0, &epoch, gateways, &count), 0);
 	CU_ASSERT_EQUAL(gateways[0], first);
 	CU_ASSERT_EQUAL(epoch, 1);
 	/* Until the first silence period is over. */
@@ -396,9 +395,8 @@ static void restart_keeps_write_gateways(void)
 		fixture_heartbeat(&fixture, first % 9 + 1, 1, 1ull << 39);
 		map_tick(fixture.exportd->map);
 	}
-	CU_ASSERT_EQUAL(do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 1, 0, &epoch, gateways,
-				&count),
-		0);
+	CU_ASSERT_EQUAL(
+		do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 1, 0, &epoch, gateways, &count), 0);
 	CU_ASSERT_NOT_EQUAL(gateways[0], first);
 	CU_ASSERT_EQUAL(epoch, 2);
 }

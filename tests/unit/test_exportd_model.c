@@ -98,8 +98,8 @@ static void model_drop(uint32_t file)
 
 static void random_create(void)
 {
-	static const uint32_t types[] = {META_REGULAR, META_REGULAR, META_DIRECTORY, META_SYMLINK,
-		META_FIFO};
+	static const uint32_t types[] = {
+		META_REGULAR, META_REGULAR, META_DIRECTORY, META_SYMLINK, META_FIFO};
 	uint32_t directory = model_pick(true), n = random_below(NAMES);
 	uint32_t type = types[random_below(5)];
 	int expected = model_directory_status(directory);
@@ -137,8 +137,8 @@ static void random_link(void)
 		expected = EPERM;
 	else if (model[directory].entries[n] != 0)
 		expected = EEXIST;
-	CU_ASSERT_EQUAL_FATAL(do_link(&fixture, model[file].file_id, model[directory].file_id,
-				      name_of(n)),
+	CU_ASSERT_EQUAL_FATAL(
+		do_link(&fixture, model[file].file_id, model[directory].file_id, name_of(n)),
 		expected);
 	if (expected != 0)
 		return;

@@ -130,7 +130,7 @@ static void down_nodes_only_if_needed(void)
 	make_nodes(9, 9);
 	nodes[2].state = MAP_NODE_DOWN;
 	nodes[3].state = MAP_NODE_UNHEARD; /* may be up */
-	nodes[4].free_bytes = 0;           /* full */
+	nodes[4].free_bytes = 0; /* full */
 	for (file = 1; file <= 200; file++) {
 		CU_ASSERT_EQUAL_FATAL(placement_choose(nodes, 9, 1, file, 0, 6, chosen), 0);
 		CU_ASSERT(!holds(chosen, 6, 3));

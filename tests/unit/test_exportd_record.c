@@ -38,8 +38,7 @@ static const struct record_meta meta = {
 	.database_version = 1, .created_seconds = 1700000000, .cluster_id = "example"};
 static const struct record_counters counters = {
 	.next_free_sequence = 0x0102030405060708, .map_version = 0x11121314};
-static const struct record_node node = {
-	.boot = 0x2122232425262728, .incarnation = 7, .up = true};
+static const struct record_node node = {.boot = 0x2122232425262728, .incarnation = 7, .up = true};
 static const struct record_export export = {
 	.form = 1,
 	.k = 8,
@@ -147,14 +146,14 @@ static int get_any(uint8_t kind)
 		break;
 	case RECORD_COUNTERS:
 		result = record_counters_get(txn, &read.counters);
-		CU_ASSERT(result != 0 || (read.counters.next_free_sequence ==
-						 counters.next_free_sequence &&
-						 read.counters.map_version == counters.map_version));
+		CU_ASSERT(result != 0 ||
+			  (read.counters.next_free_sequence == counters.next_free_sequence &&
+				  read.counters.map_version == counters.map_version));
 		break;
 	case RECORD_NODE:
 		result = record_node_get(txn, 6, &read.node);
-		CU_ASSERT(result != 0 ||
-			  (read.node.boot == node.boot && read.node.incarnation == 7 && read.node.up));
+		CU_ASSERT(result != 0 || (read.node.boot == node.boot &&
+						 read.node.incarnation == 7 && read.node.up));
 		break;
 	case RECORD_EXPORT:
 		result = record_export_get(txn, 7, &read.export);
@@ -204,8 +203,8 @@ static int get_any(uint8_t kind)
 		if (result == 0)
 			result = record_cookie_decode(
 				record_key_bytes(&by_cookie), value, &read.cookie);
-		CU_ASSERT(result != 0 || (read.cookie.file_id == 17 &&
-						 strcmp(read.cookie.name, "name") == 0));
+		CU_ASSERT(result != 0 ||
+			  (read.cookie.file_id == 17 && strcmp(read.cookie.name, "name") == 0));
 		break;
 	case RECORD_TARGET:
 		result = record_target_get(txn, 7, 18, read.target);
@@ -213,8 +212,8 @@ static int get_any(uint8_t kind)
 		break;
 	case RECORD_PLACEMENT:
 		result = record_placement_get(txn, 7, 17, 1, &read.placement);
-		CU_ASSERT(result != 0 ||
-			  memcmp(&read.placement, &placement, sizeof(placement)) == 0);
+		CU_ASSERT(
+			result != 0 || memcmp(&read.placement, &placement, sizeof(placement)) == 0);
 		break;
 	case RECORD_FREE:
 		result = record_free_get(txn, 33, &read.item);
@@ -371,8 +370,7 @@ static void other_versions_and_wrong_counts_are_refused(void)
 		;
 	from_hex(golden[i].key, key);
 	bytes = from_hex(golden[i].value, value);
-	CU_ASSERT_EQUAL(
-		kv_put(txn, record_key_bytes(&other), (struct kv_bytes){value, bytes}), 0);
+	CU_ASSERT_EQUAL(kv_put(txn, record_key_bytes(&other), (struct kv_bytes){value, bytes}), 0);
 	CU_ASSERT_EQUAL(record_inode_get(txn, 7, 18, &read), -EIO);
 }
 
@@ -390,11 +388,16 @@ static void keys_sort_as_numbers(void)
 	CU_ASSERT(compare_keys(record_key_inode(1, UINT64_MAX), record_key_inode(2, 0)) < 0);
 	CU_ASSERT(compare_keys(record_key_inode(255, 0), record_key_inode(256, 0)) < 0);
 	CU_ASSERT(compare_keys(record_key_cookie(1, 1, 0xff), record_key_cookie(1, 1, 0x100)) < 0);
-	CU_ASSERT(compare_keys(record_key_cookie(1, 1, UINT64_MAX), record_key_cookie(1, 2, 0)) < 0);
-	CU_ASSERT(compare_keys(record_key_placement(1, 1, 255), record_key_placement(1, 1, 256)) < 0);
-	CU_ASSERT(compare_keys(record_key_free_node(1, UINT64_MAX), record_key_free_node(2, 0)) < 0);
-	CU_ASSERT(compare_keys(record_key_entry(1, 1, "a", 1), record_key_entry(1, 1, "ab", 2)) < 0);
-	CU_ASSERT(compare_keys(record_key_entry(1, 1, "\xff", 1), record_key_entry(1, 2, "", 0)) < 0);
+	CU_ASSERT(
+		compare_keys(record_key_cookie(1, 1, UINT64_MAX), record_key_cookie(1, 2, 0)) < 0);
+	CU_ASSERT(
+		compare_keys(record_key_placement(1, 1, 255), record_key_placement(1, 1, 256)) < 0);
+	CU_ASSERT(
+		compare_keys(record_key_free_node(1, UINT64_MAX), record_key_free_node(2, 0)) < 0);
+	CU_ASSERT(
+		compare_keys(record_key_entry(1, 1, "a", 1), record_key_entry(1, 1, "ab", 2)) < 0);
+	CU_ASSERT(
+		compare_keys(record_key_entry(1, 1, "\xff", 1), record_key_entry(1, 2, "", 0)) < 0);
 }
 
 /* A damaged inode is EIO for itself, and nothing else suffers. */
@@ -415,9 +418,8 @@ static void damage_is_confined(void)
 	CU_ASSERT_EQUAL_FATAL(kv_get(txn, record_key_bytes(&damaged), &value), 0);
 	memcpy(copy, value.data, value.bytes);
 	copy[40] ^= 0x10;
-	CU_ASSERT_EQUAL(kv_put(txn, record_key_bytes(&damaged),
-				(struct kv_bytes){copy, value.bytes}),
-		0);
+	CU_ASSERT_EQUAL(
+		kv_put(txn, record_key_bytes(&damaged), (struct kv_bytes){copy, value.bytes}), 0);
 	CU_ASSERT_EQUAL_FATAL(kv_commit(txn), 0);
 	CU_ASSERT_EQUAL(do_getattr(&fixture, file_id, &attributes), EIO);
 	CU_ASSERT_EQUAL(do_lookup(&fixture, RECORD_ROOT_ID, "a", NULL), EIO);
@@ -469,9 +471,8 @@ static void the_check_sees_faults(void)
 		CU_ASSERT_EQUAL_FATAL(kv_commit(txn), 0);
 		CU_ASSERT(fixture_faults(&fixture) > 0);
 		CU_ASSERT_EQUAL_FATAL(kv_begin(fixture.exportd->kv, KV_WRITE, NULL, &txn), 0);
-		CU_ASSERT_EQUAL(kv_put(txn, record_key_bytes(&keys[i]),
-					(struct kv_bytes){copy, bytes}),
-			0);
+		CU_ASSERT_EQUAL(
+			kv_put(txn, record_key_bytes(&keys[i]), (struct kv_bytes){copy, bytes}), 0);
 		CU_ASSERT_EQUAL_FATAL(kv_commit(txn), 0);
 		CU_ASSERT_EQUAL(fixture_faults(&fixture), 0);
 	}
@@ -479,7 +480,8 @@ static void the_check_sees_faults(void)
 	for (i = 0; i < 4; i++) {
 		CU_ASSERT_EQUAL_FATAL(kv_begin(fixture.exportd->kv, KV_WRITE, NULL, &txn), 0);
 		CU_ASSERT_EQUAL_FATAL(
-			record_inode_get(txn, FIXTURE_EXPORT, i < 2 ? file_id : dir_id, &changed), 0);
+			record_inode_get(txn, FIXTURE_EXPORT, i < 2 ? file_id : dir_id, &changed),
+			0);
 		struct record_inode before = changed;
 		if (i == 0 || i == 2)
 			changed.links++;
@@ -487,14 +489,14 @@ static void the_check_sees_faults(void)
 			changed.name[0] = 'x';
 		else
 			changed.parent_id = dir_id; /* a loop */
-		CU_ASSERT_EQUAL(record_inode_put(txn, FIXTURE_EXPORT, i < 2 ? file_id : dir_id,
-					&changed),
+		CU_ASSERT_EQUAL(
+			record_inode_put(txn, FIXTURE_EXPORT, i < 2 ? file_id : dir_id, &changed),
 			0);
 		CU_ASSERT_EQUAL_FATAL(kv_commit(txn), 0);
 		CU_ASSERT(fixture_faults(&fixture) > 0);
 		CU_ASSERT_EQUAL_FATAL(kv_begin(fixture.exportd->kv, KV_WRITE, NULL, &txn), 0);
-		CU_ASSERT_EQUAL(record_inode_put(txn, FIXTURE_EXPORT, i < 2 ? file_id : dir_id,
-					&before),
+		CU_ASSERT_EQUAL(
+			record_inode_put(txn, FIXTURE_EXPORT, i < 2 ? file_id : dir_id, &before),
 			0);
 		CU_ASSERT_EQUAL_FATAL(kv_commit(txn), 0);
 	}

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -333,10 +334,15 @@ static void model_check(uint64_t seed)
 
 static void what_was_promised_survives_power_loss(void)
 {
-	const char *rounds = getenv("STORE_TEST_SEEDS");
-	uint64_t seeds = rounds != NULL ? strtoull(rounds, NULL, 10) : 150;
+	/* STORE_TEST_SEEDS=last or =first-last */
+	const char *range = getenv("STORE_TEST_SEEDS");
+	uint64_t first = 1, last = 150;
 
-	for (uint64_t seed = 1; seed <= seeds; seed++) {
+	if (range != NULL && sscanf(range, "%" SCNu64 "-%" SCNu64, &first, &last) == 1) {
+		last = first;
+		first = 1;
+	}
+	for (uint64_t seed = first; seed <= last; seed++) {
 		begin_faulty();
 		faulty_remember();
 		fixture_seed(seed);
