@@ -92,6 +92,14 @@ static uint8_t *shard_of(const struct context *c, uint8_t *block, unsigned int s
 	return block + 2 * c->code.k * c->row_bytes + shard * c->shard_stride;
 }
 
+/* The difference of old and new row, made the same way for both codecs. */
+static void make_delta(struct context *c, uint8_t *block)
+{
+	void *rows[3] = {row_of(c, block, 1), decoded_of(c, block, 0), decoded_of(c, block, 1)};
+
+	xor_gen(3, (int)c->row_bytes, rows);
+}
+
 static void run_mojette(struct context *c, uint8_t *block)
 {
 	const uint8_t *in[MOJETTE_N_MAX] = {NULL};
@@ -120,10 +128,7 @@ static void run_mojette(struct context *c, uint8_t *block)
 		error = mojette_decode(&c->code, c->row_bytes, in, out, c->scratch);
 		break;
 	case DELTA:
-		for (size_t i = 0; i < c->row_bytes; i += sizeof(uint64_t))
-			*(uint64_t *)(decoded_of(c, block, 1) + i) =
-				*(uint64_t *)(row_of(c, block, 1) + i) ^
-				*(uint64_t *)(decoded_of(c, block, 0) + i);
+		make_delta(c, block);
 		for (unsigned int i = k; i < c->n && error == 0; i++)
 			error = mojette_delta(&c->code, c->row_bytes, 1, 0, decoded_of(c, block, 1),
 				c->row_bytes, i, shard_of(c, block, i));
@@ -150,10 +155,7 @@ static void run_isal(struct context *c, uint8_t *block)
 		out[i] = c->bench->operation == DECODE ? decoded_of(c, block, i)
 						       : shard_of(c, block, k + i);
 	if (c->bench->operation == DELTA) {
-		void *sum[3] = {
-			row_of(c, block, 1), decoded_of(c, block, 0), decoded_of(c, block, 1)};
-
-		xor_gen(3, (int)c->row_bytes, sum);
+		make_delta(c, block);
 		ec_encode_data_update((int)c->row_bytes, (int)k, (int)m, 1, c->tables,
 			decoded_of(c, block, 1), out);
 	} else {

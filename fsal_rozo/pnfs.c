@@ -425,13 +425,14 @@ static nfsstat4 layoutcommit(struct fsal_obj_handle *obj, XDR *body,
 	(void)body; /* flexible files have none (RFC 8435 section 7) */
 	if (arg->type != LAYOUT4_FLEX_FILES)
 		return NFS4ERR_UNKNOWN_LAYOUTTYPE;
-	if (arg->new_offset && arg->last_write >= INT64_MAX)
-		return NFS4ERR_INVAL;
-	/* The gateways have told exportd already, at COMMIT or with a stable WRITE; often this adds
-	   nothing. */
-	status = meta_written(export, rozo_file_id(handle),
-		arg->new_offset ? arg->last_write + 1 : 0, arg->time_changed ? &time : NULL, true,
-		&attributes);
+	/*
+	 * Only the times. The size that the client saw is not heeded: gateways tell exportd the
+	 * size before they answer COMMIT or a stable WRITE, so nothing that is safe is beyond
+	 * exportd's size; and a client that writes, cuts the file and then commits sends the end of
+	 * what it wrote before the cut, which would let the file grow again (Linux does).
+	 */
+	status = meta_written(export, rozo_file_id(handle), 0, arg->time_changed ? &time : NULL,
+		true, &attributes);
 	if (FSAL_IS_ERROR(status))
 		return layout_status(status);
 	rozo_attributes_seen(handle, &attributes);

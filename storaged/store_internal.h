@@ -25,7 +25,7 @@
 #define STORE_OPEN_FILES_DEFAULT 1024
 #define STORE_RESERVE_BYTES_MAX (64u << 20) /* kept free on a device: this, or 1 % if less */
 #define STORE_DEVICE_ERRORS_MAX 32          /* I/O errors until a device is given up */
-#define STORE_FREED_BYTES_MAX (1u << 20)    /* rows of dropped versions not yet punched, per file */
+#define STORE_FREED_BYTES_MAX (8u << 20)    /* rows of dropped versions not yet punched, per file */
 
 /* -------- rows as bits (store_mask.c) -------- */
 
@@ -228,7 +228,11 @@ bool shard_file_settled(struct shard_file *file);
 /* The rows of a group with changes that are not durable. */
 uint64_t shard_file_unsynced(struct shard_file *file, uint64_t group, unsigned int side);
 
-/* Frees rows of versions that were dropped. Called with the lock held exclusively. */
+/*
+ * Space of versions that were dropped (store_space.c): notes that a row's bytes are not needed any
+ * more, or are again; gives noted rows back to the file system, if there are many or all is true.
+ * Called with the lock held exclusively, shard_file_punch() when no pages are being changed.
+ */
 void shard_file_free_row(struct shard_file *file, uint64_t block, unsigned int side);
 void shard_file_keep_row(struct shard_file *file, uint64_t block, unsigned int side);
 void shard_file_punch(struct shard_file *file, bool all);
