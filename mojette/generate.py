@@ -296,7 +296,7 @@ def write_step(name, g, loads):
     return len(past)
 
 
-def write_walk(name, lanes, past, ins, outs):
+def write_walk(name, lanes, past, ins, outs, prefetch):
     """The rest of a kernel; ins and outs are (bytes, first, end less columns) of each stream."""
     for kind, streams in (("in", ins), ("out", outs)):
         print("\tconst struct stream %s[] = {" % kind)
@@ -311,7 +311,8 @@ def write_walk(name, lanes, past, ins, outs):
     inside += (last - inside) % lanes
     print("\tconst struct span span = span_of(%d, %d, columns + %d, columns + %d);\n" % (
         begin, inside, min(end for _, _, end in ins + outs), max(end for _, _, end in outs)))
-    print("\tSTREAM_WALK(step_%s, %d, in, out, %d, span);\n}\n" % (name, past, len(outs)))
+    print("\tSTREAM_WALK(step_%s, %d, in, out, %d, span, %s);\n}\n" % (
+        name, past, len(outs), "true" if prefetch else "false"))
 
 
 def write_solver(directions, lanes):
@@ -331,7 +332,7 @@ def write_solver(directions, lanes):
         # the system lists directions in descending order
         ins.append(("s->bins[%d]" % (e - 1 - index), first, first + abs(p) * (e - 1)))
     outs = [("s->out[%d]" % r, tag, tag) for r, (_, tag) in enumerate(g.stores)]
-    write_walk(name, lanes, past, ins, outs)
+    write_walk(name, lanes, past, ins, outs, True)
 
 
 def write_solvers(lanes):
@@ -409,7 +410,7 @@ def write_encoder(k, directions, lanes):
     print("\tuint8_t *const *bins)\n{")
     ins = [("rows[%d]" % r, tag, tag) for (r, tag), _ in loads]
     outs = [("bins[%d]" % i, 0, abs(p) * (k - 1)) for i, p in enumerate(directions)]
-    write_walk(name, lanes, past, ins, outs)
+    write_walk(name, lanes, past, ins, outs, False)
 
 
 def write_encoders(lanes):

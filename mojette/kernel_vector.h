@@ -86,12 +86,30 @@ VECTOR_INLINE void stream_store_all(const struct stream *out, const unsigned int
 }
 
 /*
+ * Fetches what two steps from x on will find eight cache lines further. There are more streams than
+ * the hardware follows; without this, blocks that are not in the first-level cache decode at half
+ * the speed (encoders gain nothing). Addresses beyond a stream do no harm.
+ */
+VECTOR_INLINE void stream_prefetch(
+	const struct stream *s, const unsigned int count, ptrdiff_t x, const bool write)
+{
+	for (unsigned int i = 0; i < count; i++) {
+		for (int line = 0; line < 2 * LANES; line += 64 / MOJETTE_ELEMENT_BYTES) {
+			if (write)
+				__builtin_prefetch(s[i].base + x + 64 + line, 1);
+			else
+				__builtin_prefetch(s[i].base + x + 64 + line, 0);
+		}
+	}
+}
+
+/*
  * Walks the span with step(past, in, result, x, inside), whose state from one vector to the next is
  * past[] and which gives one vector of every output. The middle is a loop of its own with the
  * state in registers; there, as long as registers last, two steps are taken before their results
  * are stored (gather_inside() says why).
  */
-#define STREAM_WALK(step, past_count, in, out, out_count, span)                                    \
+#define STREAM_WALK(step, past_count, in, out, out_count, span, prefetch)                          \
 	do {                                                                                       \
 		vec past[(past_count) > 0 ? (past_count) : 1], result[2][out_count];               \
 		ptrdiff_t x = span.begin;                                                          \
@@ -107,6 +125,10 @@ VECTOR_INLINE void stream_store_all(const struct stream *out, const unsigned int
 			}                                                                          \
 			for (; (out_count) <= WALK_PAIRS && x + LANES < span.inside_end;           \
 				x += 2 * LANES) {                                                  \
+				if (prefetch) {                                                    \
+					stream_prefetch(out, out_count, x, true);                  \
+					stream_prefetch(in, sizeof(in) / sizeof(in[0]), x, false); \
+				}                                                                  \
 				step(past, in, result[0], x, true);                                \
 				step(past, in, result[1], x + LANES, true);                        \
 				stream_store_all(out, out_count, x, result[0], true);              \

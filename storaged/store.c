@@ -52,6 +52,8 @@ int store_open(struct store **result, const struct store_options *options, char 
 	store->io = options->io != NULL ? options->io : &store_io_posix;
 	store->open_files_max = allow_descriptors(
 		options->open_files_max != 0 ? options->open_files_max : STORE_OPEN_FILES_DEFAULT);
+	store->freed_bytes_max =
+		options->freed_bytes_max != 0 ? options->freed_bytes_max : STORE_FREED_BYTES_DEFAULT;
 	store->bucket_count = 1024;
 	store->buckets = calloc(store->bucket_count, sizeof(*store->buckets));
 	if (store->buckets == NULL)

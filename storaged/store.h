@@ -29,6 +29,7 @@ struct store_options {
 	const char *const *devices;  /* absolute directories; copied */
 	size_t device_count;
 	size_t open_files_max;       /* store files kept open; 0: 1024, fewer if RLIMIT_NOFILE says so */
+	uint64_t freed_bytes_max;    /* dropped bytes of a file not yet given back; 0: 8 MiB */
 	const struct store_io *io;   /* NULL: the operating system's file systems */
 };
 

@@ -25,7 +25,7 @@
 #define STORE_OPEN_FILES_DEFAULT 1024
 #define STORE_RESERVE_BYTES_MAX (64u << 20) /* kept free on a device: this, or 1 % if less */
 #define STORE_DEVICE_ERRORS_MAX 32          /* I/O errors until a device is given up */
-#define STORE_FREED_BYTES_MAX (8u << 20)    /* rows of dropped versions not yet punched, per file */
+#define STORE_FREED_BYTES_DEFAULT (8u << 20)
 
 /* -------- rows as bits (store_mask.c) -------- */
 
@@ -153,6 +153,7 @@ struct store {
 	struct store_device *devices;
 	size_t device_count;
 	size_t open_files_max;
+	uint64_t freed_bytes_max;
 
 	pthread_mutex_t table_lock;
 	pthread_cond_t table_changed;

@@ -161,7 +161,7 @@ void shard_file_punch(struct shard_file *file, bool all)
 	bool any_whole = false;
 
 	if (file->freed_rows == 0 ||
-		(!all && file->freed_rows * file->shape.row_bytes < STORE_FREED_BYTES_MAX))
+		(!all && file->freed_rows * file->shape.row_bytes < file->store->freed_bytes_max))
 		return;
 	store_mask_each(&file->freed, count_one, &list);
 	list.items = malloc((list.room + 1) * sizeof(*list.items));

@@ -102,6 +102,7 @@ void fixture_open(struct fixture *fixture)
 		.devices = devices,
 		.device_count = fixture->device_count,
 		.open_files_max = fixture->open_files_max,
+		.freed_bytes_max = fixture->freed_bytes_max,
 		.io = fixture->io,
 	};
 

@@ -23,6 +23,7 @@ struct fixture {
 	char devices[FIXTURE_DEVICES_MAX][128];
 	size_t device_count;
 	size_t open_files_max;
+	uint64_t freed_bytes_max;
 	const struct store_io *io;
 	struct store *store;
 };

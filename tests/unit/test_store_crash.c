@@ -344,6 +344,8 @@ static void what_was_promised_survives_power_loss(void)
 	}
 	for (uint64_t seed = first; seed <= last; seed++) {
 		begin_faulty();
+		fixture.freed_bytes_max = seed % 3 == 0 ? 0 : seed % 3 == 1 ? 1 : 40 * 4096;
+		fixture_reopen(&fixture);
 		faulty_remember();
 		fixture_seed(seed);
 		memset(model, 0, sizeof(model));

@@ -1,0 +1,57 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-3.0-or-later
+# What an administrator gets wrong is named, with the remedy, and nothing is touched: configuration,
+# key file, device directories of another node or not initialised, a second daemon on the same data.
+
+set -euo pipefail
+# shellcheck source=tests/lib/cluster.sh
+. "$(dirname "$0")/../lib/cluster.sh"
+
+# refused WANTED COMMAND...: the command fails within 20 s and its message has the wanted words.
+refused() {
+  local wanted=$1 output
+  shift
+  if output=$(timeout 20 ip netns exec "$NAMESPACE" "$@" 2>&1); then
+    die "should have been refused: $*"
+  fi
+  grep -qE -- "$wanted" <<<"$output" || die "'$*' should say '$wanted', but says: $output"
+}
+
+test_begin
+cluster start --fsal none
+# shellcheck disable=SC1091
+. "$RUN/state/parameters"
+exportd=$(echo "$ROZO_BIN"/exportd/rozo-exportd)
+storaged=$(echo "$ROZO_BIN"/storaged/rozo-storaged)
+config=$RUN/cluster.json
+
+refused 'another|in use|lock' "$exportd" --config "$config"
+refused 'another|in use|lock' "$storaged" --config "$config" --node 1
+refused 'node 99' "$storaged" --config "$config" --node 99
+refused 'not empty' "$storaged" --config "$config" --node 1 --init
+refused 'not empty|already' "$exportd" --config "$config" --init
+
+sed 's/"protection": "4+2"/"protection": "4+9"/' "$config" >"$RUN/wrong.json"
+refused 'exports\[0\].protection.*4\+9' "$exportd" --config "$RUN/wrong.json" --check
+printf '{ "cluster": ' >"$RUN/cut.json"
+refused 'line 1' "$storaged" --config "$RUN/cut.json" --check
+refused 'none.json' "$exportd" --config "$RUN/none.json" --check
+chmod 644 "$RUN/cluster.key"
+refused 'chmod 0?600' "$exportd" --config "$config" --check
+chmod 600 "$RUN/cluster.key"
+
+cluster kill 2 TERM
+grep -q 'stopping on signal' "$RUN/log/node2.log" || die "node 2 did not stop cleanly"
+mv "$RUN/node2/d1" "$RUN/node2/away"
+mkdir "$RUN/node2/d1"
+refused "$RUN/node2/d1" "$storaged" --config "$config" --node 2
+[ -z "$(ls -A "$RUN/node2/d1")" ] || die "an uninitialised directory was written to"
+rmdir "$RUN/node2/d1"
+cluster kill 3 TERM
+mv "$RUN/node3/d1" "$RUN/node2/d1"
+refused 'node 3' "$storaged" --config "$config" --node 2
+mv "$RUN/node2/d1" "$RUN/node3/d1"
+mv "$RUN/node2/away" "$RUN/node2/d1"
+cluster start-node 2
+cluster start-node 3
+cluster exec "$ROZO_BIN/tests/cluster/gateway_client" "$RUN/cluster.json" write 20000
