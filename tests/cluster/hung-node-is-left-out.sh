@@ -8,7 +8,8 @@ set -euo pipefail
 . "$(dirname "$0")/../lib/cluster.sh"
 
 write_within() {
-  cluster exec "$ROZO_BIN/tests/cluster/gateway_client" "$RUN/cluster.json" write "$1"
+  cluster exec "$ROZO_BIN/tests/cluster/gateway_client" "$RUN/cluster.json" write "$1" |
+    grep -E "FAIL|status"
 }
 
 test_begin
