@@ -29,15 +29,15 @@ static size_t allow_descriptors(size_t files)
 	if (limit.rlim_cur >= needed)
 		return files;
 	files = limit.rlim_cur > 2 * OTHER_DESCRIPTORS
-		? (limit.rlim_cur - OTHER_DESCRIPTORS) / STORE_SIDES
-		: 64;
-	rozo_log(WARNING, "the limit of open files (RLIMIT_NOFILE) allows %zu open store files only",
-		files);
+			? (limit.rlim_cur - OTHER_DESCRIPTORS) / STORE_SIDES
+			: 64;
+	rozo_log(WARNING,
+		"the limit of open files (RLIMIT_NOFILE) allows %zu open store files only", files);
 	return files;
 }
 
-int store_open(struct store **result, const struct store_options *options, char *error,
-	size_t error_bytes)
+int store_open(
+	struct store **result, const struct store_options *options, char *error, size_t error_bytes)
 {
 	struct store *store = calloc(1, sizeof(*store));
 	int status = -ENOMEM;
@@ -52,8 +52,8 @@ int store_open(struct store **result, const struct store_options *options, char 
 	store->io = options->io != NULL ? options->io : &store_io_posix;
 	store->open_files_max = allow_descriptors(
 		options->open_files_max != 0 ? options->open_files_max : STORE_OPEN_FILES_DEFAULT);
-	store->freed_bytes_max =
-		options->freed_bytes_max != 0 ? options->freed_bytes_max : STORE_FREED_BYTES_DEFAULT;
+	store->freed_bytes_max = options->freed_bytes_max != 0 ? options->freed_bytes_max
+							       : STORE_FREED_BYTES_DEFAULT;
 	store->bucket_count = 1024;
 	store->buckets = calloc(store->bucket_count, sizeof(*store->buckets));
 	if (store->buckets == NULL)
@@ -92,7 +92,7 @@ uint64_t store_boot(const struct store *store)
 static bool same_key(const store_file *left, const store_file *right)
 {
 	return left->file_id == right->file_id && left->segment == right->segment &&
-		left->export_id == right->export_id;
+	       left->export_id == right->export_id;
 }
 
 static struct shard_file **bucket_of(struct store *store, const store_file *key)

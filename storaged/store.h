@@ -26,11 +26,11 @@ struct store_io;
 struct store_options {
 	const char *cluster_id;
 	uint32_t node_id;
-	const char *const *devices;  /* absolute directories; copied */
+	const char *const *devices; /* absolute directories; copied */
 	size_t device_count;
-	size_t open_files_max;       /* store files kept open; 0: 1024, fewer if RLIMIT_NOFILE says so */
-	uint64_t freed_bytes_max;    /* dropped bytes of a file not yet given back; 0: 8 MiB */
-	const struct store_io *io;   /* NULL: the operating system's file systems */
+	size_t open_files_max; /* store files kept open; 0: 1024, fewer if RLIMIT_NOFILE says so */
+	uint64_t freed_bytes_max; /* dropped bytes of a file not yet given back; 0: 8 MiB */
+	const struct store_io *io; /* NULL: the operating system's file systems */
 };
 
 /*
@@ -53,8 +53,8 @@ int store_init_device(const struct store_io *io, const char *path, const char *c
  *   -ENODEV   no device can be used
  *   -ENOMEM
  */
-int store_open(struct store **store, const struct store_options *options, char *error,
-	size_t error_bytes);
+int store_open(
+	struct store **store, const struct store_options *options, char *error, size_t error_bytes);
 
 /*
  * Closes a store: no call may be running. What was written unstably is flushed first; a failure of
@@ -80,8 +80,8 @@ void store_remove(struct store *store, const store_remove_args *args, store_stat
 void store_stat(struct store *store, const store_stat_args *args, store_stat_res *res);
 
 /*
- * Any of them by its number (STORE_WRITE ...): what the stripe engine calls for the store in its own
- * process. Unknown numbers abort the process: the caller is this program.
+ * Any of them by its number (STORE_WRITE ...): what the stripe engine calls for the store in its
+ * own process. Unknown numbers abort the process: the caller is this program.
  */
 void store_local_call(void *store, uint32_t procedure, const void *args, void *result);
 
@@ -94,10 +94,10 @@ void store_program(struct store *store, struct rpc_program *program);
 /* -------- state -------- */
 
 struct store_capacity {
-	const char *path;        /* lives as long as the store */
+	const char *path; /* lives as long as the store */
 	bool in_service;
-	uint64_t total_bytes;    /* 0 if not in service */
-	uint64_t free_bytes;     /* that writes may still take: the reserve is taken off */
+	uint64_t total_bytes; /* 0 if not in service */
+	uint64_t free_bytes; /* that writes may still take: the reserve is taken off */
 };
 
 /*
@@ -110,7 +110,7 @@ size_t store_capacity(struct store *store, struct store_capacity *devices, size_
 struct store_missed_file {
 	store_file file;
 	store_geometry geometry;
-	uint32_t shard;          /* that this node holds */
+	uint32_t shard; /* that this node holds */
 };
 
 /* Called without locks held; may call the store. Not 0 ends the scan. */
@@ -126,7 +126,7 @@ int store_missed_scan(struct store *store, store_missed_each each, void *context
 struct store_missed_block {
 	uint64_t block;
 	store_version version;
-	uint32_t missed;         /* bit s: shard s does not have this version */
+	uint32_t missed; /* bit s: shard s does not have this version */
 };
 
 /*

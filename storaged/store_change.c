@@ -46,7 +46,8 @@ int shard_file_check(struct shard_file *file, const struct store_shape *shape)
 	if (store_shape_equal(&file->shape, shape))
 		return 0;
 	rozo_log_limited(WARNING,
-		"%s: refused: holds shard %u of %u+%u form %u with rows of %u bytes, the caller says "
+		"%s: refused: holds shard %u of %u+%u form %u with rows of %u bytes, the caller "
+		"says "
 		"shard %u of %u+%u form %u with %u",
 		shard_file_name(file, 0), file->shape.shard, file->shape.code.k, file->shape.code.m,
 		file->shape.code.form, file->shape.row_bytes, shape->shard, shape->code.k,
@@ -87,8 +88,8 @@ static uint64_t run_end(const struct shard_file *file, uint64_t first, uint64_t 
 	return count < limit - first ? first + count : limit;
 }
 
-static int decide_block(struct store_pages *pages, uint64_t block, store_version version,
-	bool discard)
+static int decide_block(
+	struct store_pages *pages, uint64_t block, store_version version, bool discard)
 {
 	struct shard_file *file = pages->file;
 	struct store_pair pair;
@@ -165,7 +166,8 @@ void store_commit(struct store *store, const store_commit_args *args, store_stat
 		goto out;
 	if (changeable(file, &error)) {
 		store_pages_begin(&pages, file);
-		error = store_decide(&pages, args->runs.runs_val, args->runs.runs_len, args->discard != 0);
+		error = store_decide(
+			&pages, args->runs.runs_val, args->runs.runs_len, args->discard != 0);
 		if (error == 0)
 			error = store_pages_finish(&pages);
 		store_pages_abandon(&pages);
@@ -217,7 +219,8 @@ static int change_missed(struct store_pages *pages, const store_missed_args *arg
 		if (error != 0 || pair.newest < 0)
 			continue;
 		newest = &pair.slots[pair.newest];
-		missed = args->clear ? newest->missed & ~args->missed : newest->missed | args->missed;
+		missed = args->clear ? newest->missed & ~args->missed
+				     : newest->missed | args->missed;
 		if (store_version_compare(newest->version, args->block_version) != 0 ||
 			missed == newest->missed)
 			continue;
@@ -291,9 +294,8 @@ static int truncate_records(struct store_pages *pages, const store_truncate_args
 			break;
 		if (pair.newest < 0 && !pair.damaged)
 			continue;
-		if (pair.newest >= 0 &&
-			store_version_compare(
-				pair.slots[pair.newest].version, args->block_version) >= 0)
+		if (pair.newest >= 0 && store_version_compare(pair.slots[pair.newest].version,
+						args->block_version) >= 0)
 			continue;
 		if (args->missed != 0 && !marked) {
 			error = shard_file_mark(file);

@@ -106,7 +106,8 @@ void store_device_error(struct store *store, struct store_device *device, int er
 		return;
 	if (!atomic_exchange(&device->failed, true))
 		rozo_log(ERROR,
-			"%s: taken out of service after %d I/O errors (the last: %s): replace the disk, or "
+			"%s: taken out of service after %d I/O errors (the last: %s): replace the "
+			"disk, or "
 			"mend it and restart rozo-storaged",
 			device->path, STORE_DEVICE_ERRORS_MAX, strerror(-error));
 }
@@ -135,7 +136,8 @@ int store_device_room(struct store *store, struct store_device *device, uint64_t
 	}
 	if (usable(&space) < bytes) {
 		rozo_log_limited(WARNING,
-			"%s: full: %" PRIu64 " MiB of %" PRIu64 " MiB free are the reserve; writes are refused",
+			"%s: full: %" PRIu64 " MiB of %" PRIu64
+			" MiB free are the reserve; writes are refused",
 			device->path, space.free_bytes >> 20, space.total_bytes >> 20);
 		return -ENOSPC;
 	}
@@ -180,7 +182,7 @@ size_t store_capacity(struct store *store, struct store_capacity *devices, size_
 		struct store_device *device = &store->devices[i];
 		struct store_space space = {0};
 		bool serves = !atomic_load(&device->failed) &&
-			store->io->space(device->path, &space) == 0;
+			      store->io->space(device->path, &space) == 0;
 
 		devices[i] = (struct store_capacity){
 			.path = device->path,
@@ -195,8 +197,8 @@ size_t store_capacity(struct store *store, struct store_capacity *devices, size_
 static void marker_path(
 	const struct store_device *device, const store_file *file, char path[STORE_PATH_MAX])
 {
-	snprintf(path, STORE_PATH_MAX, "%s/missed/%" PRIx32 ".%016" PRIx64 ".%" PRIx32, device->path,
-		file->export_id, (uint64_t)file->file_id, file->segment);
+	snprintf(path, STORE_PATH_MAX, "%s/missed/%" PRIx32 ".%016" PRIx64 ".%" PRIx32,
+		device->path, file->export_id, (uint64_t)file->file_id, file->segment);
 }
 
 static int sync_markers(struct store *store, const struct store_device *device)
@@ -265,8 +267,8 @@ static void add_line(char *text, size_t text_bytes, const char *line)
 		snprintf(text + length, text_bytes - length, "%s%s", length > 0 ? "\n" : "", line);
 }
 
-int store_devices_open(struct store *store, const struct store_options *options, char *error,
-	size_t error_bytes)
+int store_devices_open(
+	struct store *store, const struct store_options *options, char *error, size_t error_bytes)
 {
 	size_t serving = 0;
 	int refused = 0;

@@ -93,7 +93,8 @@ bool shard_file_close(struct shard_file *file)
 
 		shard_file_punch(file, true);
 		closed = shard_file_flush(file, UINT64_MAX, false) == 0;
-		/* Only tells how much of the file is to be expected next time; no need to flush it. */
+		/* Only tells how much of the file is to be expected next time; no need to flush it.
+		 */
 		store_pages_begin(&pages, file);
 		if (closed && file->shape_known) {
 			store_pages_note_size(&pages, true);
@@ -157,7 +158,8 @@ static int recover_header(struct shard_file *file, unsigned int side)
 		for (unsigned int row = 0; row < file->shape.rows; row++) {
 			struct store_slot slot;
 
-			store_slot_get(page, &file->shape, fields.group * file->shape.rows + row, &slot);
+			store_slot_get(
+				page, &file->shape, fields.group * file->shape.rows + row, &slot);
 			if (slot.kind == STORE_SLOT_GOOD &&
 				slot.version.generation >> 40 > file->write_epoch)
 				file->write_epoch = (uint32_t)(slot.version.generation >> 40);
@@ -167,8 +169,8 @@ static int recover_header(struct shard_file *file, unsigned int side)
 }
 
 /*
- * If a side is shorter than it once was, puts pages of lost records where pages are missing: a later
- * write behind them must not turn them into a hole, which is EMPTY.
+ * If a side is shorter than it once was, puts pages of lost records where pages are missing: a
+ * later write behind them must not turn them into a hole, which is EMPTY.
  */
 static int mend_cut(struct shard_file *file, unsigned int side)
 {
@@ -243,14 +245,16 @@ static int load_headers(struct shard_file *file)
 			break;
 		case STORE_HEADER_FOREIGN:
 			rozo_log(ERROR,
-				"%s: is another store file, moved here: move it back, or remove it and let the "
+				"%s: is another store file, moved here: move it back, or remove it "
+				"and let the "
 				"shards be healed",
 				shard_file_name(file, side));
 			file->foreign = true;
 			break;
 		case STORE_HEADER_NEWER:
 			rozo_log(ERROR,
-				"%s: has a newer format than this program knows: use the version of "
+				"%s: has a newer format than this program knows: use the version "
+				"of "
 				"rozo-storaged that made it, or a newer one",
 				shard_file_name(file, side));
 			file->foreign = true;
@@ -264,7 +268,8 @@ static int load_headers(struct shard_file *file)
 	}
 	for (unsigned int side = 0; side < STORE_SIDES; side++) {
 		if (recover[side]) {
-			rozo_log(ERROR, "%s: the header of page 0 is damaged; using what others say",
+			rozo_log(ERROR,
+				"%s: the header of page 0 is damaged; using what others say",
 				shard_file_name(file, side));
 			int error = recover_header(file, side);
 
@@ -288,7 +293,8 @@ static int load_headers(struct shard_file *file)
 	file->lost[1] = file->descriptors[1] < 0 && (file->flags & STORE_FLAG_SIDE_B) != 0;
 	for (unsigned int side = 0; side < STORE_SIDES; side++) {
 		if (file->lost[side])
-			rozo_log(ERROR, "%s: missing, the other side is there; its blocks are damaged",
+			rozo_log(ERROR,
+				"%s: missing, the other side is there; its blocks are damaged",
 				shard_file_name(file, side));
 	}
 	return 0;
@@ -356,7 +362,8 @@ static int look_for(struct shard_file *file)
 			bool keep = (file->flags & STORE_FLAG_DEGRADED) != 0;
 
 			rozo_log(ERROR,
-				"%s: also on device %s: it was made anew while a device was out of service; "
+				"%s: also on device %s: it was made anew while a device was out of "
+				"service; "
 				"using the one on %s",
 				shard_file_name(file, 0), device->path,
 				keep ? file->device->path : device->path);
@@ -474,8 +481,8 @@ int shard_file_make(struct shard_file *file, const struct store_shape *shape)
 		return -EIO;
 	error = store_device_make_directory(file->store, device, &file->key);
 	if (error != 0) {
-		rozo_log_limited(ERROR, "%s: a directory for shards cannot be made: %s", device->path,
-			strerror(-error));
+		rozo_log_limited(ERROR, "%s: a directory for shards cannot be made: %s",
+			device->path, strerror(-error));
 		store_device_error(file->store, device, error);
 		return error;
 	}
@@ -577,7 +584,7 @@ uint64_t shard_file_unsynced(struct shard_file *file, uint64_t group, unsigned i
 
 	pthread_mutex_lock(&file->flush_lock);
 	rows = store_mask_get(&file->unsynced, group, side) |
-		store_mask_get(&file->syncing, group, side);
+	       store_mask_get(&file->syncing, group, side);
 	pthread_mutex_unlock(&file->flush_lock);
 	return rows;
 }
@@ -616,7 +623,8 @@ static void flush_once(struct shard_file *file)
 		if (error != 0) {
 			store_side_path(device, &file->key, side, path);
 			rozo_log(ERROR,
-				"%s: flush failed: %s; the store file answers EIO until rozo-storaged is "
+				"%s: flush failed: %s; the store file answers EIO until "
+				"rozo-storaged is "
 				"restarted",
 				path, strerror(-error));
 		}
@@ -626,7 +634,8 @@ static void flush_once(struct shard_file *file)
 		error = io->sync_directory(path);
 		if (error != 0)
 			rozo_log(ERROR,
-				"%s: flush failed: %s; a store file in it answers EIO until rozo-storaged is "
+				"%s: flush failed: %s; a store file in it answers EIO until "
+				"rozo-storaged is "
 				"restarted",
 				path, strerror(-error));
 	}

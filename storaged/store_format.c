@@ -43,14 +43,14 @@ int store_shape_init(struct store_shape *shape, const store_file *file,
 	shape->row_bytes = geometry->row_bytes;
 	shape->shard = shard;
 	shape->tail_bytes = (uint32_t)(mojette_shard_bytes(&shape->code, shard, shape->row_bytes) -
-		shape->row_bytes);
+				       shape->row_bytes);
 	shape->record_bytes = ((uint32_t)sizeof(struct store_record) + shape->tail_bytes +
 				      STORE_RECORD_ALIGN - 1) /
-		STORE_RECORD_ALIGN * STORE_RECORD_ALIGN;
+			      STORE_RECORD_ALIGN * STORE_RECORD_ALIGN;
 	shape->rows = (STORE_PAGE_BYTES - STORE_HEADER_BYTES) / shape->record_bytes;
 	shape->group_bytes = STORE_PAGE_BYTES +
-		((uint64_t)shape->rows * shape->row_bytes + STORE_PAGE_BYTES - 1) /
-			STORE_PAGE_BYTES * STORE_PAGE_BYTES;
+			     ((uint64_t)shape->rows * shape->row_bytes + STORE_PAGE_BYTES - 1) /
+				     STORE_PAGE_BYTES * STORE_PAGE_BYTES;
 	identity = (struct identity){
 		.file_id = htole64(file->file_id),
 		.export_id = htole32(file->export_id),
@@ -68,8 +68,8 @@ int store_shape_init(struct store_shape *shape, const store_file *file,
 bool store_shape_equal(const struct store_shape *left, const struct store_shape *right)
 {
 	return left->code.form == right->code.form && left->code.k == right->code.k &&
-		left->code.m == right->code.m && left->row_bytes == right->row_bytes &&
-		left->shard == right->shard;
+	       left->code.m == right->code.m && left->row_bytes == right->row_bytes &&
+	       left->shard == right->shard;
 }
 
 store_geometry store_shape_geometry(const struct store_shape *shape)
@@ -244,7 +244,7 @@ void store_slot_set_missed(
 	uint32_t pair[2] = {htole32(missed), htole32(~missed)};
 
 	static_assert(offsetof(struct store_record, missed_check) ==
-			offsetof(struct store_record, missed) + 4,
+			      offsetof(struct store_record, missed) + 4,
 		"the pair is written as one");
 	memcpy(page + record_offset(shape, block) + offsetof(struct store_record, missed), pair,
 		sizeof(pair));

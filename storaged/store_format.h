@@ -46,8 +46,8 @@ static_assert(STORE_ROWS_MAX <= 64, "a group's rows are the bits of a 64-bit mas
 #define STORE_HEADER_MAGIC UINT64_C(0x64726168536f7a52) /* "RzoShard" as it lies on disk */
 
 /* Bits of store_header.flags; in page 0 of side a only. */
-#define STORE_FLAG_SIDE_B 1u     /* side b exists and was made durable once */
-#define STORE_FLAG_DEGRADED 2u   /* made while another device of the node was out of service */
+#define STORE_FLAG_SIDE_B 1u /* side b exists and was made durable once */
+#define STORE_FLAG_DEGRADED 2u /* made while another device of the node was out of service */
 
 /*
  * The first 128 bytes of a group page. They fit in one 512-byte sector, so that a page is never
@@ -65,15 +65,16 @@ struct store_header {
 	uint8_t m;
 	uint8_t shard;
 	uint32_t record_bytes;
-	uint64_t group;          /* which group of the side this is */
+	uint64_t group; /* which group of the side this is */
 	uint8_t side;
-	uint8_t unused[3];       /* zero */
-	uint32_t flags;          /* STORE_FLAG_... */
-	uint32_t write_epoch;    /* newest the store saw; in page 0 of side a it counts */
-	uint32_t unused_2;       /* zero */
-	uint64_t groups_durable; /* so many groups this side had, at least, when it was last flushed */
-	uint8_t unused_3[52];    /* zero */
-	uint32_t crc32c;         /* of everything before */
+	uint8_t unused[3]; /* zero */
+	uint32_t flags; /* STORE_FLAG_... */
+	uint32_t write_epoch; /* newest the store saw; in page 0 of side a it counts */
+	uint32_t unused_2; /* zero */
+	uint64_t groups_durable; /* so many groups this side had, at least, when it was last flushed
+				  */
+	uint8_t unused_3[52]; /* zero */
+	uint32_t crc32c; /* of everything before */
 };
 static_assert(sizeof(struct store_header) == STORE_HEADER_BYTES, "header size");
 static_assert(offsetof(struct store_header, crc32c) == STORE_HEADER_BYTES - 4, "header CRC last");
@@ -91,15 +92,15 @@ static_assert(offsetof(struct store_header, crc32c) == STORE_HEADER_BYTES - 4, "
 struct store_record {
 	uint64_t generation;
 	uint64_t writer;
-	uint64_t block;          /* in the segment */
-	uint32_t length_bytes;   /* user bytes, 0: the block is empty since this version */
+	uint64_t block; /* in the segment */
+	uint32_t length_bytes; /* user bytes, 0: the block is empty since this version */
 	uint32_t shard_bytes;
 	uint32_t shard_crc32c;
-	uint32_t crc32c;         /* of the file's identity and everything above */
-	uint32_t state;          /* STORE_RECORD_... */
-	uint32_t missed;         /* bit s: shard s did not get this version */
-	uint32_t missed_check;   /* ~missed */
-	uint32_t unused;         /* zero */
+	uint32_t crc32c; /* of the file's identity and everything above */
+	uint32_t state; /* STORE_RECORD_... */
+	uint32_t missed; /* bit s: shard s did not get this version */
+	uint32_t missed_check; /* ~missed */
+	uint32_t unused; /* zero */
 };
 static_assert(sizeof(struct store_record) == 56, "record size");
 static_assert(offsetof(struct store_record, crc32c) == 36, "the CRC covers what is before it");
@@ -109,11 +110,11 @@ struct store_shape {
 	struct mojette_code code;
 	uint32_t row_bytes;
 	uint32_t shard;
-	uint32_t tail_bytes;      /* of a whole shard */
-	uint32_t record_bytes;    /* E */
-	uint32_t rows;            /* R */
-	uint64_t group_bytes;     /* page and rows */
-	uint32_t identity;        /* CRC that every record's CRC goes on from */
+	uint32_t tail_bytes; /* of a whole shard */
+	uint32_t record_bytes; /* E */
+	uint32_t rows; /* R */
+	uint64_t group_bytes; /* page and rows */
+	uint32_t identity; /* CRC that every record's CRC goes on from */
 };
 
 /*
@@ -138,7 +139,7 @@ static inline uint64_t store_page_offset(const struct store_shape *shape, uint64
 static inline uint64_t store_row_offset(const struct store_shape *shape, uint64_t block)
 {
 	return block / shape->rows * shape->group_bytes + STORE_PAGE_BYTES +
-		block % shape->rows * shape->row_bytes;
+	       block % shape->rows * shape->row_bytes;
 }
 
 /* The bytes of a shard that lie in its row. */
@@ -158,10 +159,10 @@ struct store_header_fields {
 
 enum store_header_verdict {
 	STORE_HEADER_GOOD,
-	STORE_HEADER_ZERO,      /* never written */
-	STORE_HEADER_DAMAGED,   /* magic or CRC is wrong */
-	STORE_HEADER_NEWER,     /* a format that this program does not know */
-	STORE_HEADER_FOREIGN,   /* sound, but of another store file */
+	STORE_HEADER_ZERO, /* never written */
+	STORE_HEADER_DAMAGED, /* magic or CRC is wrong */
+	STORE_HEADER_NEWER, /* a format that this program does not know */
+	STORE_HEADER_FOREIGN, /* sound, but of another store file */
 };
 
 /* Puts a header into the page. */
@@ -178,7 +179,7 @@ enum store_header_verdict store_header_get(const uint8_t *page, const store_file
 enum store_slot_kind {
 	STORE_SLOT_EMPTY,
 	STORE_SLOT_GOOD,
-	STORE_SLOT_DAMAGED,   /* there was something, it cannot be read */
+	STORE_SLOT_DAMAGED, /* there was something, it cannot be read */
 };
 
 /* A record in memory. Everything but kind is meaningful only if kind is GOOD. */

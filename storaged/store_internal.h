@@ -24,7 +24,7 @@
 #define STORE_PATH_MAX 4096
 #define STORE_OPEN_FILES_DEFAULT 1024
 #define STORE_RESERVE_BYTES_MAX (64u << 20) /* kept free on a device: this, or 1 % if less */
-#define STORE_DEVICE_ERRORS_MAX 32          /* I/O errors until a device is given up */
+#define STORE_DEVICE_ERRORS_MAX 32 /* I/O errors until a device is given up */
 #define STORE_FREED_BYTES_DEFAULT (8u << 20)
 
 /* -------- rows as bits (store_mask.c) -------- */
@@ -32,9 +32,9 @@
 /* A set of rows: a 64-bit mask for each (group, side). Not locked. */
 struct store_mask {
 	struct store_mask_slot *slots;
-	size_t capacity;         /* 0 or a power of two */
+	size_t capacity; /* 0 or a power of two */
 	size_t used;
-	bool everything;         /* memory was short: every row is to be taken as a member */
+	bool everything; /* memory was short: every row is to be taken as a member */
 };
 
 void store_mask_add(struct store_mask *mask, uint64_t group, unsigned int side, uint64_t rows);
@@ -52,10 +52,10 @@ struct store_names;
 
 struct store_device {
 	char *path;
-	char *id;                /* from the label; NULL if it could not be read */
-	int label_descriptor;    /* holds the lock; -1 if not in service */
-	atomic_bool failed;      /* out of service */
-	atomic_uint errors;      /* I/O errors met */
+	char *id; /* from the label; NULL if it could not be read */
+	int label_descriptor; /* holds the lock; -1 if not in service */
+	atomic_bool failed; /* out of service */
+	atomic_uint errors; /* I/O errors met */
 	pthread_mutex_t names_lock;
 	struct store_names *names; /* directories known to be durable; guarded by names_lock */
 };
@@ -68,8 +68,8 @@ int store_label_open(const struct store_io *io, const char *path, const char *cl
 	uint32_t node_id, int *descriptor, char **id, char *text, size_t text_bytes);
 
 /* Open and close all devices of a store; as store_open(). */
-int store_devices_open(struct store *store, const struct store_options *options, char *error,
-	size_t error_bytes);
+int store_devices_open(
+	struct store *store, const struct store_options *options, char *error, size_t error_bytes);
 void store_devices_close(struct store *store);
 
 /* The path of one side of a store file, or of its directory, on a device. */
@@ -108,43 +108,43 @@ struct shard_file {
 	struct shard_file *hash_next;
 	struct shard_file *idle_previous, *idle_next;
 	unsigned int references;
-	bool closing;                /* being closed: wait for table_changed and look again */
-	bool kept;                   /* failed: never closed, not in the idle list */
+	bool closing; /* being closed: wait for table_changed and look again */
+	bool kept; /* failed: never closed, not in the idle list */
 
 	pthread_rwlock_t lock;
 	/* Guarded by lock; descriptors and device change only with flush_lock held, too. */
-	bool opened;                 /* looked for on the devices */
+	bool opened; /* looked for on the devices */
 	bool exists;
-	bool foreign;                /* a side is another file's, or unknown: never written to */
-	bool made_here;              /* by this run of the store: no crash can have torn it */
+	bool foreign; /* a side is another file's, or unknown: never written to */
+	bool made_here; /* by this run of the store: no crash can have torn it */
 	struct store_device *device; /* valid if exists */
 	int descriptors[STORE_SIDES]; /* -1: this side does not exist */
-	bool lost[STORE_SIDES];      /* this side existed once and is gone */
+	bool lost[STORE_SIDES]; /* this side existed once and is gone */
 	bool shape_known;
 	struct store_shape shape;
 	uint32_t write_epoch;
-	uint32_t flags;              /* of page 0 of side a */
+	uint32_t flags; /* of page 0 of side a */
 	uint64_t size_bytes[STORE_SIDES];
 	uint64_t groups_recorded[STORE_SIDES]; /* header.groups_durable as it is in the file */
-	bool marked;                 /* the marker of missed writes is there */
-	uint64_t missed_changes;     /* how often bits were set */
-	struct store_mask freed;     /* rows of dropped versions, not yet punched */
+	bool marked; /* the marker of missed writes is there */
+	uint64_t missed_changes; /* how often bits were set */
+	struct store_mask freed; /* rows of dropped versions, not yet punched */
 	uint64_t freed_rows;
 
 	pthread_mutex_t flush_lock;
 	pthread_cond_t flush_done;
 	/* Guarded by flush_lock. */
-	uint64_t written;            /* counts changes that have to become durable */
-	uint64_t durable;            /* so many of them are */
+	uint64_t written; /* counts changes that have to become durable */
+	uint64_t durable; /* so many of them are */
 	bool flushing;
-	bool failed;                 /* a flush failed: nothing is known any more */
-	bool settled;                /* flushed once since opening: what lies there is durable */
+	bool failed; /* a flush failed: nothing is known any more */
+	bool settled; /* flushed once since opening: what lies there is durable */
 	bool dirty[STORE_SIDES];
-	bool dirty_names;            /* a side was made and its directory not flushed yet */
+	bool dirty_names; /* a side was made and its directory not flushed yet */
 	uint64_t size_written[STORE_SIDES];
 	uint64_t size_durable[STORE_SIDES];
-	struct store_mask unsynced;  /* rows with changes that are not durable */
-	struct store_mask syncing;   /* those that the running flush will make durable */
+	struct store_mask unsynced; /* rows with changes that are not durable */
+	struct store_mask syncing; /* those that the running flush will make durable */
 };
 
 struct store {
@@ -159,7 +159,7 @@ struct store {
 	pthread_cond_t table_changed;
 	/* Guarded by table_lock. */
 	struct shard_file **buckets;
-	size_t bucket_count;         /* a power of two */
+	size_t bucket_count; /* a power of two */
 	size_t file_count;
 	struct shard_file *idle_first, *idle_last; /* not referenced, least recently used first */
 };
@@ -204,11 +204,11 @@ int shard_file_make_side(struct shard_file *file, unsigned int side);
 int shard_file_remove(struct shard_file *file);
 
 /*
- * Notes that rows of a group, with their records, were written up to end bytes of the side, and have
- * to become durable. Called after the writes.
+ * Notes that rows of a group, with their records, were written up to end bytes of the side, and
+ * have to become durable. Called after the writes.
  */
-void shard_file_written(struct shard_file *file, unsigned int side, uint64_t group, uint64_t rows,
-	uint64_t end);
+void shard_file_written(
+	struct shard_file *file, unsigned int side, uint64_t group, uint64_t rows, uint64_t end);
 
 /* Groups of a side that are known to be durable. */
 uint64_t shard_file_groups_durable(struct shard_file *file, unsigned int side);
@@ -247,12 +247,12 @@ const char *shard_file_name(const struct shard_file *file, unsigned int side);
 /* -------- group pages in memory, for one operation (store_pages.c) -------- */
 
 struct store_page {
-	struct store_page *next;     /* in its bucket */
+	struct store_page *next; /* in its bucket */
 	uint64_t group;
 	unsigned int side;
-	bool changed;                /* to be written */
-	uint64_t rows;               /* whose records' changes have to become durable */
-	bool durable;                /* the header's change, too */
+	bool changed; /* to be written */
+	uint64_t rows; /* whose records' changes have to become durable */
+	bool durable; /* the header's change, too */
 	uint8_t bytes[STORE_PAGE_BYTES];
 };
 
@@ -286,8 +286,8 @@ int store_pages_make_side(struct store_pages *pages, unsigned int side);
 struct store_pair {
 	struct store_page *pages[STORE_SIDES];
 	struct store_slot slots[STORE_SIDES];
-	int newest;                  /* side of the newest GOOD record, -1: none */
-	bool damaged;                /* a record is DAMAGED */
+	int newest; /* side of the newest GOOD record, -1: none */
+	bool damaged; /* a record is DAMAGED */
 };
 
 int store_pages_pair(struct store_pages *pages, uint64_t block, struct store_pair *pair);
@@ -307,7 +307,8 @@ void store_pages_abandon(struct store_pages *pages);
  * Marks runs of blocks as decided, or drops what is undecided (store_commit_args). Called with the
  * lock held exclusively; the pages are changed in the set. Returns 0 or a negative errno.
  */
-int store_decide(struct store_pages *pages, const store_decided *runs, uint32_t count, bool discard);
+int store_decide(
+	struct store_pages *pages, const store_decided *runs, uint32_t count, bool discard);
 
 /*
  * Reads one shard and checks it. pages holds the block's page; buffer has room for a whole shard.

@@ -95,8 +95,8 @@ static int posix_punch(int descriptor, uint64_t offset, uint64_t bytes)
 	int result;
 
 	do
-		result = fallocate(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
-			(off_t)bytes);
+		result = fallocate(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			(off_t)offset, (off_t)bytes);
 	while (result != 0 && errno == EINTR);
 	if (result == 0)
 		return 0;
@@ -183,15 +183,15 @@ static void use_up(struct iovec **parts, int *count, size_t bytes)
 	}
 }
 
-ssize_t store_io_read_all(const struct store_io *io, int descriptor, struct iovec *parts, int count,
-	uint64_t offset)
+ssize_t store_io_read_all(
+	const struct store_io *io, int descriptor, struct iovec *parts, int count, uint64_t offset)
 {
 	ssize_t total = 0;
 
 	use_up(&parts, &count, 0);
 	while (count > 0) {
-		ssize_t bytes = io->read(
-			descriptor, parts, count < IOV_MAX ? count : IOV_MAX, offset + (uint64_t)total);
+		ssize_t bytes = io->read(descriptor, parts, count < IOV_MAX ? count : IOV_MAX,
+			offset + (uint64_t)total);
 
 		if (bytes < 0)
 			return bytes;
@@ -203,8 +203,8 @@ ssize_t store_io_read_all(const struct store_io *io, int descriptor, struct iove
 	return total;
 }
 
-int store_io_write_all(const struct store_io *io, int descriptor, struct iovec *parts, int count,
-	uint64_t offset)
+int store_io_write_all(
+	const struct store_io *io, int descriptor, struct iovec *parts, int count, uint64_t offset)
 {
 	use_up(&parts, &count, 0);
 	while (count > 0) {

@@ -54,11 +54,11 @@ extern const struct store_io store_io_posix;
 /*
  * Reads until all parts are full or the file ends. The parts are used up. Returns bytes read.
  */
-ssize_t store_io_read_all(const struct store_io *io, int descriptor, struct iovec *parts, int count,
-	uint64_t offset);
+ssize_t store_io_read_all(
+	const struct store_io *io, int descriptor, struct iovec *parts, int count, uint64_t offset);
 
 /* Writes all parts, which are used up. Returns 0, or a negative errno (part may be written). */
-int store_io_write_all(const struct store_io *io, int descriptor, struct iovec *parts, int count,
-	uint64_t offset);
+int store_io_write_all(
+	const struct store_io *io, int descriptor, struct iovec *parts, int count, uint64_t offset);
 
 #endif

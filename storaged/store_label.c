@@ -40,9 +40,8 @@ static int label_text(char *text, size_t text_bytes, const char *cluster_id, uin
 	for (int i = 0; i < 16; i++)
 		length += snprintf(text + length, text_bytes - (size_t)length, "%02x", id[i]);
 	length += snprintf(text + length, text_bytes - (size_t)length, "\n");
-	return length +
-		snprintf(text + length, text_bytes - (size_t)length, "crc32c %08" PRIx32 "\n",
-			rozo_crc32c(text, (size_t)length));
+	return length + snprintf(text + length, text_bytes - (size_t)length,
+				"crc32c %08" PRIx32 "\n", rozo_crc32c(text, (size_t)length));
 }
 
 static int write_label(const struct store_io *io, const char *path, const char *text, int length)
@@ -79,20 +78,24 @@ int store_init_device(const struct store_io *io, const char *path, const char *c
 	if (strlen(path) > STORE_PATH_MAX / 2 || strlen(cluster_id) > LABEL_BYTES_MAX / 2 ||
 		strpbrk(cluster_id, "\n\r") != NULL) {
 		snprintf(error, error_bytes,
-			"%.64s...: the path or the cluster id is too long, or the id has line breaks", path);
+			"%.64s...: the path or the cluster id is too long, or the id has line "
+			"breaks",
+			path);
 		return -EINVAL;
 	}
 	result = io->list(path, foreign_name, found);
 	if (result > 0) {
 		snprintf(error, error_bytes,
-			"%s: not empty (it has \"%s\"): give an empty directory, or remove its contents "
+			"%s: not empty (it has \"%s\"): give an empty directory, or remove its "
+			"contents "
 			"if they are not needed",
 			path, found);
 		return -ENOTEMPTY;
 	}
 	if (result < 0) {
-		snprintf(error, error_bytes, "%s: %s: create the directory, or mount its file system",
-			path, strerror(-result));
+		snprintf(error, error_bytes,
+			"%s: %s: create the directory, or mount its file system", path,
+			strerror(-result));
 		return result;
 	}
 	if (getrandom(id, sizeof(id), 0) != sizeof(id)) {
@@ -139,7 +142,8 @@ static int check_label(char *text, const char *path, const char *cluster_id, uin
 		strtoul(crc_line + strlen("\ncrc32c "), NULL, 16) !=
 			rozo_crc32c(text, (size_t)(crc_line + 1 - text))) {
 		snprintf(message, message_bytes,
-			"%s/" LABEL_NAME ": damaged (its CRC does not agree): restore the file from a copy, "
+			"%s/" LABEL_NAME
+			": damaged (its CRC does not agree): restore the file from a copy, "
 			"or initialise the device again and let its shards be rebuilt",
 			path);
 		return -EINVAL;
@@ -147,7 +151,8 @@ static int check_label(char *text, const char *path, const char *cluster_id, uin
 	format = take_line(&at, "format");
 	if (format == NULL || strtoul(format, NULL, 10) != STORE_FORMAT) {
 		snprintf(message, message_bytes,
-			"%s/" LABEL_NAME ": format %s, this program knows format %u: use the version of "
+			"%s/" LABEL_NAME
+			": format %s, this program knows format %u: use the version of "
 			"rozo-storaged that made it, or a newer one",
 			path, format != NULL ? format : "unknown", STORE_FORMAT);
 		return -EINVAL;
@@ -161,7 +166,8 @@ static int check_label(char *text, const char *path, const char *cluster_id, uin
 	}
 	if (strcmp(cluster, cluster_id) != 0) {
 		snprintf(message, message_bytes,
-			"%s: belongs to cluster \"%s\", this is cluster \"%s\": correct the device's path in "
+			"%s: belongs to cluster \"%s\", this is cluster \"%s\": correct the "
+			"device's path in "
 			"the configuration",
 			path, cluster, cluster_id);
 		return -EINVAL;
@@ -200,7 +206,8 @@ int store_label_open(const struct store_io *io, const char *path, const char *cl
 	file = io->open(name, O_RDWR, 0);
 	if (file == -ENOENT) {
 		snprintf(message, message_bytes,
-			"%s: no storage device (no file " LABEL_NAME "): mount its file system, or make it "
+			"%s: no storage device (no file " LABEL_NAME
+			"): mount its file system, or make it "
 			"one with rozo-storaged --init",
 			path);
 		return file;
@@ -212,9 +219,9 @@ int store_label_open(const struct store_io *io, const char *path, const char *cl
 	error = io->lock(file);
 	if (error != 0) {
 		snprintf(message, message_bytes, "%s: %s", path,
-			error == -EWOULDBLOCK
-				? "in use by another rozo-storaged (or given twice): stop that one first"
-				: strerror(-error));
+			error == -EWOULDBLOCK ? "in use by another rozo-storaged (or given twice): "
+						"stop that one first"
+					      : strerror(-error));
 		error = error == -EWOULDBLOCK ? -EBUSY : error;
 		goto out;
 	}

@@ -9,7 +9,7 @@
 #include "storaged/store_internal.h"
 
 struct store_mask_slot {
-	uint64_t key;            /* group * 2 + side + 1; 0: unused */
+	uint64_t key; /* group * 2 + side + 1; 0: unused */
 	uint64_t rows;
 };
 
@@ -95,7 +95,7 @@ void store_mask_each(const struct store_mask *mask,
 		uint64_t key = mask->slots[i].key;
 
 		if (key != 0 && mask->slots[i].rows != 0)
-			each(context, (key - 1) / STORE_SIDES, (unsigned int)((key - 1) % STORE_SIDES),
-				mask->slots[i].rows);
+			each(context, (key - 1) / STORE_SIDES,
+				(unsigned int)((key - 1) % STORE_SIDES), mask->slots[i].rows);
 	}
 }

@@ -2,9 +2,9 @@
 /*
  * The record of missed writes, for the healer: which files have one, and which blocks of them.
  *
- * A marker file says that a store file may have blocks with missed shards; the records of the blocks
- * say which. A marker is removed by the scan that finds no such block, if none was added meanwhile.
- * Takes file locks shared while it looks, exclusive for the moment of removing a marker.
+ * A marker file says that a store file may have blocks with missed shards; the records of the
+ * blocks say which. A marker is removed by the scan that finds no such block, if none was added
+ * meanwhile. Takes file locks shared while it looks, exclusive for the moment of removing a marker.
  */
 #include <errno.h>
 #include <inttypes.h>

@@ -38,13 +38,15 @@ static int page_load(struct shard_file *file, struct store_page *page)
 			file->store->io, file->descriptors[page->side], &part, 1, offset);
 		if (bytes < 0) {
 			rozo_log_limited(ERROR, "%s: group %" PRIu64 " cannot be read: %s",
-				shard_file_name(file, page->side), page->group, strerror((int)-bytes));
+				shard_file_name(file, page->side), page->group,
+				strerror((int)-bytes));
 			store_device_error(file->store, file->device, (int)bytes);
 			return (int)bytes;
 		}
 	}
 	if (bytes < STORE_PAGE_BYTES) {
-		/* Beyond the end: never written, unless the side is gone or the page is cut in two. */
+		/* Beyond the end: never written, unless the side is gone or the page is cut in two.
+		 */
 		memset(page->bytes + bytes, file->lost[page->side] || bytes > 0 ? 0xff : 0,
 			STORE_PAGE_BYTES - (size_t)bytes);
 		if (bytes > 0)
@@ -61,10 +63,11 @@ static int page_load(struct shard_file *file, struct store_page *page)
 	if (verdict == STORE_HEADER_DAMAGED || verdict == STORE_HEADER_FOREIGN ||
 		verdict == STORE_HEADER_NEWER)
 		rozo_log_limited(ERROR,
-			"%s: the header of group %" PRIu64 " is %s; its records are judged one by one",
+			"%s: the header of group %" PRIu64
+			" is %s; its records are judged one by one",
 			shard_file_name(file, page->side), page->group,
 			verdict == STORE_HEADER_DAMAGED ? "damaged (magic or CRC)"
-							 : "that of another group or file");
+							: "that of another group or file");
 	return 0;
 }
 
@@ -122,12 +125,12 @@ int store_pages_pair(struct store_pages *pages, uint64_t block, struct store_pai
 		store_slot_get(pair->pages[side]->bytes, shape, block, slot);
 		if (slot->kind == STORE_SLOT_DAMAGED) {
 			pair->damaged = true;
-			rozo_log_limited(ERROR, "%s: block %" PRIu64 ": its record is damaged or lost",
+			rozo_log_limited(ERROR,
+				"%s: block %" PRIu64 ": its record is damaged or lost",
 				shard_file_name(pages->file, side), block);
 		} else if (slot->kind == STORE_SLOT_GOOD &&
-			(pair->newest < 0 ||
-				store_version_compare(
-					slot->version, pair->slots[pair->newest].version) > 0)) {
+			   (pair->newest < 0 || store_version_compare(slot->version,
+							pair->slots[pair->newest].version) > 0)) {
 			pair->newest = (int)side;
 		}
 	}
@@ -187,7 +190,8 @@ static int page_write(struct store_pages *pages, struct store_page *page)
 	error = store_io_write_all(
 		file->store->io, file->descriptors[page->side], &part, 1, offset);
 	if (error != 0) {
-		rozo_log_limited(ERROR, "%s: the records of group %" PRIu64 " cannot be written: %s",
+		rozo_log_limited(ERROR,
+			"%s: the records of group %" PRIu64 " cannot be written: %s",
 			shard_file_name(file, page->side), page->group, strerror(-error));
 		store_device_error(file->store, file->device, error);
 		return error;
@@ -195,8 +199,8 @@ static int page_write(struct store_pages *pages, struct store_page *page)
 	if (end > file->size_bytes[page->side])
 		file->size_bytes[page->side] = end;
 	if (page->rows != 0 || page->durable)
-		shard_file_written(file, page->side, page->group, page->rows,
-			file->size_bytes[page->side]);
+		shard_file_written(
+			file, page->side, page->group, page->rows, file->size_bytes[page->side]);
 	page->changed = false;
 	return 0;
 }

@@ -17,9 +17,9 @@
 struct fetch {
 	struct store_page *page; /* NULL: nothing to fetch */
 	struct store_slot slot;
-	uint64_t offset;         /* in the payload */
+	uint64_t offset; /* in the payload */
 	uint8_t side;
-	bool older;              /* not the newest version here */
+	bool older; /* not the newest version here */
 	bool bad;
 };
 
@@ -32,7 +32,7 @@ struct read_call {
 	struct fetch *fetches;
 	uint8_t *payload;
 	uint64_t payload_bytes;
-	bool unsettled;          /* met something that may not be durable: flush, look again */
+	bool unsettled; /* met something that may not be durable: flush, look again */
 };
 
 static bool all_zero(const uint8_t *bytes, size_t size)
@@ -44,7 +44,8 @@ static bool all_zero(const uint8_t *bytes, size_t size)
 	return true;
 }
 
-/* Completes a shard whose row part is in buffer, if row_bytes of it could be read, and checks it. */
+/* Completes a shard whose row part is in buffer, if row_bytes of it could be read, and checks it.
+ */
 static int check_shard(struct shard_file *file, uint64_t block, unsigned int side,
 	struct store_page *page, const struct store_slot *slot, uint8_t *buffer, ssize_t row_bytes,
 	bool *zeros)
@@ -65,9 +66,9 @@ static int check_shard(struct shard_file *file, uint64_t block, unsigned int sid
 		return -EBADMSG;
 	}
 	rozo_log_limited(ERROR, "%s: block %" PRIu64 ": %s", shard_file_name(file, side), block,
-		row_bytes < 0                 ? "cannot be read from the device"
-			: row_bytes < (ssize_t)part ? "the file is cut short in its row"
-						    : "its bytes do not agree with their CRC");
+		row_bytes < 0               ? "cannot be read from the device"
+		: row_bytes < (ssize_t)part ? "the file is cut short in its row"
+					    : "its bytes do not agree with their CRC");
 	return -EBADMSG;
 }
 
@@ -111,8 +112,8 @@ static int judge_block(struct read_call *call, uint32_t i)
 	if (args->block_version.generation != 0) {
 		for (side = STORE_SIDES - 1; side >= 0; side--) {
 			if (pair.slots[side].kind == STORE_SLOT_GOOD &&
-				store_version_compare(pair.slots[side].version,
-					args->block_version) == 0)
+				store_version_compare(
+					pair.slots[side].version, args->block_version) == 0)
 				break;
 		}
 		if (side < 0)
@@ -128,8 +129,7 @@ static int judge_block(struct read_call *call, uint32_t i)
 	told->shard_bytes = slot->shard_bytes;
 	told->crc32c = slot->crc32c;
 	told->missed = slot->missed;
-	if (pair.slots[1 - side].kind == STORE_SLOT_GOOD &&
-		!pair.slots[pair.newest].committed)
+	if (pair.slots[1 - side].kind == STORE_SLOT_GOOD && !pair.slots[pair.newest].committed)
 		told->older = pair.slots[1 - side].version;
 	if (slot->committed) {
 		told->state = STORE_COMMITTED;
@@ -141,8 +141,8 @@ static int judge_block(struct read_call *call, uint32_t i)
 		call->unsettled = call->unsettled || !shard_file_settled(file);
 	}
 	/*
-	 * After a crash a record may be there without its row. Whoever counts holders of a version by
-	 * their headers must not be misled.
+	 * After a crash a record may be there without its row. Whoever counts holders of a version
+	 * by their headers must not be misled.
 	 */
 	if (slot->shard_bytes > 0 &&
 		(!args->headers_only || (told->state == STORE_FINALIZED && !file->made_here))) {
@@ -167,8 +167,7 @@ static uint32_t fetch_run(struct read_call *call, uint32_t first)
 	ssize_t bytes;
 	uint32_t n = 0;
 
-	while (first + n < call->args->count &&
-		(block + n) / shape->rows == block / shape->rows) {
+	while (first + n < call->args->count && (block + n) / shape->rows == block / shape->rows) {
 		struct fetch *fetch = &call->fetches[first + n];
 		uint32_t part;
 
@@ -246,7 +245,8 @@ static int read_locked(struct read_call *call)
 	if (error == 0 && call->unsettled)
 		goto out;
 	if (error == 0 && call->payload_bytes > STORE_PAYLOAD_MAX) {
-		rozo_log_limited(WARNING, "%s: read of %u blocks refused: %" PRIu64 " bytes at most %d",
+		rozo_log_limited(WARNING,
+			"%s: read of %u blocks refused: %" PRIu64 " bytes at most %d",
 			shard_file_name(call->file, 0), args->count, call->payload_bytes,
 			STORE_PAYLOAD_MAX);
 		error = -EINVAL;
@@ -296,7 +296,8 @@ static int read_file(struct read_call *call, store_read_res *res)
 			error = read_locked(call);
 		if (error == -EINVAL)
 			rozo_log_limited(WARNING,
-				"%s: read refused: other geometry or shard than the file's, or too much",
+				"%s: read refused: other geometry or shard than the file's, or too "
+				"much",
 				shard_file_name(file, 0));
 		shard_file_unlock(file);
 		if (error != 0 || !call->unsettled)

@@ -10,12 +10,12 @@
 
 #include "storaged/store.h"
 
-#define HANDLER(procedure) \
-	static void handle_##procedure(void *context, const struct rpc_caller *caller, \
-		const void *args, void *result) \
-	{ \
-		(void)caller; \
-		store_##procedure(context, args, result); \
+#define HANDLER(procedure)                                                                         \
+	static void handle_##procedure(                                                            \
+		void *context, const struct rpc_caller *caller, const void *args, void *result)    \
+	{                                                                                          \
+		(void)caller;                                                                      \
+		store_##procedure(context, args, result);                                          \
 	}
 
 HANDLER(write)
@@ -27,14 +27,14 @@ HANDLER(truncate)
 HANDLER(remove)
 HANDLER(stat)
 
-#define PROCEDURE(number, function, result_type) \
-	[number] = { \
-		.name = #number, \
-		.handler = handle_##function, \
-		.args_xdr = RPC_XDR(xdr_store_##function##_args), \
-		.args_bytes = sizeof(store_##function##_args), \
-		.result_xdr = RPC_XDR(xdr_##result_type), \
-		.result_bytes = sizeof(result_type), \
+#define PROCEDURE(number, function, result_type)                                                   \
+	[number] = {                                                                               \
+		.name = #number,                                                                   \
+		.handler = handle_##function,                                                      \
+		.args_xdr = RPC_XDR(xdr_store_##function##_args),                                  \
+		.args_bytes = sizeof(store_##function##_args),                                     \
+		.result_xdr = RPC_XDR(xdr_##result_type),                                          \
+		.result_bytes = sizeof(result_type),                                               \
 	}
 
 #define PROCEDURE_COUNT (STORE_STAT + 1)

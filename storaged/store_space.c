@@ -20,7 +20,7 @@
 uint64_t shard_file_groups(const struct shard_file *file)
 {
 	uint64_t bytes = file->size_bytes[0] > file->size_bytes[1] ? file->size_bytes[0]
-								    : file->size_bytes[1];
+								   : file->size_bytes[1];
 	uint64_t groups;
 
 	if (!file->shape_known)
@@ -35,22 +35,22 @@ uint64_t shard_file_groups(const struct shard_file *file)
 
 void shard_file_free_row(struct shard_file *file, uint64_t block, unsigned int side)
 {
-	store_mask_add(&file->freed, block / file->shape.rows, side,
-		store_row_bit(&file->shape, block));
+	store_mask_add(
+		&file->freed, block / file->shape.rows, side, store_row_bit(&file->shape, block));
 	file->freed_rows++;
 }
 
 void shard_file_keep_row(struct shard_file *file, uint64_t block, unsigned int side)
 {
-	store_mask_remove(&file->freed, block / file->shape.rows, side,
-		store_row_bit(&file->shape, block));
+	store_mask_remove(
+		&file->freed, block / file->shape.rows, side, store_row_bit(&file->shape, block));
 }
 
 struct noted {
 	uint64_t group;
 	uint64_t rows;
 	unsigned int side;
-	bool whole;              /* the page, too */
+	bool whole; /* the page, too */
 };
 
 struct noted_list {
@@ -135,8 +135,8 @@ static bool all_dropped(struct shard_file *file, const struct noted *noted)
 		struct store_pair pair;
 
 		dropped = store_pages_pair(&pages, first + row, &pair) == 0 && !pair.damaged &&
-			(pair.slots[noted->side].kind == STORE_SLOT_EMPTY ||
-				(pair.newest == (int)other && pair.slots[other].committed));
+			  (pair.slots[noted->side].kind == STORE_SLOT_EMPTY ||
+				  (pair.newest == (int)other && pair.slots[other].committed));
 	}
 	store_pages_abandon(&pages);
 	return dropped;

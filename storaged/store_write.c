@@ -18,10 +18,10 @@
 /* What to do with one block. */
 struct plan {
 	const uint8_t *shard;
-	uint8_t side;            /* where the new version goes */
-	bool skip;               /* the same version is there already, sound */
-	bool committed;          /* the version being repaired was known to be decided */
-	int8_t commit_side;      /* the base that becomes COMMITTED first, -1: none */
+	uint8_t side; /* where the new version goes */
+	bool skip; /* the same version is there already, sound */
+	bool committed; /* the version being repaired was known to be decided */
+	int8_t commit_side; /* the base that becomes COMMITTED first, -1: none */
 };
 
 struct write_call {
@@ -30,7 +30,7 @@ struct write_call {
 	struct store_shape shape;
 	struct store_pages pages;
 	struct plan *plans;
-	uint64_t changes;        /* to wait for, if stable */
+	uint64_t changes; /* to wait for, if stable */
 };
 
 /* What can be told without the file. Returns 0 or -EINVAL, having said why. */
@@ -44,7 +44,7 @@ static int check_args(const store_write_args *args, struct write_call *call)
 	if (store_shape_init(&call->shape, &args->file, &args->geometry, args->shard) != 0)
 		wrong = "geometry or shard out of range";
 	else if (count == 0 || count > STORE_BLOCKS_MAX ||
-		args->first_block >= store_shape_blocks_max(&call->shape) - count)
+		 args->first_block >= store_shape_blocks_max(&call->shape) - count)
 		wrong = "blocks out of range";
 	else if (args->block_version.generation == 0 || args->exact_base > STORE_BASE_UNDECIDED)
 		wrong = "no version, or unknown exact_base";
@@ -55,12 +55,13 @@ static int check_args(const store_write_args *args, struct write_call *call)
 			(block->length_bytes == 0) != (block->shard_bytes == 0) ||
 			block->shard_bytes > call->shape.row_bytes + call->shape.tail_bytes ||
 			block->shard_bytes > left)
-			wrong = "a block's length or shard does not fit the geometry or the payload";
+			wrong = "a block's length or shard does not fit the geometry or the "
+				"payload";
 		else if (args->exact_base &&
-			store_version_compare(block->base, args->block_version) >= 0)
+			 store_version_compare(block->base, args->block_version) >= 0)
 			wrong = "a base is not older than the version";
 		else if (rozo_crc32c(shard, block->shard_bytes) !=
-			(block->shard_bytes == 0 ? 0 : block->crc32c))
+			 (block->shard_bytes == 0 ? 0 : block->crc32c))
 			wrong = "a shard's bytes do not agree with its CRC";
 		call->plans[i] = (struct plan){.shard = shard, .commit_side = -1};
 		shard += block->shard_bytes;
@@ -77,18 +78,6 @@ static int check_args(const store_write_args *args, struct write_call *call)
 	return -EINVAL;
 }
 
-static bool in_commits(const store_write_args *args, uint64_t block, store_version version)
-{
-	for (uint32_t i = 0; i < args->commits.commits_len; i++) {
-		const store_decided *run = &args->commits.commits_val[i];
-
-		if (block >= run->first_block && block - run->first_block < run->count &&
-			store_version_compare(run->block_version, version) == 0)
-			return true;
-	}
-	return false;
-}
-
 /* The version is there already: sound, or to be written again. Returns 0, -EAGAIN or -errno. */
 static int plan_same(struct write_call *call, uint32_t i, struct store_pair *pair)
 {
@@ -102,7 +91,8 @@ static int plan_same(struct write_call *call, uint32_t i, struct store_pair *pai
 	if (slot->length_bytes != block->length_bytes || slot->shard_bytes != block->shard_bytes ||
 		slot->crc32c != (block->shard_bytes == 0 ? 0 : block->crc32c)) {
 		rozo_log_limited(ERROR,
-			"%s: block %" PRIu64 ": two different shards under one version %" PRIx64 ".%" PRIx64,
+			"%s: block %" PRIu64 ": two different shards under one version %" PRIx64
+			".%" PRIx64,
 			shard_file_name(call->file, side), call->args->first_block + i,
 			(uint64_t)slot->version.generation, (uint64_t)slot->version.writer);
 		return -EAGAIN;
@@ -150,25 +140,25 @@ static int plan_block(struct write_call *call, uint32_t i, struct store_pair *pa
 	plan->side = (uint8_t)(1 - pair->newest);
 	if (newest->committed)
 		return args->exact_base && store_version_compare(newest->version, block->base) > 0
-			? -EAGAIN
-			: 0;
+			       ? -EAGAIN
+			       : 0;
 	if (args->exact_base) {
 		order = store_version_compare(newest->version, block->base);
 		if (order > 0)
 			return -EAGAIN;
 		if (order == 0 && args->exact_base == STORE_BASE_DECIDED)
 			plan->commit_side = (int8_t)pair->newest;
+		else if (order == 0 || args->exact_base == STORE_BASE_DECIDED)
+			plan->side =
+				(uint8_t)pair->newest; /* undecided, or older than a decided base */
 		else
-			plan->side = (uint8_t)pair->newest; /* undecided, or older than a decided base */
-		return 0;
-	}
-	if (in_commits(args, args->first_block + i, newest->version)) {
-		plan->commit_side = (int8_t)pair->newest;
+			return -EAGAIN; /* this node missed base: the one before it may be decided
+					 */
 		return 0;
 	}
 	if (newest->version.writer != args->block_version.writer)
 		return -EAGAIN;
-	/* Its writer knows that it was not decided. */
+	/* Not in commits, which have been carried out: its writer knows that it was not decided. */
 	plan->side = (uint8_t)pair->newest;
 	return 0;
 }
@@ -213,7 +203,8 @@ static int write_rows(struct write_call *call, uint32_t first, uint32_t *count)
 		const struct plan *plan = &call->plans[first + n];
 		uint32_t part = store_row_part(shape, next->shard_bytes);
 
-		if (plan->skip || plan->side != side || part == 0 || bytes != (uint64_t)n * shape->row_bytes)
+		if (plan->skip || plan->side != side || part == 0 ||
+			bytes != (uint64_t)n * shape->row_bytes)
 			break;
 		parts[n++] = (struct iovec){
 			.iov_base = (void *)(uintptr_t)plan->shard,
@@ -303,7 +294,7 @@ static int put_record(struct write_call *call, uint32_t i)
 	if (block->shard_bytes > 0)
 		shard_file_keep_row(file, number, plan->side);
 	else if (pair.slots[plan->side].kind == STORE_SLOT_GOOD &&
-		pair.slots[plan->side].shard_bytes > 0)
+		 pair.slots[plan->side].shard_bytes > 0)
 		shard_file_free_row(file, number, plan->side);
 	store_slot_put(page->bytes, shape, number, &slot,
 		plan->shard + store_row_part(shape, block->shard_bytes));
@@ -383,7 +374,8 @@ static int write_locked(struct write_call *call, store_write_res *res)
 			return -EIO;
 		error = store_device_room(file->store, device,
 			args->payload.payload_len +
-				2 * STORE_PAGE_BYTES * (args->blocks.blocks_len / call->shape.rows + 2));
+				2 * STORE_PAGE_BYTES *
+					(args->blocks.blocks_len / call->shape.rows + 2));
 		if (error != 0)
 			return error;
 	}

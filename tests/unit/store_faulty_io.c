@@ -20,8 +20,8 @@ struct shadow {
 	char *path;
 	uint8_t *bytes;
 	uint64_t size;
-	bool named;              /* its name is on the medium */
-	bool removed;            /* removed, which is not yet on the medium */
+	bool named; /* its name is on the medium */
+	bool removed; /* removed, which is not yet on the medium */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -316,13 +316,14 @@ static void lose(struct shadow *shadow, uint64_t (*random)(void))
 		if (random() % 4 >= kept)
 			memcpy(now.bytes + at, shadow->bytes + at, bytes);
 	}
-	/* The size, too, may be any between the two, in whole pages as file systems extend files. */
+	/* The size, too, may be any between the two, in whole pages as file systems extend files.
+	 */
 	if (kept == 0 || random() % 3 == 0)
 		size = shadow->size;
 	else if (size > shadow->size && random() % 2 == 0)
 		size = (shadow->size + random() % (size - shadow->size) + 4095) / 4096 * 4096 < size
-			? (shadow->size + 4095) / 4096 * 4096
-			: size;
+			       ? (shadow->size + 4095) / 4096 * 4096
+			       : size;
 	if (size < shadow->size)
 		size = shadow->size;
 	file = open(shadow->path, O_WRONLY | O_TRUNC | O_CLOEXEC);

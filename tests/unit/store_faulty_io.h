@@ -35,8 +35,8 @@ void faulty_remember(void);
 
 /*
  * The power fails: every 512-byte sector of every file is what it was at the last flush or what it
- * was written to since, as is its size; names that were not flushed may be there or not. No file may
- * be open. The choices come from `random`.
+ * was written to since, as is its size; names that were not flushed may be there or not. No file
+ * may be open. The choices come from `random`.
  */
 void faulty_power_loss(uint64_t (*random)(void));
 

@@ -28,8 +28,8 @@ static void log_sink(enum rozo_log_level level, const char *line)
 {
 	(void)level;
 	pthread_mutex_lock(&log_lock);
-	log_bytes += (size_t)snprintf(
-		log_text + log_bytes, sizeof(log_text) - log_bytes, "%s\n", line);
+	log_bytes +=
+		(size_t)snprintf(log_text + log_bytes, sizeof(log_text) - log_bytes, "%s\n", line);
 	if (log_bytes > sizeof(log_text) / 2)
 		log_bytes = 0;
 	pthread_mutex_unlock(&log_lock);
@@ -178,13 +178,13 @@ uint32_t fixture_put(struct fixture *fixture, const struct put *put, store_write
 		.m = (uint8_t)geometry.m,
 	};
 	uint32_t count = put->count == 0 ? 1 : put->count;
-	uint32_t length = put->empty ? 0
-		: put->length == 0   ? geometry.k * geometry.row_bytes
-				     : put->length;
-	uint32_t shard_bytes = put->empty
-		? 0
-		: (uint32_t)mojette_shard_bytes(&code, put->shard,
-			  mojette_row_bytes(&code, length, geometry.row_bytes));
+	uint32_t length = put->empty         ? 0
+			  : put->length == 0 ? geometry.k * geometry.row_bytes
+					     : put->length;
+	uint32_t shard_bytes =
+		put->empty ? 0
+			   : (uint32_t)mojette_shard_bytes(&code, put->shard,
+				     mojette_row_bytes(&code, length, geometry.row_bytes));
 	uint8_t *payload = malloc((size_t)count * shard_bytes + 1);
 	store_write_res answer;
 	store_write_args args = {
@@ -193,19 +193,23 @@ uint32_t fixture_put(struct fixture *fixture, const struct put *put, store_write
 		.shard = put->shard,
 		.write_epoch = put->epoch == 0 ? 1 : put->epoch,
 		.block_version = put->version,
-		.exact_base = put->exact,
+		.exact_base = put->exact       ? STORE_BASE_DECIDED
+			      : put->undecided ? STORE_BASE_UNDECIDED
+					       : STORE_BASE_ANY,
 		.stable = !put->unstable,
 		.missed = put->missed,
 		.first_block = put->first,
 		.blocks = {.blocks_len = count, .blocks_val = blocks},
-		.payload = {
-			.payload_len = count * shard_bytes,
-			.payload_val = (char *)payload,
-		},
-		.commits = {
-			.commits_len = put->commit.count != 0,
-			.commits_val = (store_decided *)(uintptr_t)&put->commit,
-		},
+		.payload =
+			{
+				.payload_len = count * shard_bytes,
+				.payload_val = (char *)payload,
+			},
+		.commits =
+			{
+				.commits_len = put->commit.count != 0,
+				.commits_val = (store_decided *)(uintptr_t)&put->commit,
+			},
 	};
 
 	for (uint32_t i = 0; i < count; i++) {
@@ -226,8 +230,8 @@ uint32_t fixture_put(struct fixture *fixture, const struct put *put, store_write
 	return answer.status;
 }
 
-uint32_t fixture_get(struct fixture *fixture, const struct get *get, store_read_block *block,
-	uint8_t *bytes)
+uint32_t fixture_get(
+	struct fixture *fixture, const struct get *get, store_read_block *block, uint8_t *bytes)
 {
 	store_read_res res;
 	store_read_args args = {
@@ -261,8 +265,7 @@ uint32_t fixture_state(struct fixture *fixture, uint64_t block, store_version *v
 {
 	store_read_block told;
 
-	CU_ASSERT_EQUAL_FATAL(
-		fixture_get(fixture, &(struct get){.block = block}, &told, NULL), 0);
+	CU_ASSERT_EQUAL_FATAL(fixture_get(fixture, &(struct get){.block = block}, &told, NULL), 0);
 	if (version != NULL)
 		*version = told.block_version;
 	return told.state;
@@ -323,8 +326,8 @@ uint32_t fixture_sync(struct fixture *fixture, store_file file)
 
 /* -------- files -------- */
 
-void fixture_side_of(struct fixture *fixture, store_file file, unsigned int side, char *path,
-	size_t path_bytes)
+void fixture_side_of(
+	struct fixture *fixture, store_file file, unsigned int side, char *path, size_t path_bytes)
 {
 	char name[STORE_PATH_MAX];
 

@@ -40,8 +40,7 @@ static void crc32c_is_that_of_rfc3720(void)
 	for (int i = 0; i < 32; i++)
 		bytes[i] = (uint8_t)i;
 	CU_ASSERT_EQUAL(rozo_crc32c(bytes, sizeof(bytes)), 0x46dd794e);
-	CU_ASSERT_EQUAL(
-		rozo_crc32c_more(rozo_crc32c(bytes, 5), bytes + 5, 27), 0x46dd794e);
+	CU_ASSERT_EQUAL(rozo_crc32c_more(rozo_crc32c(bytes, 5), bytes + 5, 27), 0x46dd794e);
 	CU_ASSERT_EQUAL(rozo_crc32c(NULL, 0), 0);
 }
 
@@ -78,11 +77,19 @@ static void format_1_is_still_read(void)
 	static const uint8_t header[] = {0x52, 0x7a, 0x6f, 0x53, 0x68, 0x61, 0x72, 0x64};
 	store_file file = FIXTURE_FILE;
 	struct store_shape shape, found;
-	struct store_header_fields fields = {.group = 5, .side = 1, .write_epoch = 9,
-		.groups_durable = 7, .flags = STORE_FLAG_SIDE_B}, read;
+	struct store_header_fields fields = {.group = 5,
+					   .side = 1,
+					   .write_epoch = 9,
+					   .groups_durable = 7,
+					   .flags = STORE_FLAG_SIDE_B},
+				   read;
 	struct store_slot slot = {.version = {.generation = 0x0102030405060708, .writer = 0x1112},
-		.length_bytes = 16384, .shard_bytes = 4096 + 72, .crc32c = 0xcafebabe,
-		.missed = 0x21, .committed = true}, got;
+				  .length_bytes = 16384,
+				  .shard_bytes = 4096 + 72,
+				  .crc32c = 0xcafebabe,
+				  .missed = 0x21,
+				  .committed = true},
+			  got;
 	uint8_t page[STORE_PAGE_BYTES], tail[72];
 
 	memset(page, 0, sizeof(page));
@@ -117,8 +124,11 @@ static void every_flipped_bit_of_a_record_shows(void)
 {
 	store_file file = FIXTURE_FILE;
 	struct store_shape shape;
-	struct store_slot slot = {.version = VERSION(1, 1), .length_bytes = 100, .shard_bytes = 40,
-		.crc32c = 1}, got;
+	struct store_slot slot = {.version = VERSION(1, 1),
+				  .length_bytes = 100,
+				  .shard_bytes = 40,
+				  .crc32c = 1},
+			  got;
 	uint8_t page[STORE_PAGE_BYTES];
 
 	memset(page, 0, sizeof(page));
@@ -138,7 +148,8 @@ static void every_flipped_bit_of_a_record_shows(void)
 
 /* -------- labels -------- */
 
-static int open_with(const char *device, const char *cluster, uint32_t node, char *error, size_t size)
+static int open_with(
+	const char *device, const char *cluster, uint32_t node, char *error, size_t size)
 {
 	const char *devices[] = {device};
 	struct store_options options = {
@@ -172,8 +183,8 @@ static void labels_are_checked(void)
 	CU_ASSERT_PTR_NOT_NULL(strstr(error, "--init"));
 
 	/* Not empty: refused, and nothing is changed. */
-	CU_ASSERT_EQUAL(
-		store_init_device(NULL, fixture.devices[0], "x", 1, error, sizeof(error)), -ENOTEMPTY);
+	CU_ASSERT_EQUAL(store_init_device(NULL, fixture.devices[0], "x", 1, error, sizeof(error)),
+		-ENOTEMPTY);
 	CU_ASSERT_PTR_NOT_NULL(strstr(error, fixture.devices[0]));
 	snprintf(path, sizeof(path), "%s/absent", fixture.base);
 	CU_ASSERT_EQUAL(store_init_device(NULL, path, "x", 1, error, sizeof(error)), -ENOENT);
@@ -208,11 +219,14 @@ static void shards_come_back(void)
 	begin();
 	for (size_t c = 0; c < 5; c++) {
 		for (size_t r = 0; r < 3; r++) {
-			store_geometry geometry = {.form = codes[c].form, .k = codes[c].k,
-				.m = codes[c].m, .row_bytes = rows[r]};
+			store_geometry geometry = {.form = codes[c].form,
+				.k = codes[c].k,
+				.m = codes[c].m,
+				.row_bytes = rows[r]};
 
 			for (uint32_t shard = 0; shard < geometry.k + geometry.m; shard++) {
-				store_file file = {.export_id = 7, .file_id = 100 + c * 100 + shard,
+				store_file file = {.export_id = 7,
+					.file_id = 100 + c * 100 + shard,
 					.segment = (uint32_t)r};
 
 				/* Whole blocks over several groups, then a cut one. */
@@ -228,8 +242,10 @@ static void shards_come_back(void)
 					fixture_reopen(&fixture);
 				for (uint64_t block = 20; block < 91; block++)
 					CU_ASSERT_FATAL(fixture_is(&fixture,
-						&(struct get){.file = file, .geometry = geometry,
-							.shard = shard, .block = block},
+						&(struct get){.file = file,
+							.geometry = geometry,
+							.shard = shard,
+							.block = block},
 						VERSION(block == 90 ? 2 : 1, 1), STORE_FINALIZED));
 			}
 		}
@@ -263,8 +279,7 @@ static void one_read_brings_many_blocks(void)
 			CU_ASSERT_EQUAL(block->state, STORE_EMPTY);
 			continue;
 		}
-		CU_ASSERT_EQUAL(
-			store_version_compare(block->block_version, VERSION(number, 1)), 0);
+		CU_ASSERT_EQUAL(store_version_compare(block->block_version, VERSION(number, 1)), 0);
 		fixture_bytes(VERSION(number, 1), i, 0, expected, block->shard_bytes);
 		CU_ASSERT_EQUAL(
 			memcmp(res.payload.payload_val + offset, expected, block->shard_bytes), 0);
@@ -279,8 +294,7 @@ static void one_read_brings_many_blocks(void)
 	CU_ASSERT_EQUAL(res.status, 0);
 	CU_ASSERT_EQUAL(res.payload.payload_len, 0);
 	CU_ASSERT_EQUAL(res.blocks.blocks_val[16].state, STORE_FINALIZED);
-	CU_ASSERT_EQUAL(
-		store_version_compare(res.blocks.blocks_val[16].older, VERSION(1, 1)), 0);
+	CU_ASSERT_EQUAL(store_version_compare(res.blocks.blocks_val[16].older, VERSION(1, 1)), 0);
 	CU_ASSERT_EQUAL(res.blocks.blocks_val[12].state, STORE_COMMITTED);
 	rpc_free(RPC_XDR(xdr_store_read_res), &res);
 	end();
@@ -324,11 +338,10 @@ static void bad_arguments_are_refused(void)
 	CU_ASSERT_EQUAL(res.status, 0);
 	/* The file is what it was made as. */
 	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .shard = 1), EINVAL);
-	CU_ASSERT_EQUAL(
-		fixture_get(&fixture, &(struct get){.shard = 1}, &told, NULL), EINVAL);
+	CU_ASSERT_EQUAL(fixture_get(&fixture, &(struct get){.shard = 1}, &told, NULL), EINVAL);
 	CU_ASSERT_EQUAL(fixture_get(&fixture,
-				&(struct get){.geometry = {.k = 2, .m = 1, .row_bytes = 4096}}, &told,
-				NULL),
+				&(struct get){.geometry = {.k = 2, .m = 1, .row_bytes = 4096}},
+				&told, NULL),
 		EINVAL);
 	end();
 }
@@ -341,7 +354,8 @@ static void a_larger_version_wins(void)
 
 	begin();
 	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(5, 1)), 0);
-	CU_ASSERT_EQUAL(fixture_put(&fixture, &(struct put){.version = VERSION(4, 1)}, &res), EAGAIN);
+	CU_ASSERT_EQUAL(
+		fixture_put(&fixture, &(struct put){.version = VERSION(4, 1)}, &res), EAGAIN);
 	CU_ASSERT_EQUAL(store_version_compare(res.newest, VERSION(5, 1)), 0);
 	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(6, 1)), 0);
 	CU_ASSERT(IS(&fixture, 0, VERSION(6, 1), STORE_FINALIZED));
@@ -361,8 +375,8 @@ static void a_foreign_pending_version_is_a_conflict(void)
 		0);
 	CU_ASSERT(IS(&fixture, 0, VERSION(6, 2), STORE_FINALIZED));
 	/* The committed one is still there below. */
-	CU_ASSERT(fixture_is(&fixture, &(struct get){.version = VERSION(5, 1)}, VERSION(5, 1),
-		STORE_COMMITTED));
+	CU_ASSERT(fixture_is(
+		&fixture, &(struct get){.version = VERSION(5, 1)}, VERSION(5, 1), STORE_COMMITTED));
 	/* Or it is committed already. */
 	fixture_commit(&fixture, VERSION(6, 2), 0, 1);
 	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(7, 3)), 0);
@@ -380,12 +394,13 @@ static void an_exact_base_guards(void)
 	CU_ASSERT_EQUAL(
 		PUT(&fixture, .version = VERSION(2, 2), .exact = true, .base = VERSION(1, 1)), 0);
 	/* The base became committed, and stays readable. */
-	CU_ASSERT(fixture_is(&fixture, &(struct get){.version = VERSION(1, 1)}, VERSION(1, 1),
-		STORE_COMMITTED));
-	CU_ASSERT_EQUAL(fixture_put(&fixture,
-				&(struct put){.version = VERSION(3, 3), .exact = true,
-					.base = VERSION(1, 1)},
-				&res),
+	CU_ASSERT(fixture_is(
+		&fixture, &(struct get){.version = VERSION(1, 1)}, VERSION(1, 1), STORE_COMMITTED));
+	CU_ASSERT_EQUAL(
+		fixture_put(&fixture,
+			&(struct put){
+				.version = VERSION(3, 3), .exact = true, .base = VERSION(1, 1)},
+			&res),
 		EAGAIN);
 	CU_ASSERT_EQUAL(store_version_compare(res.newest, VERSION(2, 2)), 0);
 	/* This node missed the base. */
@@ -394,7 +409,8 @@ static void an_exact_base_guards(void)
 	CU_ASSERT(IS(&fixture, 0, VERSION(9, 3), STORE_FINALIZED));
 	/* A base that is not older is nonsense. */
 	CU_ASSERT_EQUAL(
-		PUT(&fixture, .version = VERSION(9, 3), .exact = true, .base = VERSION(9, 3)), EINVAL);
+		PUT(&fixture, .version = VERSION(9, 3), .exact = true, .base = VERSION(9, 3)),
+		EINVAL);
 	end();
 }
 
@@ -445,6 +461,34 @@ static void a_pending_version_gives_way_and_the_committed_one_stays(void)
 	end();
 }
 
+static void an_undecided_base_gives_way(void)
+{
+	begin();
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1)), 0);
+	CU_ASSERT_EQUAL(
+		PUT(&fixture, .version = VERSION(2, 1), .exact = true, .base = VERSION(1, 1)), 0);
+	CU_ASSERT_EQUAL(
+		PUT(&fixture, .version = VERSION(4, 1), .undecided = true, .base = VERSION(2, 1)),
+		0);
+	CU_ASSERT(IS(&fixture, 0, VERSION(4, 1), STORE_FINALIZED));
+	CU_ASSERT(fixture_is(
+		&fixture, &(struct get){.version = VERSION(1, 1)}, VERSION(1, 1), STORE_COMMITTED));
+	/* A newer one than the base, or an older one that may be decided, is a conflict. */
+	CU_ASSERT_EQUAL(
+		PUT(&fixture, .version = VERSION(5, 1), .undecided = true, .base = VERSION(3, 1)),
+		EAGAIN);
+	CU_ASSERT_EQUAL(
+		PUT(&fixture, .version = VERSION(9, 1), .undecided = true, .base = VERSION(8, 1)),
+		EAGAIN);
+	fixture_commit(&fixture, VERSION(4, 1), 0, 1);
+	CU_ASSERT_EQUAL(
+		PUT(&fixture, .version = VERSION(9, 1), .undecided = true, .base = VERSION(8, 1)),
+		0);
+	CU_ASSERT(fixture_is(
+		&fixture, &(struct get){.version = VERSION(4, 1)}, VERSION(4, 1), STORE_COMMITTED));
+	end();
+}
+
 static void a_discarded_first_version_leaves_nothing(void)
 {
 	begin();
@@ -468,12 +512,14 @@ static void a_committed_version_hides_the_older(void)
 	CU_ASSERT_EQUAL(
 		PUT(&fixture, .version = VERSION(2, 1), .exact = true, .base = VERSION(1, 1)), 0);
 	fixture_commit(&fixture, VERSION(2, 1), 0, 1);
-	CU_ASSERT_EQUAL(fixture_get(&fixture, &(struct get){.version = VERSION(1, 1)}, &told, NULL), 0);
+	CU_ASSERT_EQUAL(
+		fixture_get(&fixture, &(struct get){.version = VERSION(1, 1)}, &told, NULL), 0);
 	CU_ASSERT_EQUAL(told.state, STORE_EMPTY);
 	CU_ASSERT_EQUAL(fixture_get(&fixture, &(struct get){0}, &told, NULL), 0);
 	CU_ASSERT_EQUAL(told.state, STORE_COMMITTED);
 	CU_ASSERT_EQUAL(told.older.generation, 0);
-	CU_ASSERT_EQUAL(fixture_get(&fixture, &(struct get){.version = VERSION(3, 1)}, &told, NULL), 0);
+	CU_ASSERT_EQUAL(
+		fixture_get(&fixture, &(struct get){.version = VERSION(3, 1)}, &told, NULL), 0);
 	CU_ASSERT_EQUAL(told.state, STORE_EMPTY);
 	end();
 }
@@ -498,13 +544,11 @@ static void the_same_write_twice_is_done_once(void)
 	fixture_commit(&fixture, VERSION(1, 1), 0, 3);
 	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 3), 0);
 	CU_ASSERT(IS(&fixture, 0, VERSION(1, 1), STORE_COMMITTED));
-	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .exact = true,
-				.base = VERSION(1, 1)),
-		0);
+	CU_ASSERT_EQUAL(
+		PUT(&fixture, .version = VERSION(2, 1), .exact = true, .base = VERSION(1, 1)), 0);
 	/* The answer was lost, the caller sends again. */
-	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .exact = true,
-				.base = VERSION(1, 1)),
-		0);
+	CU_ASSERT_EQUAL(
+		PUT(&fixture, .version = VERSION(2, 1), .exact = true, .base = VERSION(1, 1)), 0);
 	/* Other bytes under the same version are not the same write. */
 	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .salt = 1), EAGAIN);
 	CU_ASSERT(IS(&fixture, 0, VERSION(2, 1), STORE_FINALIZED));
@@ -517,15 +561,15 @@ static void an_old_epoch_is_refused_also_after_a_restart(void)
 
 	begin();
 	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .epoch = 3), 0);
-	CU_ASSERT_EQUAL(fixture_put(&fixture,
-				&(struct put){.version = VERSION(2, 1), .epoch = 2}, &res),
+	CU_ASSERT_EQUAL(
+		fixture_put(&fixture, &(struct put){.version = VERSION(2, 1), .epoch = 2}, &res),
 		ESTALE);
 	CU_ASSERT_EQUAL(res.write_epoch, 3);
 	/* The epoch rises by a write far from page 0. */
 	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 2), .epoch = 5, .first = 500), 0);
 	fixture_reopen(&fixture);
-	CU_ASSERT_EQUAL(fixture_put(&fixture,
-				&(struct put){.version = VERSION(9, 1), .epoch = 4}, &res),
+	CU_ASSERT_EQUAL(
+		fixture_put(&fixture, &(struct put){.version = VERSION(9, 1), .epoch = 4}, &res),
 		ESTALE);
 	CU_ASSERT_EQUAL(res.write_epoch, 5);
 	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(9, 1), .epoch = 5), 0);
@@ -554,8 +598,11 @@ static void unstable_writes_are_pending_until_synced(void)
 
 static uint32_t truncate_at(uint64_t first, store_version version, uint32_t epoch, uint32_t missed)
 {
-	store_truncate_args args = {.file = FIXTURE_FILE, .geometry = fixture_4_2,
-		.write_epoch = epoch, .first_block = first, .block_version = version,
+	store_truncate_args args = {.file = FIXTURE_FILE,
+		.geometry = fixture_4_2,
+		.write_epoch = epoch,
+		.first_block = first,
+		.block_version = version,
 		.missed = missed};
 	store_status_res res;
 
@@ -594,7 +641,8 @@ static void truncation_empties_and_gives_space_back(void)
 		CU_ASSERT(IS(&fixture, 9, VERSION(1, 1), STORE_FINALIZED));
 		for (uint64_t block = 10; block < 1000; block++) {
 			CU_ASSERT_EQUAL(
-				fixture_get(&fixture, &(struct get){.block = block}, &told, NULL), 0);
+				fixture_get(&fixture, &(struct get){.block = block}, &told, NULL),
+				0);
 			if (block == 700)
 				continue;
 			CU_ASSERT_EQUAL(told.state, STORE_FINALIZED);
@@ -630,8 +678,9 @@ static void removal_removes(void)
 	store_remove(fixture.store, &args, &res);
 	CU_ASSERT_EQUAL(res.status, 0);
 	empty = fixture_allocated(&fixture);
-	CU_ASSERT_EQUAL(
-		PUT(&fixture, .version = VERSION(1, 1), .count = 100, .missed = 2, .unstable = true), 0);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 100, .missed = 2,
+				.unstable = true),
+		0);
 	CU_ASSERT_EQUAL(
 		PUT(&fixture, .version = VERSION(2, 1), .exact = true, .base = VERSION(1, 1)), 0);
 	store_remove(fixture.store, &args, &res);
@@ -678,11 +727,15 @@ static int note_scanned(void *context, const struct store_missed_file *file)
 	return 0;
 }
 
-static uint32_t change_missed(store_version version, uint64_t first, uint32_t count, uint32_t missed,
-	bool clear)
+static uint32_t change_missed(
+	store_version version, uint64_t first, uint32_t count, uint32_t missed, bool clear)
 {
-	store_missed_args args = {.file = FIXTURE_FILE, .first_block = first, .count = count,
-		.block_version = version, .missed = missed, .clear = clear};
+	store_missed_args args = {.file = FIXTURE_FILE,
+		.first_block = first,
+		.count = count,
+		.block_version = version,
+		.missed = missed,
+		.clear = clear};
 	store_status_res res;
 
 	store_missed(fixture.store, &args, &res);
@@ -702,7 +755,8 @@ static void missed_writes_are_recorded_and_found(void)
 	CU_ASSERT_EQUAL(store_missed_scan(fixture.store, note_scanned, NULL), 0);
 	CU_ASSERT_EQUAL(scanned_count, 0);
 	CU_ASSERT_EQUAL(
-		PUT(&fixture, .version = VERSION(2, 1), .first = 90, .missed = 0x20, .shard = 2), 0);
+		PUT(&fixture, .version = VERSION(2, 1), .first = 90, .missed = 0x20, .shard = 2),
+		0);
 	CU_ASSERT_EQUAL(change_missed(VERSION(1, 1), 5, 90, 0x1, false), 0);
 	fixture_reopen(&fixture);
 	CU_ASSERT_EQUAL(store_missed_scan(fixture.store, note_scanned, NULL), 0);
@@ -710,15 +764,15 @@ static void missed_writes_are_recorded_and_found(void)
 	CU_ASSERT_EQUAL(scanned[0].shard, 2);
 	CU_ASSERT_EQUAL(scanned[0].geometry.k, 4);
 	CU_ASSERT_EQUAL(scanned[0].file.file_id, FIXTURE_FILE.file_id);
-	CU_ASSERT_EQUAL(store_missed_blocks(fixture.store, &scanned[0].file, 0, blocks, 8, &count,
-				&next),
+	CU_ASSERT_EQUAL(
+		store_missed_blocks(fixture.store, &scanned[0].file, 0, blocks, 8, &count, &next),
 		0);
 	CU_ASSERT_EQUAL(count, 8);
 	CU_ASSERT_EQUAL(blocks[0].block, 5);
 	CU_ASSERT_EQUAL(blocks[0].missed, 1);
 	CU_ASSERT_EQUAL(next, 13);
-	CU_ASSERT_EQUAL(store_missed_blocks(fixture.store, &scanned[0].file, 89, blocks, 8, &count,
-				&next),
+	CU_ASSERT_EQUAL(
+		store_missed_blocks(fixture.store, &scanned[0].file, 89, blocks, 8, &count, &next),
 		0);
 	CU_ASSERT_EQUAL(count, 6);
 	CU_ASSERT_EQUAL(next, UINT64_MAX);
@@ -791,14 +845,15 @@ static void files_spread_over_devices_and_one_may_fail(void)
 	CU_ASSERT_EQUAL(served, 60 - on_first);
 	CU_ASSERT_EQUAL(refused, on_first);
 	/* New files go to the others; what built on the lost one is refused. */
-	CU_ASSERT_EQUAL(PUT(&fixture, .file = {.export_id = 1, .file_id = 1000},
-				.version = VERSION(1, 1)),
+	CU_ASSERT_EQUAL(
+		PUT(&fixture, .file = {.export_id = 1, .file_id = 1000}, .version = VERSION(1, 1)),
 		0);
 	CU_ASSERT_EQUAL(PUT(&fixture, .file = {.export_id = 1, .file_id = 2000},
 				.version = VERSION(2, 1), .exact = true, .base = VERSION(1, 1)),
 		EIO);
 	/* Made anew elsewhere: when the device returns, the new one counts. */
-	fixture_side_of(&fixture, (store_file){.export_id = 1, .file_id = 1}, 0, path, sizeof(path));
+	fixture_side_of(
+		&fixture, (store_file){.export_id = 1, .file_id = 1}, 0, path, sizeof(path));
 	if (on_first == 60) {
 		CU_ASSERT_EQUAL(PUT(&fixture, .file = {.export_id = 1, .file_id = 1},
 					.version = VERSION(8, 1)),
@@ -806,10 +861,12 @@ static void files_spread_over_devices_and_one_may_fail(void)
 		fixture_close(&fixture);
 		CU_ASSERT_EQUAL(rename(hidden, label), 0);
 		fixture_open(&fixture);
-		CU_ASSERT(fixture_is(&fixture, &(struct get){.file = {.export_id = 1, .file_id = 1}},
-			VERSION(8, 1), STORE_FINALIZED));
-		CU_ASSERT(fixture_is(&fixture, &(struct get){.file = {.export_id = 1, .file_id = 2}},
-			VERSION(1, 1), STORE_FINALIZED));
+		CU_ASSERT(
+			fixture_is(&fixture, &(struct get){.file = {.export_id = 1, .file_id = 1}},
+				VERSION(8, 1), STORE_FINALIZED));
+		CU_ASSERT(
+			fixture_is(&fixture, &(struct get){.file = {.export_id = 1, .file_id = 2}},
+				VERSION(1, 1), STORE_FINALIZED));
 	}
 	(void)shards;
 	end();
@@ -834,8 +891,9 @@ static void many_files_need_few_descriptors(void)
 	for (uint64_t id = 1; id <= 200; id++) {
 		CU_ASSERT_EQUAL(
 			fixture_sync(&fixture, (store_file){.export_id = 2, .file_id = id}), 0);
-		CU_ASSERT(fixture_is(&fixture, &(struct get){.file = {.export_id = 2, .file_id = id}},
-			VERSION(id, 1), STORE_FINALIZED));
+		CU_ASSERT(
+			fixture_is(&fixture, &(struct get){.file = {.export_id = 2, .file_id = id}},
+				VERSION(id, 1), STORE_FINALIZED));
 	}
 	end();
 }
@@ -856,7 +914,8 @@ static void fresh_files_cost_little_more_than_their_shards(void)
 					.count = 64, .unstable = true),
 				0);
 		CU_ASSERT_EQUAL(
-			fixture_sync(&fixture, (store_file){.export_id = 1, .file_id = 50 + shard}), 0);
+			fixture_sync(&fixture, (store_file){.export_id = 1, .file_id = 50 + shard}),
+			0);
 	}
 	used = fixture_allocated(&fixture) - before;
 	printf("space: %.4f of user bytes ", (double)used / (double)user);
@@ -907,6 +966,7 @@ int main(void)
 	TEST(an_exact_base_guards);
 	TEST(a_chain_of_bases_alternates_sides);
 	TEST(a_pending_version_gives_way_and_the_committed_one_stays);
+	TEST(an_undecided_base_gives_way);
 	TEST(a_discarded_first_version_leaves_nothing);
 	TEST(a_committed_version_hides_the_older);
 	TEST(a_conflict_in_one_block_writes_none);

@@ -54,7 +54,7 @@ static void die_and_close(void)
 
 struct acknowledged {
 	uint64_t block;
-	uint64_t number;         /* of the version */
+	uint64_t number; /* of the version */
 	uint64_t count;
 };
 
@@ -91,7 +91,8 @@ static void write_until_killed(int pipe, uint64_t seed)
 		if (write(pipe, &done, sizeof(done)) != sizeof(done))
 			_exit(2);
 		if (fixture_random() % 4 == 0)
-			fixture_commit(&fixture, VERSION(number, 1), done.block, (uint32_t)done.count);
+			fixture_commit(
+				&fixture, VERSION(number, 1), done.block, (uint32_t)done.count);
 	}
 }
 
@@ -122,8 +123,10 @@ static void what_was_acknowledged_survives_sigkill(void)
 			for (uint64_t i = 0; i < done.count; i++)
 				expected[done.block + i] = done.number;
 			if (left == 0)
-				nanosleep(&(struct timespec){.tv_nsec =
-						(long)(fixture_random() % 4000) * 1000}, NULL);
+				nanosleep(
+					&(struct timespec){
+						.tv_nsec = (long)(fixture_random() % 4000) * 1000},
+					NULL);
 			if (left == 0)
 				kill(child, SIGKILL);
 		}
@@ -136,17 +139,19 @@ static void what_was_acknowledged_survives_sigkill(void)
 			store_version version;
 
 			CU_ASSERT_EQUAL_FATAL(
-				fixture_get(&fixture, &(struct get){.block = block}, &told, NULL), 0);
+				fixture_get(&fixture, &(struct get){.block = block}, &told, NULL),
+				0);
 			version = VERSION(expected[block], 1);
 			if (store_version_compare(told.block_version, version) == 0)
 				CU_ASSERT(IS(&fixture, block, version, told.state))
-			else if (expected[block] != 0) /* a newer one was on its way: this one is below */
+			else if (expected[block] !=
+				 0) /* a newer one was on its way: this one is below */
 				CU_ASSERT(fixture_is(&fixture,
-					&(struct get){.block = block, .version = version}, version,
-					STORE_COMMITTED) ||
-					fixture_is(&fixture,
-						&(struct get){.block = block, .version = version},
-						version, STORE_FINALIZED))
+						  &(struct get){.block = block, .version = version},
+						  version, STORE_COMMITTED) ||
+					  fixture_is(&fixture,
+						  &(struct get){.block = block, .version = version},
+						  version, STORE_FINALIZED))
 		}
 		fixture_end(&fixture);
 	}
@@ -160,10 +165,10 @@ static void what_was_acknowledged_survives_sigkill(void)
 
 /* What is known of one block. */
 struct model {
-	uint64_t top;            /* newest version written; 0: none */
-	bool top_durable;        /* and it was told to be durable */
-	bool top_empty;          /* written by a truncation */
-	uint64_t decided;        /* newest version that was decided (durable then), 0: none */
+	uint64_t top; /* newest version written; 0: none */
+	bool top_durable; /* and it was told to be durable */
+	bool top_empty; /* written by a truncation */
+	uint64_t decided; /* newest version that was decided (durable then), 0: none */
 	bool decided_empty;
 };
 
@@ -197,7 +202,8 @@ static void model_step(void)
 	case 0 ... 4: {
 		bool unstable = fixture_random() % 2;
 		/* Only what is durable can be decided; else the writer knows that it was not. */
-		bool exact = before.top != 0 && (before.top_durable || before.top == before.decided);
+		bool exact =
+			before.top != 0 && (before.top_durable || before.top == before.decided);
 
 		model_number++;
 		if (fixture_random() % 50 == 0)
@@ -244,8 +250,10 @@ static void model_step(void)
 		}
 		break;
 	case 9: {
-		store_truncate_args args = {.file = FIXTURE_FILE, .geometry = fixture_4_2,
-			.write_epoch = (uint32_t)model_epoch, .first_block = first,
+		store_truncate_args args = {.file = FIXTURE_FILE,
+			.geometry = fixture_4_2,
+			.write_epoch = (uint32_t)model_epoch,
+			.first_block = first,
 			.block_version = VERSION(++model_number, 1)};
 		store_status_res res;
 
@@ -272,7 +280,8 @@ static void model_check(uint64_t seed)
 
 	for (uint64_t block = 0; block < MODEL_BLOCKS; block++) {
 		struct model *expected = &model[block];
-		store_version top = VERSION(expected->top, 1), decided = VERSION(expected->decided, 1);
+		store_version top = VERSION(expected->top, 1),
+			      decided = VERSION(expected->decided, 1);
 		uint8_t bytes[8192], wanted[8192];
 		store_read_block told, below;
 
@@ -288,11 +297,11 @@ static void model_check(uint64_t seed)
 			CU_ASSERT(told.state == STORE_FINALIZED || told.state == STORE_COMMITTED);
 			CU_ASSERT_EQUAL(told.length_bytes, expected->top_empty ? 0 : 16384);
 		} else if (expected->decided != 0 &&
-			store_version_compare(told.block_version, decided) != 0) {
+			   store_version_compare(told.block_version, decided) != 0) {
 			CU_ASSERT(told.state == STORE_DAMAGED || told.state == STORE_FINALIZED);
 			CU_ASSERT_EQUAL(fixture_get(&fixture,
-						&(struct get){.block = block, .version = decided}, &below,
-						bytes),
+						&(struct get){.block = block, .version = decided},
+						&below, bytes),
 				0);
 			CU_ASSERT(below.state == STORE_FINALIZED || below.state == STORE_COMMITTED);
 			fixture_bytes(decided, block, 0, wanted, below.shard_bytes);
@@ -301,12 +310,14 @@ static void model_check(uint64_t seed)
 			CU_ASSERT(told.state == STORE_FINALIZED || told.state == STORE_COMMITTED);
 		}
 		/* A header says the same as the whole. */
-		CU_ASSERT_EQUAL(fixture_get(&fixture,
-					&(struct get){.block = block, .headers_only = true}, &below, NULL),
+		CU_ASSERT_EQUAL(
+			fixture_get(&fixture, &(struct get){.block = block, .headers_only = true},
+				&below, NULL),
 			0);
 		CU_ASSERT_EQUAL(below.state, told.state);
 		CU_ASSERT_EQUAL(store_version_compare(below.block_version, told.block_version), 0);
-		/* What the settling writer does: discards what is not decided, or takes it for good. */
+		/* What the settling writer does: discards what is not decided, or takes it for
+		 * good. */
 		if (told.state == STORE_FINALIZED || told.state == STORE_COMMITTED) {
 			expected->top = told.block_version.generation & 0xffffffff;
 			expected->top_durable = true;
@@ -317,10 +328,10 @@ static void model_check(uint64_t seed)
 		} else {
 			/* Damaged: written anew, above everything. */
 			model_number++;
-			CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(model_number, 1),
-						.first = block, .exact = true,
-						.base = VERSION(model_number - 1, 1),
-						.epoch = (uint32_t)model_epoch),
+			CU_ASSERT_EQUAL(
+				PUT(&fixture, .version = VERSION(model_number, 1), .first = block,
+					.exact = true, .base = VERSION(model_number - 1, 1),
+					.epoch = (uint32_t)model_epoch),
 				0);
 			expected->top = model_number;
 			expected->top_durable = true;
@@ -387,6 +398,43 @@ static void what_is_finalized_after_a_crash_stays(void)
 			if (states[block] == STORE_FINALIZED)
 				CU_ASSERT(IS(&fixture, block, VERSION(1, 1), STORE_FINALIZED));
 		}
+		end_faulty();
+	}
+}
+
+static void a_risen_epoch_survives_power_loss(void)
+{
+	for (uint64_t seed = 1; seed <= 40; seed++) {
+		store_truncate_args truncate = {.file = FIXTURE_FILE,
+			.geometry = fixture_4_2,
+			.write_epoch = 9,
+			.first_block = 1000,
+			.block_version = VERSION(9, 1)};
+		store_status_res res;
+
+		begin_faulty();
+		faulty_remember();
+		fixture_seed(seed);
+		CU_ASSERT_EQUAL(
+			PUT(&fixture, .version = VERSION(1, 1), .epoch = 2, .count = 40), 0);
+		/* Far from page 0, on side b, or by a truncation that finds nothing. */
+		if (seed % 3 == 0)
+			CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .epoch = 9,
+						.first = 35, .exact = true, .base = VERSION(1, 1)),
+				0)
+		else if (seed % 3 == 1)
+			CU_ASSERT_EQUAL(
+				PUT(&fixture, .version = VERSION(2, 1), .epoch = 9, .first = 500),
+				0)
+		else
+			store_truncate(fixture.store, &truncate, &res);
+		die_and_close();
+		faulty_power_loss(fixture_random);
+		fixture_open(&fixture);
+		CU_ASSERT_EQUAL(
+			PUT(&fixture, .version = VERSION(3, 2), .epoch = 8, .first = 600), ESTALE);
+		CU_ASSERT_EQUAL(
+			PUT(&fixture, .version = VERSION(3, 2), .epoch = 9, .first = 600), 0);
 		end_faulty();
 	}
 }
@@ -461,8 +509,11 @@ static void stable_writes_cost_one_flush(void)
 
 static void a_full_device_refuses_before_damage(void)
 {
-	store_truncate_args truncate = {.file = FIXTURE_FILE, .geometry = fixture_4_2,
-		.write_epoch = 1, .first_block = 50, .block_version = VERSION(9, 1)};
+	store_truncate_args truncate = {.file = FIXTURE_FILE,
+		.geometry = fixture_4_2,
+		.write_epoch = 1,
+		.first_block = 50,
+		.block_version = VERSION(9, 1)};
 	store_remove_args remove = {.file = FIXTURE_FILE};
 	struct store_capacity capacity;
 	store_status_res res;
@@ -493,7 +544,7 @@ static void running_out_of_space_in_a_write_harms_nothing_older(void)
 		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 100), 0);
 		fixture_commit(&fixture, VERSION(1, 1), 0, 100);
 		faulty_writes_left(writes);
-		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .count = 100), 
+		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .count = 100),
 			writes < 9 ? ENOSPC : 0);
 		faulty_writes_left(-1);
 		for (int again = 0; again < 2; again++) {
@@ -587,9 +638,12 @@ static void *increment(void *argument)
 	uint64_t who = (uint64_t)(uintptr_t)argument, x = who * 77;
 
 	for (int round = 0; round < THREAD_ROUNDS; round++) {
-		uint64_t block = (x = x * UINT64_C(6364136223846793005) + 1442695040888963407) % SHARED_BLOCKS;
-		store_read_args read = {.file = FIXTURE_FILE, .geometry = fixture_4_2,
-			.first_block = block / 4 * 4, .count = 4};
+		uint64_t block = (x = x * UINT64_C(6364136223846793005) + 1442695040888963407) %
+				 SHARED_BLOCKS;
+		store_read_args read = {.file = FIXTURE_FILE,
+			.geometry = fixture_4_2,
+			.first_block = block / 4 * 4,
+			.count = 4};
 		store_read_res res;
 
 		while (true) {
@@ -604,15 +658,18 @@ static void *increment(void *argument)
 				const store_read_block *told = &res.blocks.blocks_val[i];
 
 				if (told->state == STORE_DAMAGED ||
-					rozo_crc32c(res.payload.payload_val + at, told->shard_bytes) !=
-						told->crc32c)
+					rozo_crc32c(res.payload.payload_val + at,
+						told->shard_bytes) != told->crc32c)
 					abort();
 				at += told->shard_bytes;
 			}
 			rpc_free(RPC_XDR(xdr_store_read_res), &res);
 			next = VERSION((base.generation & 0xffffff) + 1, who);
 			status = fixture_put(&fixture,
-				&(struct put){.version = next, .first = block, .exact = true, .base = base,
+				&(struct put){.version = next,
+					.first = block,
+					.exact = true,
+					.base = base,
 					.unstable = round % 3 == 0},
 				NULL);
 			if (status == 0)
@@ -631,13 +688,18 @@ static void *increment(void *argument)
 static void *churn(void *argument)
 {
 	for (uint64_t i = 0; i < 200; i++) {
-		store_file file = {.export_id = 9, .file_id = i % 20, .segment = (uint32_t)(uintptr_t)argument % 2};
+		store_file file = {.export_id = 9,
+			.file_id = i % 20,
+			.segment = (uint32_t)(uintptr_t)argument % 2};
 		store_remove_args remove = {.file = file};
 		store_read_block told;
 		store_status_res res;
 
 		fixture_put(&fixture,
-			&(struct put){.file = file, .version = VERSION(i + 1, 1), .count = 3, .unstable = true,
+			&(struct put){.file = file,
+				.version = VERSION(i + 1, 1),
+				.count = 3,
+				.unstable = true,
 				.missed = i % 5 == 0},
 			NULL);
 		fixture_get(&fixture, &(struct get){.file = file}, &told, NULL);
@@ -697,6 +759,7 @@ int main(void)
 	TEST(what_was_acknowledged_survives_sigkill);
 	TEST(what_was_promised_survives_power_loss);
 	TEST(what_is_finalized_after_a_crash_stays);
+	TEST(a_risen_epoch_survives_power_loss);
 	TEST(a_failed_flush_is_never_forgotten);
 	TEST(a_flush_that_fails_at_eviction_is_kept);
 	TEST(stable_writes_cost_one_flush);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
  * The shard store when its files are not as it left them: flipped bits, cut files, missing sides,
- * files in the wrong place. Damage must be told as damage (never as other bytes, never as EMPTY where
- * something was), named in the log, kept from spreading, and mended by writing the block again.
+ * files in the wrong place. Damage must be told as damage (never as other bytes, never as EMPTY
+ * where something was), named in the log, kept from spreading, and mended by writing the block
+ * again.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +16,7 @@
 #include "store_fixture.h"
 
 #define GROUP_BYTES (32 * 4096)
-#define HEADER(group) ((uint64_t)(group) * GROUP_BYTES)
+#define HEADER(group) ((uint64_t)(group)*GROUP_BYTES)
 #define RECORD(block) (HEADER((block) / 31) + 128 + (block) % 31 * 128)
 #define ROW(block) (HEADER((block) / 31) + 4096 + (block) % 31 * 4096)
 
@@ -73,8 +74,9 @@ static void a_flipped_bit_in_a_row_is_damage(void)
 	CU_ASSERT(fixture_is(&fixture, &(struct get){.block = 44, .version = VERSION(1, 1)},
 		VERSION(1, 1), STORE_COMMITTED));
 	/* A header alone must not count as a holder if the version is not decided. */
-	CU_ASSERT_EQUAL(
-		fixture_get(&fixture, &(struct get){.block = 44, .headers_only = true}, &told, NULL), 0);
+	CU_ASSERT_EQUAL(fixture_get(&fixture, &(struct get){.block = 44, .headers_only = true},
+				&told, NULL),
+		0);
 	CU_ASSERT_EQUAL(told.state, STORE_DAMAGED);
 	/* Healing writes the same versions again. */
 	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .first = 70, .missed = 4), 0);
@@ -243,8 +245,8 @@ static void cut_files_are_noticed(void)
 	/* In a row, at the end of a group, in a page, in group 0's page, to nothing. */
 	static const struct {
 		uint64_t bytes, first;
-	} cuts[] = {{ROW(80) + 100, 80}, {HEADER(3), 93}, {HEADER(2) + 1000, 62},
-		{HEADER(1) + 50, 31}};
+	} cuts[] = {
+		{ROW(80) + 100, 80}, {HEADER(3), 93}, {HEADER(2) + 1000, 62}, {HEADER(1) + 50, 31}};
 
 	for (size_t i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++) {
 		begin();
@@ -334,8 +336,7 @@ static void another_files_bytes_are_not_taken_for_ones_own(void)
 
 	begin();
 	fixture_open(&fixture);
-	CU_ASSERT_EQUAL(
-		PUT(&fixture, .file = other, .version = VERSION(1, 1), .count = 100), 0);
+	CU_ASSERT_EQUAL(PUT(&fixture, .file = other, .version = VERSION(1, 1), .count = 100), 0);
 	fixture_close(&fixture);
 	fixture_side_of(&fixture, other, 0, path, sizeof(path));
 	snprintf(saved, sizeof(saved), "%s.saved", path);
@@ -375,8 +376,11 @@ static void a_side_in_the_place_of_the_other_is_noticed(void)
 
 static void truncation_mends_damage(void)
 {
-	store_truncate_args args = {.file = FIXTURE_FILE, .geometry = fixture_4_2,
-		.write_epoch = 1, .first_block = 10, .block_version = VERSION(20, 1)};
+	store_truncate_args args = {.file = FIXTURE_FILE,
+		.geometry = fixture_4_2,
+		.write_epoch = 1,
+		.first_block = 10,
+		.block_version = VERSION(20, 1)};
 	store_status_res res;
 
 	begin();
@@ -405,7 +409,8 @@ static void random_damage_is_never_served(void)
 			CU_ASSERT_EQUAL(stat(path, &status), 0);
 			offset = fixture_random() % (uint64_t)status.st_size;
 			if (fixture_random() % 3 == 0) /* mostly pages */
-				offset = offset / GROUP_BYTES * GROUP_BYTES + fixture_random() % 4096;
+				offset = offset / GROUP_BYTES * GROUP_BYTES +
+					 fixture_random() % 4096;
 			if (offset < (uint64_t)status.st_size)
 				fixture_flip(path, offset, (unsigned int)(fixture_random() % 8));
 		}
@@ -419,17 +424,18 @@ static void random_damage_is_never_served(void)
 			store_read_block told;
 
 			CU_ASSERT_EQUAL_FATAL(
-				fixture_get(&fixture, &(struct get){.block = block}, &told, bytes), 0);
+				fixture_get(&fixture, &(struct get){.block = block}, &told, bytes),
+				0);
 			if (told.state == STORE_DAMAGED || told.state == STORE_EMPTY)
 				continue;
 			CU_ASSERT(store_version_compare(told.block_version, VERSION(1, 1)) == 0 ||
-				store_version_compare(told.block_version, VERSION(2, 1)) == 0);
+				  store_version_compare(told.block_version, VERSION(2, 1)) == 0);
 			fixture_bytes(told.block_version, block, 0, expected, told.shard_bytes);
 			CU_ASSERT_EQUAL(memcmp(bytes, expected, told.shard_bytes), 0);
 		}
 		/* Everything can be mended. */
-		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(30, 1), .count = 100, .exact = true,
-					.base = VERSION(29, 1)),
+		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(30, 1), .count = 100,
+					.exact = true, .base = VERSION(29, 1)),
 			0);
 		fixture_reopen(&fixture);
 		for (uint64_t block = 0; block < 100; block++)
