@@ -105,7 +105,7 @@ static void table_trim(struct stripe *stripe)
 	while (file && stripe->file_count > stripe->files_max) {
 		struct stripe_file *next = file->idle_next;
 		/* Nobody else has a reference, so its fields are ours. */
-		if (!file->unstable && !file->decided) {
+		if (!file->unstable && !file->decided && !file->doubtful) {
 			idle_remove(stripe, file);
 			table_remove(stripe, file);
 			file_free(file);

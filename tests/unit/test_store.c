@@ -757,6 +757,10 @@ static void missed_writes_are_recorded_and_found(void)
 	CU_ASSERT_EQUAL(
 		PUT(&fixture, .version = VERSION(2, 1), .first = 90, .missed = 0x20, .shard = 2),
 		0);
+	fixture_reopen(&fixture);
+	CU_ASSERT_EQUAL(store_missed_scan(fixture.store, note_scanned, NULL), 0);
+	CU_ASSERT_EQUAL(scanned_count, 1);
+	scanned_count = 0;
 	CU_ASSERT_EQUAL(change_missed(VERSION(1, 1), 5, 90, 0x1, false), 0);
 	fixture_reopen(&fixture);
 	CU_ASSERT_EQUAL(store_missed_scan(fixture.store, note_scanned, NULL), 0);

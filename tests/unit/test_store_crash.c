@@ -417,6 +417,13 @@ static void a_risen_epoch_survives_power_loss(void)
 		fixture_seed(seed);
 		CU_ASSERT_EQUAL(
 			PUT(&fixture, .version = VERSION(1, 1), .epoch = 2, .count = 40), 0);
+		/* Side b is there, and page 0 says how long it is, so nothing else touches that
+		 * page. */
+		for (uint64_t block = 30; block < 35; block++)
+			CU_ASSERT_EQUAL(
+				PUT(&fixture, .version = VERSION(2, 1), .epoch = 2, .first = block,
+					.exact = true, .base = VERSION(1, 1)),
+				0);
 		/* Far from page 0, on side b, or by a truncation that finds nothing. */
 		if (seed % 3 == 0)
 			CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .epoch = 9,
