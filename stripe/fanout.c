@@ -63,6 +63,7 @@ void fanout_start(struct fanout *fanout, struct fanout_call *call, struct node *
 {
 	*call = (struct fanout_call){
 		.fanout = fanout,
+		.node = node,
 		.procedure = procedure,
 		.args = args,
 		.result = result,

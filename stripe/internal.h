@@ -54,6 +54,7 @@ struct run {
 	store_version version;
 	uint32_t written; /* bit s: shard s was accepted */
 	uint32_t holders; /* those of them that still count */
+	uint32_t untold; /* of a decided run: holders that have not heard so */
 	uint64_t boots[MOJETTE_N_MAX]; /* boot of each holder's store when it accepted */
 };
 
@@ -110,6 +111,7 @@ struct stripe {
 	void *local_store;
 	uint32_t local_node;
 	unsigned int call_timeout_ms;
+	unsigned int tell_delay_ms;
 	struct rpc_client *meta;
 	uint64_t writer; /* unique to this run of the process */
 	_Atomic uint64_t verifier;
@@ -146,6 +148,7 @@ struct fanout {
 struct fanout_call {
 	struct fanout *fanout;
 	struct fanout_call *local_next;
+	const struct node *node;
 	uint32_t procedure;
 	const void *args;
 	void *result;

@@ -17,7 +17,7 @@
 #define CALL_TIMEOUT_MS 5000
 #define FILES_MAX 4096
 /* How long a decided run may wait to ride along with the next write of its file. */
-#define COMMIT_DELAY_MS 50
+#define TELL_DELAY_MS 50
 #define PROBE_TIMEOUT_MS 2000
 
 static bool xdr_nothing(XDR *xdrs, void *object)
@@ -83,7 +83,8 @@ static void *background(void *argument)
 		struct timespec until;
 
 		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_nsec += COMMIT_DELAY_MS * 1000000L;
+		until.tv_sec += stripe->tell_delay_ms / 1000;
+		until.tv_nsec += stripe->tell_delay_ms % 1000 * 1000000L;
 		until.tv_sec += until.tv_nsec / 1000000000L;
 		until.tv_nsec %= 1000000000L;
 		pthread_mutex_lock(&stripe->background_lock);
@@ -127,6 +128,7 @@ int stripe_create(const struct stripe_options *options, struct stripe **result)
 	stripe->local_node = options->local_node;
 	stripe->call_timeout_ms =
 		options->call_timeout_ms ? options->call_timeout_ms : CALL_TIMEOUT_MS;
+	stripe->tell_delay_ms = options->tell_delay_ms ? options->tell_delay_ms : TELL_DELAY_MS;
 	stripe->files_max = options->files_max ? options->files_max : FILES_MAX;
 	do
 		randombytes_buf(&stripe->writer, sizeof(stripe->writer));
@@ -184,6 +186,12 @@ void stripe_destroy(struct stripe *stripe)
 	pthread_cond_signal(&stripe->background_wake);
 	pthread_mutex_unlock(&stripe->background_lock);
 	pthread_join(stripe->background, NULL);
+	/* What some store has not heard by now, the next writer settles. */
+	while (stripe->commit_queue) {
+		struct stripe_file *file = stripe->commit_queue;
+		stripe->commit_queue = file->commit_next;
+		stripe_file_put(file);
+	}
 	free_clients(stripe);
 	file_table_free(stripe);
 	pthread_cond_destroy(&stripe->background_wake);

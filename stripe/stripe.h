@@ -45,6 +45,8 @@ struct stripe_options {
 	stripe_local_call local_call;
 	void *local_store;
 	unsigned int call_timeout_ms; /* for one store call; 0: 5000 */
+	unsigned int tell_delay_ms; /* until stores are told what is decided, at most, and until
+				       nodes that are down are asked again; 0: 50 */
 	size_t files_max; /* files kept attached when unused; 0: 4096 */
 };
 

@@ -167,6 +167,7 @@ static void doubt(struct stripe_file *file, store_version version)
 /* Books a run that reached its holders. Takes the run over. */
 static void book(struct stripe_file *file, struct run *run, bool decided)
 {
+	run->untold = run->holders;
 	pthread_mutex_lock(&file->lock);
 	if (decided) {
 		run->next = file->decided;
@@ -375,7 +376,8 @@ int block_write_recover(struct stripe_file *file, const struct segment *segment,
 		return error;
 	if (attempt + 1 == ATTEMPTS_MAX) {
 		rozo_log_limited(ERROR,
-			"file %u/%llu segment %u block %llu: other writers got in between %u times; "
+			"file %u/%llu segment %u block %llu: other writers got in between %u "
+			"times; "
 			"giving up",
 			file->export_id, (unsigned long long)file->file_id, segment->number,
 			(unsigned long long)first_block, ATTEMPTS_MAX);
@@ -734,68 +736,88 @@ int stripe_commit(struct stripe_file *file)
 
 /* -------- telling the stores what is decided -------- */
 
-/* One segment's share of a list of runs. Returns 0 or -ENOMEM. */
-static int tell_segment(
-	struct stripe_file *file, const struct segment *segment, const struct run *runs)
+/*
+ * Tells the stores of one segment its share of a list of runs. Each store that answered is taken
+ * out of the runs' `untold`.
+ */
+static void tell_segment(struct stripe_file *file, const struct segment *segment, struct run *runs)
 {
 	struct fanout_call calls[MOJETTE_N_MAX];
 	store_status_res results[MOJETTE_N_MAX];
 	struct fanout fanout;
 	store_decided *list = calloc(STORE_COMMITS_MAX, sizeof(*list));
 
-	if (!list)
-		return -ENOMEM;
-	while (runs) {
+	while (list && runs) {
 		store_commit_args args = {
 			.file = file_store_file(file, segment), .runs = {.runs_val = list}};
+		struct run *first = runs;
+		uint32_t wanted = 0, answered = 0;
 
 		for (; runs && args.runs.runs_len < STORE_COMMITS_MAX; runs = runs->next) {
-			if (runs->segment == segment)
-				list[args.runs.runs_len++] =
-					(store_decided){.first_block = runs->first_block,
-						.count = runs->count,
-						.block_version = runs->version};
+			if (runs->segment != segment)
+				continue;
+			wanted |= runs->untold;
+			list[args.runs.runs_len++] =
+				(store_decided){.first_block = runs->first_block,
+					.count = runs->count,
+					.block_version = runs->version};
 		}
+		memset(calls, 0, sizeof(calls));
 		fanout_init(&fanout, file->stripe);
-		for (unsigned int s = 0; s < segment->shard_count; s++)
-			fanout_start(&fanout, &calls[s],
-				node_usable(segment->nodes[s]) ? segment->nodes[s] : NULL,
-				STORE_COMMIT, &args, &results[s]);
+		for (unsigned int s = 0; s < segment->shard_count; s++) {
+			if ((wanted & (1u << s)) && node_usable(segment->nodes[s]))
+				fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_COMMIT,
+					&args, &results[s]);
+		}
 		fanout_wait(&fanout);
-		/* Whom it did not reach learns it from whoever meets the blocks there next. */
-		for (unsigned int s = 0; s < segment->shard_count; s++)
+		for (unsigned int s = 0; s < segment->shard_count; s++) {
+			if (calls[s].started && !calls[s].error)
+				answered |= 1u << s;
 			fanout_call_free(&calls[s]);
+		}
+		for (struct run *run = first; run != runs; run = run->next) {
+			if (run->segment == segment)
+				run->untold &= ~answered;
+		}
 	}
 	free(list);
-	return 0;
 }
 
 void runs_tell_decided(struct stripe_file *file)
 {
-	const struct segment *segment;
-	bool told = true;
+	struct run *told = NULL;
 
-	/* New runs come in at the head; from here to the end the list is only changed by us. */
+	/*
+	 * New runs come in at the head. From here to the end the list is changed by us only, and
+	 * `untold` is nobody else's.
+	 */
 	pthread_mutex_lock(&file->tell_lock);
 	pthread_mutex_lock(&file->lock);
 	struct run *runs = file->decided;
 	struct segment *segments = file->segments;
 	pthread_mutex_unlock(&file->lock);
-	for (segment = segments; runs && segment; segment = segment->next) {
+	for (struct segment *segment = segments; runs && segment; segment = segment->next) {
 		const struct run *run = runs;
 		while (run && run->segment != segment)
 			run = run->next;
-		if (run && tell_segment(file, segment, runs))
-			told = false;
+		if (run)
+			tell_segment(file, segment, runs);
 	}
-	if (runs && told) {
-		pthread_mutex_lock(&file->lock);
-		struct run **link = &file->decided;
-		while (*link != runs)
-			link = &(*link)->next;
-		*link = NULL;
-		pthread_mutex_unlock(&file->lock);
-		runs_free(runs);
+	/* A run stays until all its holders know: one that does not may take it for undecided. */
+	pthread_mutex_lock(&file->lock);
+	for (struct run **link = &file->decided; *link;) {
+		struct run *run = *link;
+		if (run->untold) {
+			link = &run->next;
+			continue;
+		}
+		*link = run->next;
+		run->next = told;
+		told = run;
 	}
+	if (file->decided)
+		runs_schedule_commit(file);
+	pthread_mutex_unlock(&file->lock);
 	pthread_mutex_unlock(&file->tell_lock);
+	runs_free(told);
 }
