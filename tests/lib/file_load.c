@@ -5,6 +5,9 @@
 //
 //   file_load write FILE MIB [SEED]       write MIB MiB in 1 MiB writes, fsync, close
 //   file_load read FILE MIB [SEED]        read to the end, 1 MiB at a time; every byte is compared
+//   file_load late-fsync FILE MIB GO      write, wait until the servers have the bytes, make
+//   GO.ready,
+//                                         wait for GO, only then fsync and close
 //   file_load small-write DIR COUNT BYTES for each file: create, write, close
 //   file_load small-read DIR COUNT BYTES  for each file: open, read, compare, close
 //   file_load copy FROM TO LOG            copy a tree file by file; a file's name goes to LOG (one
@@ -102,6 +105,35 @@ static void write_file(const char *name, uint64_t pieces, uint64_t seed)
 		took_s += now_s();
 	}
 	took_s -= now_s();
+	if (fsync(fd) != 0)
+		err(1, "fsync %s", name);
+	if (close(fd) != 0)
+		err(1, "close %s", name);
+	printf("%.3f\n", took_s + now_s());
+}
+
+// The time between a WRITE that a server has answered and the COMMIT and LAYOUTCOMMIT after it,
+// held open as long as the test needs to do something to the servers.
+static void late_fsync(const char *name, uint64_t pieces, const char *go)
+{
+	char ready[4096];
+	int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+	if (fd < 0)
+		err(1, "create %s", name);
+	for (uint64_t i = 0; i < pieces; i++) {
+		fill(buffer, MIB, 1, i * MIB);
+		write_all(fd, buffer, MIB, name);
+	}
+	if (sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER) != 0)
+		err(1, "sync_file_range %s", name);
+	snprintf(ready, sizeof(ready), "%s.ready", go);
+	int mark = open(ready, O_WRONLY | O_CREAT, 0644);
+	if (mark < 0)
+		err(1, "create %s", ready);
+	close(mark);
+	while (access(go, F_OK) != 0)
+		usleep(50000);
+	double took_s = -now_s();
 	if (fsync(fd) != 0)
 		err(1, "fsync %s", name);
 	if (close(fd) != 0)
@@ -277,6 +309,8 @@ int main(int argc, char **argv)
 		write_file(argv[2], number(argv[3]), argc > 4 ? number(argv[4]) : 1);
 	else if (strcmp(what, "read") == 0 && argc >= 4)
 		read_file(argv[2], number(argv[3]), argc > 4 ? number(argv[4]) : 1);
+	else if (strcmp(what, "late-fsync") == 0 && argc == 5)
+		late_fsync(argv[2], number(argv[3]), argv[4]);
 	else if (strcmp(what, "small-write") == 0 && argc == 5)
 		small_files(argv[2], number(argv[3]), number(argv[4]), 1);
 	else if (strcmp(what, "small-read") == 0 && argc == 5)
@@ -286,7 +320,8 @@ int main(int argc, char **argv)
 	else if (strcmp(what, "compare") == 0 && argc == 5)
 		compare_logged(argv[2], argv[3], argv[4]);
 	else
-		errx(2, "usage: file_load write|read|small-write|small-read|copy|compare ... (see "
+		errx(2, "usage: file_load "
+			"write|read|late-fsync|small-write|small-read|copy|compare ... (see "
 			"file_load.c)");
 	return 0;
 }

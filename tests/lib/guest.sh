@@ -15,8 +15,9 @@ fail() {
   exit 1
 }
 
-# mount_export: what an administrator would type; the defaults of the stock client.
-mount_export() { mount -t nfs4 -o minorversion=1 "$SERVER:/data" "$MOUNT"; }
+# shellcheck disable=SC2119,SC2120 # jobs pass options, this file does not
+# mount_export [OPTIONS]: what an administrator would type; the defaults of the stock client.
+mount_export() { mount -t nfs4 -o "minorversion=1${1:+,$1}" "$SERVER:/data" "$MOUNT"; }
 
 # remount_cold: nothing of what was written or read is left in the client's memory afterwards.
 remount_cold() {
