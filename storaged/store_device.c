@@ -13,20 +13,19 @@
 
 #include "storaged/store_internal.h"
 
-#define HASH_DIRECTORIES 256
+#define HASH_DIRECTORIES 64
 
-/* The hash directories of one export that are known to be durable. */
+/* An export whose hash directories are known to be durable. */
 struct store_names {
 	struct store_names *next;
 	uint32_t export_id;
-	bool known[HASH_DIRECTORIES];
 };
 
 static unsigned int hash_directory(const store_file *file)
 {
 	uint64_t hash = (file->file_id + file->segment) * UINT64_C(0x9e3779b97f4a7c15);
 
-	return (unsigned int)(hash >> 56);
+	return (unsigned int)(hash >> 58);
 }
 
 void store_side_directory(
@@ -58,14 +57,13 @@ int store_device_make_directory(
 	struct store *store, struct store_device *device, const store_file *file)
 {
 	char shards[STORE_PATH_MAX], export[STORE_PATH_MAX], directory[STORE_PATH_MAX];
-	unsigned int hash = hash_directory(file);
 	struct store_names *names;
 	int error = 0;
 
 	pthread_mutex_lock(&device->names_lock);
 	for (names = device->names; names != NULL; names = names->next) {
 		if (names->export_id == file->export_id)
-			break;
+			goto out;
 	}
 	snprintf(shards, sizeof(shards), "%s/shards", device->path);
 	if (snprintf(export, sizeof(export), "%s/%" PRIx32, shards, file->export_id) >=
@@ -73,24 +71,29 @@ int store_device_make_directory(
 		error = -ENAMETOOLONG;
 		goto out;
 	}
+	error = make_durably(store->io, shards, export);
+	/* All at once, so that one flush does for all and no write of a file has to wait for one. */
+	for (unsigned int hash = 0; hash < HASH_DIRECTORIES && error == 0; hash++) {
+		if (snprintf(directory, sizeof(directory), "%s/%02x", export, hash) >=
+			(int)sizeof(directory))
+			error = -ENAMETOOLONG;
+		else
+			error = store->io->make_directory(directory, 0700);
+		if (error == -EEXIST)
+			error = 0;
+	}
+	if (error == 0)
+		error = store->io->sync_directory(export);
+	if (error != 0)
+		goto out;
+	names = calloc(1, sizeof(*names));
 	if (names == NULL) {
-		error = make_durably(store->io, shards, export);
-		if (error != 0)
-			goto out;
-		names = calloc(1, sizeof(*names));
-		if (names == NULL) {
-			error = -ENOMEM;
-			goto out;
-		}
-		names->export_id = file->export_id;
-		names->next = device->names;
-		device->names = names;
+		error = -ENOMEM;
+		goto out;
 	}
-	if (!names->known[hash]) {
-		store_side_directory(device, file, directory);
-		error = make_durably(store->io, export, directory);
-		names->known[hash] = error == 0;
-	}
+	names->export_id = file->export_id;
+	names->next = device->names;
+	device->names = names;
 out:
 	pthread_mutex_unlock(&device->names_lock);
 	return error;
