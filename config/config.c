@@ -23,6 +23,7 @@
 #define EXPORTS_MAX 1024
 #define DEVICES_MAX 256
 
+#define DEFAULT_SCRUB_MIB_PER_SECOND 8
 #define DEFAULT_EXPORTD_PORT 7600
 #define DEFAULT_STORE_PORT 7601
 #define DEFAULT_NFS_PORT 2049
@@ -30,6 +31,7 @@
 #define DEFAULT_ROW_BYTES 4096
 #define DEFAULT_SEGMENT_BYTES (UINT64_C(64) << 30)
 
+#define SCRUB_MIB_PER_SECOND_MAX 10000
 #define NODE_DOWN_AFTER_MS_MIN 100
 #define NODE_DOWN_AFTER_MS_MAX 3600000
 #define ROW_BYTES_MIN 1024
@@ -72,7 +74,8 @@ static uint16_t take_port(struct reading *reading, const char *parent, const jso
 
 static void read_cluster(struct reading *reading, const json_t *document)
 {
-	static const char *const names[] = {"id", "key_file", NULL};
+	static const char *const names[] = {"id", "key_file", "scrub_mib_per_second", NULL};
+	uint64_t scrub_mib_per_second = DEFAULT_SCRUB_MIB_PER_SECOND;
 	const json_t *cluster = json_object_get(document, "cluster");
 	struct config *config = reading->config;
 
@@ -87,6 +90,9 @@ static void read_cluster(struct reading *reading, const json_t *document)
 	config->cluster_id =
 		config_take_name(&reading->problems, "cluster", cluster, "id", CONFIG_REQUIRED);
 	config->key_file = config_take_path(&reading->problems, "cluster", cluster, "key_file");
+	config_take_number(&reading->problems, "cluster", cluster, "scrub_mib_per_second",
+		CONFIG_OPTIONAL, 0, SCRUB_MIB_PER_SECOND_MAX, &scrub_mib_per_second);
+	config->scrub_mib_per_second = (uint32_t)scrub_mib_per_second;
 	if (config->key_file != NULL)
 		reading->file_error = config_read_key(&reading->problems, "cluster.key_file",
 			config->key_file, config->key.bytes);

@@ -42,6 +42,7 @@ struct config {
 	char *path; /* of the file, for messages */
 	char *cluster_id;
 	char *key_file;
+	uint32_t scrub_mib_per_second; /* of each storage node, 0: off; default 8 */
 	struct rpc_key key; /* read from key_file: 64 hex digits; mode must be 0600 or 0400 */
 	char *exportd_address;
 	uint16_t exportd_port; /* default 7600 */

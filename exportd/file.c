@@ -171,6 +171,9 @@ static int written_operation(struct kv_txn *txn, void *context)
 	error = inode_load_regular(txn, args->file.export_id, args->file.file_id, &inode);
 	if (error != 0)
 		return error;
+	/* Bytes from before a truncation are gone: they must not make the file grow again. */
+	if (args->write_epoch != 0 && args->write_epoch < inode.write_epoch)
+		return -EAGAIN;
 	if (call->may_write) {
 		if (args->size > inode.size)
 			inode.size = args->size;

@@ -32,7 +32,7 @@ For a set of directions in arithmetic progression the common denominators cost n
 The order of the nodes is free; all orders (or a sample) are tried and the one with the fewest
 operations is kept.
 
-usage: generate.py encode LANES FILE | solve LANES FILE | choice FILE
+usage: generate.py encode LANES FILE | solve LANES FILE | choice FILE | crc FILE
 """
 
 import itertools
@@ -118,6 +118,7 @@ class Program:
         if stream.load is not None:
             if (stream.load, tag) not in self.loads:
                 self.loads[stream.load, tag] = self.name()
+                self.lines.append((stream.load, tag))
                 self.cost += 0.5
             return [self.loads[stream.load, tag]]
         if tag == stream.tag:
@@ -272,17 +273,17 @@ def mask(directions):
     return sum(1 << p + 16 for p in directions)
 
 
-def write_step(name, g, loads):
+def write_step(name, g, arguments, load):
     """The function that takes one vector of every stream; returns the number of past vectors."""
     past = [(var, d) for var, depth in sorted(g.depth.items()) for d in range(depth, 0, -1)]
     place = {"%s_%d" % key: i for i, key in enumerate(past)}
-    print("VECTOR_INLINE void step_%s(vec *past, const struct stream *in," % name)
-    print("\tvec *result, ptrdiff_t x, const bool inside)\n{")
-    for i, (_, var) in enumerate(loads):
-        print("\tconst vec %s = stream_load(&in[%d], x, inside);" % (var, i))
+    print("VECTOR_INLINE void step_%s(vec *past, %s," % (name, arguments))
+    print("\tvec *result, ptrdiff_t x)\n{")
     for key, i in place.items():
         print("\tconst vec %s = past[%d];" % (key, i))
     for line in g.lines:
+        if isinstance(line, tuple):
+            line = "const vec %s = %s;" % (g.loads[line], load(line))
         print("\t" + line)
     print()
     for i, (var, _) in enumerate(g.stores):
@@ -296,7 +297,15 @@ def write_step(name, g, loads):
     return len(past)
 
 
-def write_walk(name, lanes, past, ins, outs, prefetch):
+def write_stores(walk):
+    """An encoder's walk with either kind of stores."""
+    print("\tif (past_caches)")
+    print("\t\t" + walk % "stream_store_all_past_caches")
+    print("\telse")
+    print("\t\t" + walk % "stream_store_all" + "\n}\n")
+
+
+def write_walk(name, lanes, past, ins, outs, solver):
     """The rest of a kernel; ins and outs are (bytes, first, end less columns) of each stream."""
     for kind, streams in (("in", ins), ("out", outs)):
         print("\tconst struct stream %s[] = {" % kind)
@@ -311,8 +320,12 @@ def write_walk(name, lanes, past, ins, outs, prefetch):
     inside += (last - inside) % lanes
     print("\tconst struct span span = span_of(%d, %d, columns + %d, columns + %d);\n" % (
         begin, inside, min(end for _, _, end in ins + outs), max(end for _, _, end in outs)))
-    print("\tSTREAM_WALK(step_%s, %d, in, out, %d, span, %s);\n}\n" % (
-        name, past, len(outs), "true" if prefetch else "false"))
+    walk = "STREAM_WALK(step_%s, %d, in, out, %d, span, %s, %%s);" % (
+        name, past, len(outs), "true" if solver else "false")
+    if solver:
+        print("\t" + walk % "stream_store_all" + "\n}\n")
+    else:
+        write_stores(walk)
 
 
 def write_solver(directions, lanes):
@@ -322,7 +335,9 @@ def write_solver(directions, lanes):
     loads = sorted(g.loads.items())
     print("/* Directions %s: cost %.1f a vector of each row. */" % (
         ", ".join(map(str, directions)), g.cost))
-    past = write_step(name, g, loads)
+    number = {load: i for i, (load, _) in enumerate(loads)}
+    past = write_step(name, g, "const struct stream *in, const bool inside",
+                      lambda load: "stream_load(&in[%d], x, inside)" % number[load])
     print("static void %s(const struct mojette_system *s)\n{" % name)
     print("\tconst ptrdiff_t columns = s->columns;")
     ins = []
@@ -342,6 +357,56 @@ def write_solvers(lanes):
     for directions in patterns():
         print("\tcase 0x%08x:\n\t\treturn solve_%s;" % (
             mask(directions), identifier(directions)))
+    print("\tdefault:\n\t\treturn NULL;\n\t}\n}")
+
+
+def pair_patterns():
+    """(k, r0, r1): two of k rows unknown."""
+    return [(k, r0, r1) for k in (4, 8) for r0, r1 in itertools.combinations(range(k), 2)]
+
+
+def write_pair_solver(k, r0, r1, lanes):
+    """Rows r0 and r1 from directions 1 and -1 and the others; kernel_vector.h has the algebra."""
+    g = Program(None, lanes)
+    known = [r for r in range(k) if r not in (r0, r1)]
+    u, v = g.at(g.source(0), 0), g.at(g.source(1), 0)
+    for i, r in enumerate(known):
+        # Of each known row one load, ahead of what is stored, and one shift.
+        ahead = Stream(g.at(g.source(2 + i), -abs(r - r0)), -abs(r - r0))
+        u += g.at(ahead, r - r0)
+        v += g.at(ahead, r0 - r)
+    v = Stream(v, 0)
+    g.var(v)
+    total = Stream(u + v.terms, 0)
+    g.var(total)
+    y = g.divide(total, *odd_part(2 * (r1 - r0)))
+    d0 = g.add(v, y)
+    g.stores = [(g.var(d0), d0.tag), (g.var(y), y.tag)]
+    name = "pair_%d_%d_%d" % (k, r0, r1)
+    loads = sorted(g.loads)
+    past = write_step(name, g, "const struct stream *in, const bool inside",
+                      lambda load: "stream_load(&in[%d], x, inside)" % loads.index(load))
+    print("static void %s(const struct mojette_system *s)\n{" % name)
+    print("\tconst ptrdiff_t columns = s->columns;")
+    ins = []
+    for index, tag in loads:
+        if index < 2:
+            first = tag + (-r0 if index == 0 else r0 - (k - 1))
+            ins.append(("s->bins[%d]" % index, first, first + k - 1))
+        else:
+            ins.append(("s->known[%d]" % (index - 2), tag, tag))
+    outs = [("s->out[0]", d0.tag, d0.tag), ("s->out[1]", y.tag - (r1 - r0), y.tag - (r1 - r0))]
+    write_walk(name, lanes, past, ins, outs, True)
+
+
+def write_pair_solvers(lanes):
+    for pattern in pair_patterns():
+        write_pair_solver(*pattern, lanes)
+    print("static solver *find_pair_solver(const struct mojette_system *s)\n{")
+    print("\tif (s->p[0] != 1 || s->p[1] != -1)\n\t\treturn NULL;")
+    print("\tswitch (s->k << 16 | (unsigned int)s->row[0] << 8 | (unsigned int)s->row[1]) {")
+    for k, r0, r1 in pair_patterns():
+        print("\tcase 0x%06x:\n\t\treturn pair_%d_%d_%d;" % (k << 16 | r0 << 8 | r1, k, r0, r1))
     print("\tdefault:\n\t\treturn NULL;\n\t}\n}")
 
 
@@ -366,51 +431,95 @@ def encoders():
                   {(k, directions_of(k + m)) for k, m in codes})
 
 
-# What a load across a cache line costs, in cycles of the shuffle port, which the alternative
-# takes. Measured; more than the load itself takes, since a load that partly overlaps a recent store
-# in the low twelve bits of its address waits for it, and rows tend to be page aligned.
-CROSSING_LOAD = {8: 3, 4: 0.9}
-REACH = 16  # elements: a row's vectors are kept for shifts that far back
+# What a load costs if it crosses a cache line, and if not, in cycles of the load ports. Measured; by
+# itself a crossing load takes 1.25, but it also waits for recent stores that it partly matches in the
+# low twelve bits of the address, and rows tend to be page aligned. Of vectors of four elements every
+# second one at an odd offset crosses.
+CROSSING_LOAD = {8: 2, 4: 0.9}
+ALIGNED_LOAD = {8: 0.55, 4: 0.4}
+REACH = 16  # elements: the furthest shift of a code whose rows' vectors are kept in registers
 
 
 def encoder(k, directions, lanes):
     g = Program(directions, lanes)
     rows = [g.source(r) for r in range(k)]
-    wanted = sorted({(abs(p) * (k - 1 - r if p < 0 else r), r) for p in directions
-                     for r in range(k)})
-    shifted = [w for w in wanted if w[0] % lanes]
-    # Loads where the shift reaches back over more than one vector, then as many as balance.
-    loaded = {w for w in shifted if w[0] > REACH}
-    shifted = [w for w in shifted if w not in loaded]
+    tags = [[abs(p) * (k - 1 - r if p < 0 else r) for r in range(k)] for p in directions]
+    wanted = sorted({(tag, r) for of_row in tags for r, tag in enumerate(of_row)})
+    near = max(max(of_row) for of_row in tags) <= REACH
+    sums = len(directions) * (k // 2)
 
-    def load_cycles():
-        whole = len({w for w in wanted if w[0] % lanes == 0} | {(0, r) for _, r in shifted})
-        return CROSSING_LOAD[lanes] * len(loaded) + 0.5 * whole
+    def cycles(shifted, loaded):
+        """Of the busiest ports: loads, shuffles (one port), shuffles and sums (two ports)."""
+        whole = {w for w in wanted if w[0] % lanes == 0}
+        if near:
+            whole |= {(0, r) for _, r in shifted}
+        else:
+            whole |= {(s - s % lanes + d, r) for s, r in shifted for d in (0, lanes)}
+        shuffles = sum(g.shift_cost(s) for s, _ in shifted)
+        return max(CROSSING_LOAD[lanes] * len(loaded) + ALIGNED_LOAD[lanes] * len(whole),
+                   shuffles, (shuffles + sums) / 2)
 
-    while shifted and load_cycles() < sum(g.shift_cost(s) for s, _ in shifted):
-        loaded.add(shifted.pop(random.Random(len(shifted)).randrange(len(shifted))))
-    for p in directions:
-        terms = []
-        for r in range(k):
-            tag = abs(p) * (k - 1 - r if p < 0 else r)
-            if (tag, r) in shifted:
-                terms.append(g.late(g.at(rows[r], 0)[0], tag))
-            else:
-                terms += g.at(rows[r], tag)
-        g.stores.append((g.var(Stream(terms, 0)), 0))
+    # Odd offsets by loads or by shuffles, whatever keeps the busiest port least busy. If near, only
+    # small offsets by loads: then one vector is all that hangs over the beginning of a row.
+    best = None
+    for seed in range(1 if near else 40):
+        odd = [w for w in wanted if w[0] % lanes and (w[0] < lanes or not near)]
+        random.Random(seed).shuffle(odd)
+        choices = len(odd)
+        odd += [w for w in wanted if w[0] % lanes and w not in odd]
+        for i in range(choices + 1):
+            cost = cycles(odd[i:], odd[:i])
+            if best is None or cost < best[0]:
+                best = (cost, set(odd[i:]))
+    shifted = best[1]
+
+    def term(tag, r):
+        if (tag, r) not in shifted:
+            return g.at(rows[r], tag)[0]
+        if near:
+            return g.late(g.at(rows[r], 0)[0], tag)
+        key = ("odd", r, tag)
+        if key not in g.shifts:
+            part = tag % lanes
+            g.shifts[key] = g.emit("vec_shift_%d(%s, %s)" % (
+                part, g.at(rows[r], tag - part)[0], g.at(rows[r], tag - part + lanes)[0]),
+                g.shift_cost(tag))
+        return g.shifts[key]
+
+    # Two rows at a time, so that not all of their vectors need registers at once; for few rows and
+    # near shifts one projection after the other.
+    streams = [Stream([], 0) for _ in directions]
+    for r in range(0, k, k if near else 2):
+        for i, stream in enumerate(streams):
+            for row in range(r, min(r + (k if near else 2), k)):
+                stream.terms.append(term(tags[i][row], row))
+            g.var(stream)
+    g.stores = [(g.var(stream), 0) for stream in streams]
     return g
 
 
 def write_encoder(k, directions, lanes):
     g = encoder(k, directions, lanes)
     name = "encode_%d_%s" % (k, identifier(directions))
-    loads = sorted(g.loads.items())
-    past = write_step(name, g, loads)
+    tails = [abs(p) * (k - 1) for p in directions]
+    far = max(tails) > REACH
+    if far:
+        past = write_step(name, g, "const mojette_element *const *row",
+                          lambda load: "vec_load(row[%d] + x - %d)" % load)
+    else:
+        loads = sorted(g.loads)
+        past = write_step(name, g, "const struct stream *in, const bool inside",
+                          lambda load: "stream_load(&in[%d], x, inside)" % loads.index(load))
     print("static void %s(ptrdiff_t columns, const uint8_t *const *rows," % name)
-    print("\tuint8_t *const *bins)\n{")
-    ins = [("rows[%d]" % r, tag, tag) for (r, tag), _ in loads]
-    outs = [("bins[%d]" % i, 0, abs(p) * (k - 1)) for i, p in enumerate(directions)]
-    write_walk(name, lanes, past, ins, outs, False)
+    print("\tuint8_t *const *bins, bool past_caches)\n{")
+    if far:
+        print("\tstatic const ptrdiff_t tail[] = {%s};\n" % ", ".join(map(str, tails)))
+        write_stores("ENCODE_WALK(step_%s, %d, %d, %d, %d, tail, %%s);" % (
+            name, past, k, len(directions), (max(tails) + lanes - 1) // lanes * lanes))
+    else:
+        ins = [("rows[%d]" % r, tag, tag) for r, tag in loads]
+        outs = [("bins[%d]" % i, 0, tail) for i, tail in enumerate(tails)]
+        write_walk(name, lanes, past, ins, outs, False)
 
 
 def write_encoders(lanes):
@@ -424,6 +533,38 @@ def write_encoders(lanes):
     print("\tdefault:\n\t\treturn NULL;\n\t}\n}")
 
 
+CRC32C = 0x82f63b78  # bit 31 is x^0, so that a shift to the right multiplies by x
+
+
+def write_crc():
+    """Powers of x modulo the CRC-32C polynomial, for crc.c: 64 n - 33 for n elements."""
+    def times_x(v):
+        return v >> 1 ^ (CRC32C if v & 1 else 0)
+
+    def over_x(v):
+        return (v ^ CRC32C) << 1 | 1 if v >> 31 else v << 1
+
+    start = 1 << 31
+    for _ in range(33):
+        start = over_x(start)
+
+    def print_powers(name, elements):
+        powers, v = {}, start
+        for n in range(max(elements) + 1):
+            powers[n] = v
+            for _ in range(64):
+                v = times_x(v)
+        print("static const uint32_t %s[] = {" % name)
+        for n in elements:
+            print("\t0x%08x," % powers[n])
+        print("};")
+
+    print("/* By 0, 1, .. elements of zeros: as many as a tail can have. */")
+    print_powers("crc_elements", range(12 * 15 + 1))
+    print("/* By 1, 2, 4, .. elements of zeros: as many as a row can have. */")
+    print_powers("crc_squares", [1 << i for i in range(14)])
+
+
 def main():
     what, lanes, path = sys.argv[1], sys.argv[2], sys.argv[-1]
     with open(path, "w", encoding="ascii") as sys.stdout:
@@ -432,6 +573,9 @@ def main():
             write_encoders(int(lanes))
         elif what == "solve":
             write_solvers(int(lanes))
+            write_pair_solvers(int(lanes))
+        elif what == "crc":
+            write_crc()
         else:
             write_choice()
 

@@ -90,6 +90,16 @@ void mojette_portable_add(uint8_t *out, const uint8_t *in, ptrdiff_t count);
 void mojette_portable_solve(const struct mojette_system *system);
 
 /*
+ * The sum of the products crc[i] power[i] x^33 modulo the CRC-32C polynomial; the second one needs
+ * the carry-less multiplication and the CRC instruction of x86-64.
+ */
+uint32_t mojette_portable_crc_sum(const uint32_t *crc, const uint32_t *power, unsigned int count);
+uint32_t mojette_clmul_crc_sum(const uint32_t *crc, const uint32_t *power, unsigned int count);
+
+/* 0 if the code and the row length are ones that the codec handles, or -EINVAL. */
+int mojette_check(const struct mojette_code *code, size_t row_bytes);
+
+/*
  * A set of implementations, all of which give the bytes that the portable one
  * gives.
  */
@@ -97,10 +107,11 @@ struct mojette_kernel {
 	const char *name;
 	/*
 	 * All projections of k rows in the directions that are set as bits p + 16, ascending into
-	 * bins[]. Returns false, and has done nothing, if it has no kernel for them. May be NULL.
+	 * bins[]; past_caches asks for stores that leave the caches as they are. Returns false, and
+	 * has done nothing, if it has no kernel for them. May be NULL.
 	 */
 	bool (*encode)(unsigned int k, uint32_t directions, ptrdiff_t columns,
-		const uint8_t *const *rows, uint8_t *const *bins);
+		const uint8_t *const *rows, uint8_t *const *bins, bool past_caches);
 	void (*gather)(uint8_t *out, ptrdiff_t count, const struct mojette_term *terms,
 		unsigned int term_count);
 	/* out[i] ^= in[i] for count elements. */
@@ -108,6 +119,8 @@ struct mojette_kernel {
 	void (*solve)(const struct mojette_system *system);
 	/* Two unknown rows, in one walk over bins and known rows. May be NULL. */
 	void (*solve_pair)(const struct mojette_system *system);
+	/* As mojette_portable_crc_sum(). */
+	uint32_t (*crc_sum)(const uint32_t *crc, const uint32_t *power, unsigned int count);
 };
 
 /* Those built for this processor family; the CPU at hand may lack them. */

@@ -15,4 +15,5 @@ const struct mojette_kernel mojette_kernel_avx512 = {
 	.add = vector_add,
 	.solve = vector_solve,
 	.solve_pair = vector_solve_pair,
+	.crc_sum = mojette_clmul_crc_sum,
 };

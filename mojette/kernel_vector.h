@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
  * The vector kernels, written once. A file that includes this has included a
- * vector_*.h before and has solve_LANES.inc, made by solve_gen.py, on its
- * include path.
+ * vector_*.h before and has what generate.py makes for as
+ * many lanes on its include path.
  *
  * Everything runs left to right over vectors of LANES elements at positions x,
  * x + LANES, ..; where a vector is not wholly inside its sequence, lanes are
@@ -30,7 +30,8 @@ struct span {
 	ptrdiff_t inside_end;
 };
 
-typedef void encoder(ptrdiff_t columns, const uint8_t *const *rows, uint8_t *const *bins);
+typedef void encoder(
+	ptrdiff_t columns, const uint8_t *const *rows, uint8_t *const *bins, bool past_caches);
 typedef void solver(const struct mojette_system *system);
 
 VECTOR_INLINE ptrdiff_t least(ptrdiff_t a, ptrdiff_t b)
@@ -51,18 +52,24 @@ VECTOR_INLINE struct stream stream_at(const uint8_t *bytes, ptrdiff_t first, ptr
 	return (struct stream){(mojette_element *)base, first, first + count};
 }
 
+/*
+ * At the edges of a walk most vectors still are whole or absent; only for the others are lanes
+ * masked, which takes ten times as long. For rows of 4 KiB the edges are a good part of all.
+ */
 VECTOR_INLINE vec stream_load(const struct stream *s, ptrdiff_t x, const bool inside)
 {
-	if (inside)
+	if (inside || (s->first <= x && x + LANES <= s->end))
 		return vec_load(s->base + x);
+	if (s->end <= x || x + LANES <= s->first)
+		return vec_zero();
 	return vec_load_some(s->base + x, s->first - x, s->end - x);
 }
 
 VECTOR_INLINE void stream_store(const struct stream *s, ptrdiff_t x, vec v, const bool inside)
 {
-	if (inside)
+	if (inside || (s->first <= x && x + LANES <= s->end))
 		vec_store(s->base + x, v);
-	else
+	else if (x < s->end && s->first < x + LANES)
 		vec_store_some(s->base + x, v, s->first - x, s->end - x);
 }
 
@@ -85,8 +92,16 @@ VECTOR_INLINE void stream_store_all(const struct stream *out, const unsigned int
 		stream_store(&out[i], x, v[i], inside);
 }
 
+/* The same past the caches. Addresses must be multiples of a vector; stores are not ordered. */
+VECTOR_INLINE void stream_store_all_past_caches(const struct stream *out, const unsigned int count,
+	ptrdiff_t x, const vec *v, const bool inside)
+{
+	for (unsigned int i = 0; inside && i < count; i++)
+		vec_store_past_caches(out[i].base + x, v[i]);
+}
+
 /*
- * Fetches what two steps from x on will find eight cache lines further. There are more streams than
+ * Fetches what a step at x will find eight cache lines further. There are more streams than
  * the hardware follows; without this, blocks that are not in the first-level cache decode at half
  * the speed (encoders gain nothing). Addresses beyond a stream do no harm.
  */
@@ -94,12 +109,10 @@ VECTOR_INLINE void stream_prefetch(
 	const struct stream *s, const unsigned int count, ptrdiff_t x, const bool write)
 {
 	for (unsigned int i = 0; i < count; i++) {
-		for (int line = 0; line < 2 * LANES; line += 64 / MOJETTE_ELEMENT_BYTES) {
-			if (write)
-				__builtin_prefetch(s[i].base + x + 64 + line, 1);
-			else
-				__builtin_prefetch(s[i].base + x + 64 + line, 0);
-		}
+		if (write)
+			__builtin_prefetch(s[i].base + x + 64, 1);
+		else
+			__builtin_prefetch(s[i].base + x + 64, 0);
 	}
 }
 
@@ -109,7 +122,7 @@ VECTOR_INLINE void stream_prefetch(
  * state in registers; there, as long as registers last, two steps are taken before their results
  * are stored (gather_inside() says why).
  */
-#define STREAM_WALK(step, past_count, in, out, out_count, span, prefetch)                          \
+#define STREAM_WALK(step, past_count, in, out, out_count, span, prefetch, store)                   \
 	do {                                                                                       \
 		vec past[(past_count) > 0 ? (past_count) : 1], result[2][out_count];               \
 		ptrdiff_t x = span.begin;                                                          \
@@ -120,7 +133,7 @@ VECTOR_INLINE void stream_prefetch(
 			ptrdiff_t edge_end = part == 0 ? span.inside_begin : span.end;             \
                                                                                                    \
 			for (; x < edge_end; x += LANES) {                                         \
-				step(past, in, result[0], x, false);                               \
+				step(past, in, false, result[0], x);                               \
 				stream_store_all(out, out_count, x, result[0], false);             \
 			}                                                                          \
 			for (; (out_count) <= WALK_PAIRS && x + LANES < span.inside_end;           \
@@ -128,15 +141,77 @@ VECTOR_INLINE void stream_prefetch(
 				if (prefetch) {                                                    \
 					stream_prefetch(out, out_count, x, true);                  \
 					stream_prefetch(in, sizeof(in) / sizeof(in[0]), x, false); \
+					stream_prefetch(out, out_count, x + LANES, true);          \
+					stream_prefetch(                                           \
+						in, sizeof(in) / sizeof(in[0]), x + LANES, false); \
 				}                                                                  \
-				step(past, in, result[0], x, true);                                \
-				step(past, in, result[1], x + LANES, true);                        \
-				stream_store_all(out, out_count, x, result[0], true);              \
-				stream_store_all(out, out_count, x + LANES, result[1], true);      \
+				step(past, in, true, result[0], x);                                \
+				step(past, in, true, result[1], x + LANES);                        \
+				store(out, out_count, x, result[0], true);                         \
+				store(out, out_count, x + LANES, result[1], true);                 \
 			}                                                                          \
 			for (; x < span.inside_end; x += LANES) {                                  \
-				step(past, in, result[0], x, true);                                \
-				stream_store_all(out, out_count, x, result[0], true);              \
+				if (prefetch) {                                                    \
+					stream_prefetch(out, out_count, x, true);                  \
+					stream_prefetch(in, sizeof(in) / sizeof(in[0]), x, false); \
+				}                                                                  \
+				step(past, in, true, result[0], x);                                \
+				store(out, out_count, x, result[0], true);                         \
+			}                                                                          \
+		}                                                                                  \
+	} while (0)
+
+/* Puts the elements from .. from + count - 1 of a sequence, and zeros where it has none, to edge.
+ */
+VECTOR_INLINE void edge_copy(
+	mojette_element *edge, const struct stream *s, ptrdiff_t from, const ptrdiff_t count)
+{
+	for (ptrdiff_t i = 0; i < count; i += LANES)
+		vec_store(edge + i, stream_load(s, from + i, false));
+}
+
+/*
+ * Walks an encoder's step(past, row, result, x), whose vectors of rows at x, and up to `reach`
+ * elements before, give one vector of every projection. The ends of the rows are copied to where
+ * they have zeros around them: a step of the larger codes has a hundred loads, and to look at each
+ * whether it is inside takes longer than all the rest of a 4 KiB row.
+ */
+#define ENCODE_WALK(step, past_count, rows_count, out_count, reach, tail, store)                   \
+	do {                                                                                       \
+		mojette_element edge[rows_count][2 * (reach) + 2 * LANES]                          \
+			__attribute__((aligned(64)));                                              \
+		const mojette_element *row[rows_count];                                            \
+		struct stream out[out_count];                                                      \
+		vec past[(past_count) > 0 ? (past_count) : 1], result[1][out_count];               \
+		const ptrdiff_t end = columns + (tail)[(out_count)-1];                             \
+		const ptrdiff_t middle_end = greatest(reach, columns & -LANES);                    \
+		ptrdiff_t x = 0;                                                                   \
+                                                                                                   \
+		for (unsigned int i = 0; i < (out_count); i++)                                     \
+			out[i] = stream_at(bins[i], 0, columns + (tail)[i]);                       \
+		for (unsigned int i = 0; i < sizeof(past) / sizeof(past[0]); i++)                  \
+			past[i] = vec_zero();                                                      \
+		for (int part = 0; part < 2; part++) {                                             \
+			const ptrdiff_t from = part == 0 ? -(reach) : middle_end - (reach);        \
+			const ptrdiff_t edge_end = part == 0 ? (reach) : end;                      \
+                                                                                                   \
+			for (unsigned int r = 0; r < (rows_count); r++) {                          \
+				struct stream in = stream_at(rows[r], 0, columns);                 \
+                                                                                                   \
+				edge_copy(edge[r], &in, from, 2 * (reach) + 2 * LANES);            \
+				row[r] = edge[r] - from;                                           \
+			}                                                                          \
+			for (; x < edge_end; x += LANES) {                                         \
+				step(past, row, result[0], x);                                     \
+				stream_store_all(out, out_count, x, result[0], false);             \
+			}                                                                          \
+			if (part == 1 || x >= middle_end)                                          \
+				continue;                                                          \
+			for (unsigned int r = 0; r < (rows_count); r++)                            \
+				row[r] = (const mojette_element *)rows[r];                         \
+			for (; x < middle_end; x += LANES) {                                       \
+				step(past, row, result[0], x);                                     \
+				store(out, out_count, x, result[0], true);                         \
 			}                                                                          \
 		}                                                                                  \
 	} while (0)
@@ -147,13 +222,17 @@ VECTOR_INLINE void stream_prefetch(
 #include SOLVE_INC
 
 static bool vector_encode(unsigned int k, uint32_t directions, ptrdiff_t columns,
-	const uint8_t *const *rows, uint8_t *const *bins)
+	const uint8_t *const *rows, uint8_t *const *bins, bool past_caches)
 {
 	encoder *encode = find_encoder(k, directions);
 
 	if (encode == NULL)
 		return false;
-	encode(columns, rows, bins);
+	for (int i = __builtin_popcount(directions); i-- > 0;)
+		past_caches &= (uintptr_t)bins[i] % sizeof(vec) == 0;
+	encode(columns, rows, bins, past_caches);
+	if (past_caches)
+		_mm_sfence();
 	return true;
 }
 
@@ -458,9 +537,16 @@ static void vector_solve_pair(const struct mojette_system *s)
 	const int b = s->p[0], a = s->p[1], r0 = s->row[0], distance = s->row[1] - r0;
 	const int lag = (b - a) * distance;
 	const ptrdiff_t columns = s->columns;
-	struct pair pair = {.count = s->known_count + 1, .vectors = lag / LANES};
+	struct pair pair; /* most of it is never used: not worth clearing */
 	ptrdiff_t begin, inside_begin, inside_limit, end;
+	solver *solve = find_pair_solver(s);
 
+	if (solve != NULL) {
+		solve(s);
+		return;
+	}
+	pair.count = s->known_count + 1;
+	pair.vectors = lag / LANES;
 	pair.u[0] = stream_at(s->bins[0], s->origin[0] - b * r0,
 		columns + (ptrdiff_t)mojette_tail_elements(b, s->k));
 	pair.v[0] = stream_at(s->bins[1], s->origin[1] - a * r0,

@@ -13,6 +13,7 @@ static const struct mojette_kernel portable = {
 	.gather = mojette_portable_gather,
 	.add = mojette_portable_add,
 	.solve = mojette_portable_solve,
+	.crc_sum = mojette_portable_crc_sum,
 };
 
 const struct mojette_kernel *mojette_kernel = &portable;
@@ -26,9 +27,9 @@ __attribute__((constructor)) static void choose_kernel(void)
 	usable[count++] = &portable;
 #ifdef ROZO_MOJETTE_X86
 	__builtin_cpu_init();
-	if (__builtin_cpu_supports("avx2"))
+	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("pclmul"))
 		usable[count++] = &mojette_kernel_avx2;
-	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+	if (count > 1 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
 		__builtin_cpu_supports("avx512dq"))
 		usable[count++] = &mojette_kernel_avx512;
 #endif

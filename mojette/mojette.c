@@ -25,7 +25,7 @@ int mojette_code_check(const struct mojette_code *code)
 	return 0;
 }
 
-static int check(const struct mojette_code *code, size_t row_bytes)
+int mojette_check(const struct mojette_code *code, size_t row_bytes)
 {
 	if (mojette_code_check(code) != 0)
 		return -EINVAL;
@@ -44,6 +44,15 @@ size_t mojette_row_bytes(const struct mojette_code *code, size_t length_bytes, s
 	if (row_bytes < MOJETTE_ROW_BYTES_MIN)
 		return MOJETTE_ROW_BYTES_MIN;
 	return row_bytes < row_bytes_max ? row_bytes : row_bytes_max;
+}
+
+/* The bits that are set. Without the instruction, which not every x86-64 has, gcc calls a function.
+ */
+static inline unsigned int bit_count(uint32_t mask)
+{
+	mask -= mask >> 1 & 0x55555555;
+	mask = (mask & 0x33333333) + (mask >> 2 & 0x33333333);
+	return ((mask + (mask >> 4)) & 0x0f0f0f0f) * 0x01010101 >> 24;
 }
 
 static unsigned int shard_count(const struct mojette_code *code)
@@ -105,16 +114,18 @@ static void project(const struct mojette_code *code, size_t row_bytes, const uin
 	mojette_kernel->gather(out, count, terms, n);
 }
 
-int mojette_encode(const struct mojette_code *code, size_t row_bytes, const uint8_t *const *rows,
-	uint8_t *const *shards)
+int mojette_encode_with(const struct mojette_code *code, size_t row_bytes,
+	const uint8_t *const *rows, uint8_t *const *shards, unsigned int flags)
 {
 	uint8_t *bins[MOJETTE_N_MAX];
 	uint32_t directions = 0;
 	unsigned int count = 0;
-	int error = check(code, row_bytes);
+	int error = mojette_check(code, row_bytes);
 
 	if (error != 0)
 		return error;
+	if ((flags & ~(unsigned int)MOJETTE_PAST_CACHES) != 0)
+		return -EINVAL;
 	for (unsigned int shard = 0; shard < shard_count(code); shard++) {
 		if (shards[shard] == NULL)
 			continue;
@@ -127,13 +138,20 @@ int mojette_encode(const struct mojette_code *code, size_t row_bytes, const uint
 	}
 	if (mojette_kernel->encode != NULL &&
 		mojette_kernel->encode(code->k, directions,
-			(ptrdiff_t)(row_bytes / MOJETTE_ELEMENT_BYTES), rows, bins))
+			(ptrdiff_t)(row_bytes / MOJETTE_ELEMENT_BYTES), rows, bins,
+			(flags & MOJETTE_PAST_CACHES) != 0))
 		return 0;
 	for (unsigned int shard = 0; shard < shard_count(code); shard++) {
 		if (shards[shard] != NULL && !is_row(code, shard))
 			project(code, row_bytes, rows, shard, NULL, shards[shard]);
 	}
 	return 0;
+}
+
+int mojette_encode(const struct mojette_code *code, size_t row_bytes, const uint8_t *const *rows,
+	uint8_t *const *shards)
+{
+	return mojette_encode_with(code, row_bytes, rows, shards, 0);
 }
 
 size_t mojette_scratch_bytes(const struct mojette_code *code, size_t row_bytes)
@@ -165,7 +183,7 @@ static uint32_t choose_projections(
 			   (candidates >> first >> negative << 17);
 	uint32_t chosen = 0;
 
-	if ((unsigned int)__builtin_popcount(at_hand) < unknown)
+	if (bit_count(at_hand) < unknown)
 		return 0;
 	/* If all rows are unknown, a set for which there is a kernel, the cheapest first. */
 	for (size_t i = 0; unknown == code->k && i < sizeof(choice) / sizeof(choice[0]); i++) {
@@ -197,7 +215,7 @@ int mojette_choose(const struct mojette_code *code, uint32_t at_hand, uint32_t *
 	at_hand &= (UINT32_C(1) << shard_count(code)) - 1;
 	if (code->form == MOJETTE_SYSTEMATIC)
 		rows = at_hand & ((UINT32_C(1) << code->k) - 1);
-	unknown = code->k - (unsigned int)__builtin_popcount(rows);
+	unknown = code->k - bit_count(rows);
 	projections = choose_projections(code, at_hand & ~rows, unknown);
 	if (unknown > 0 && projections == 0)
 		return -ENODATA;
@@ -213,11 +231,13 @@ int mojette_choose(const struct mojette_code *code, uint32_t at_hand, uint32_t *
 static void solve(const struct mojette_code *code, size_t row_bytes, const uint8_t *const *shards,
 	uint32_t chosen, uint8_t *const *rows, const uint8_t **known, uint8_t *scratch)
 {
-	struct mojette_system system = {
-		.k = code->k, .columns = (ptrdiff_t)(row_bytes / MOJETTE_ELEMENT_BYTES)};
+	struct mojette_system system; /* most of it is never used: not worth clearing */
 	unsigned int equation = 0;
 	bool pair;
 
+	system.k = code->k;
+	system.columns = (ptrdiff_t)(row_bytes / MOJETTE_ELEMENT_BYTES);
+	system.e = system.known_count = 0;
 	for (unsigned int r = 0; r < code->k; r++) {
 		known[r] = is_row(code, r) && (chosen >> r & 1) != 0 ? shards[r] : NULL;
 		if (known[r] == NULL) {
@@ -305,7 +325,7 @@ int mojette_decode(const struct mojette_code *code, size_t row_bytes, const uint
 {
 	const uint8_t *known[MOJETTE_K_MAX];
 	uint32_t chosen, unknown, wanted = 0;
-	int error = check(code, row_bytes);
+	int error = mojette_check(code, row_bytes);
 
 	if (error != 0)
 		return error;
@@ -322,7 +342,7 @@ int mojette_decode(const struct mojette_code *code, size_t row_bytes, const uint
 	unknown = mask_unknown(code, chosen);
 	if ((unknown & wanted) == 0)
 		return 0;
-	if (__builtin_popcount(unknown) == 1) {
+	if (bit_count(unknown) == 1) {
 		unsigned int row = (unsigned int)__builtin_ctz(unknown);
 
 		solve_one(code, row_bytes, shards, chosen, row, rows[row]);
@@ -338,7 +358,7 @@ int mojette_rebuild(const struct mojette_code *code, size_t row_bytes, const uin
 	const uint8_t *known[MOJETTE_K_MAX];
 	uint8_t *rows[MOJETTE_K_MAX] = {NULL};
 	uint32_t chosen, unknown;
-	int error = check(code, row_bytes);
+	int error = mojette_check(code, row_bytes);
 
 	if (error != 0)
 		return error;
@@ -350,7 +370,7 @@ int mojette_rebuild(const struct mojette_code *code, size_t row_bytes, const uin
 		return error;
 	unknown = mask_unknown(code, chosen);
 	if (is_row(code, target)) {
-		if (__builtin_popcount(unknown) == 1) {
+		if (bit_count(unknown) == 1) {
 			solve_one(code, row_bytes, shards, chosen, target, out);
 		} else {
 			rows[target] = out;
@@ -371,7 +391,7 @@ int mojette_delta(const struct mojette_code *code, size_t row_bytes, unsigned in
 	size_t offset_bytes, const uint8_t *delta, size_t delta_bytes, unsigned int shard,
 	uint8_t *shard_bytes)
 {
-	int error = check(code, row_bytes);
+	int error = mojette_check(code, row_bytes);
 	ptrdiff_t shift;
 	int p;
 

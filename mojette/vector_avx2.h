@@ -28,6 +28,11 @@ VECTOR_INLINE void vec_store(mojette_element *to, vec v)
 	_mm256_storeu_si256((__m256i *)to, v);
 }
 
+VECTOR_INLINE void vec_store_past_caches(mojette_element *to, vec v)
+{
+	_mm256_stream_si256((__m256i *)to, v);
+}
+
 VECTOR_INLINE vec vec_lanes(ptrdiff_t first, ptrdiff_t end)
 {
 	const vec lane = _mm256_setr_epi64x(0, 1, 2, 3);

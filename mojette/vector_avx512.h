@@ -27,40 +27,38 @@ VECTOR_INLINE void vec_store(mojette_element *to, vec v)
 	_mm512_storeu_si512(to, v);
 }
 
-/* Lanes first .. end - 1, both of which may be outside the vector. */
+VECTOR_INLINE void vec_store_past_caches(mojette_element *to, vec v)
+{
+	_mm512_stream_si512((__m512i *)to, v);
+}
+
+/* Lanes first .. end - 1, at least one of which is in the vector; both may be outside it. */
 VECTOR_INLINE __mmask8 vec_lanes(ptrdiff_t first, ptrdiff_t end)
 {
-	const vec lane = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
+	unsigned int before = first > 0 ? (unsigned int)first : 0;
+	unsigned int after = end < LANES ? (unsigned int)(LANES - end) : 0;
 
-	return _mm512_mask_cmplt_epi64_mask(_mm512_cmpge_epi64_mask(lane, _mm512_set1_epi64(first)),
-		lane, _mm512_set1_epi64(end));
+	return (__mmask8)((0xffu << before) & (0xffu >> after));
 }
 
 /*
- * The address of the first lane that is present, or of some element of the sequence if none is:
- * masked lanes that lie on an unmapped page do not fault, but they cost hundreds of cycles.
+ * Touches only lanes first .. end - 1 of memory; the others read as zero. It starts at the first
+ * lane that is present: masked lanes that lie on an unmapped page do not fault, but they cost
+ * hundreds of cycles.
  */
-VECTOR_INLINE mojette_element *vec_present(
-	const mojette_element *from, ptrdiff_t first, ptrdiff_t end)
-{
-	ptrdiff_t lane = first > 0 ? first : 0;
-
-	return (mojette_element *)from + (lane < end ? lane : end - 1);
-}
-
-/* Touches only lanes first .. end - 1 of memory (first < end); the others read as zero. */
 VECTOR_INLINE vec vec_load_some(const mojette_element *from, ptrdiff_t first, ptrdiff_t end)
 {
-	return _mm512_maskz_expandloadu_epi64(vec_lanes(first, end), vec_present(from, first, end));
+	return _mm512_maskz_expandloadu_epi64(
+		vec_lanes(first, end), from + (first > 0 ? first : 0));
 }
 
 VECTOR_INLINE void vec_store_some(mojette_element *to, vec v, ptrdiff_t first, ptrdiff_t end)
 {
 	__mmask8 lanes = vec_lanes(first, end);
-	__mmask8 packed = (__mmask8)((1u << __builtin_popcount(lanes)) - 1);
+	ptrdiff_t before = first > 0 ? first : 0, count = (end < LANES ? end : LANES) - before;
 
-	_mm512_mask_storeu_epi64(
-		vec_present(to, first, end), packed, _mm512_maskz_compress_epi64(lanes, v));
+	_mm512_mask_storeu_epi64(to + before, (__mmask8)(0xffu >> (LANES - count)),
+		_mm512_maskz_compress_epi64(lanes, v));
 }
 
 VECTOR_INLINE vec vec_xor(vec a, vec b)

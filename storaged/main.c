@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
  * rozo-storaged: one storage node. Its store served to the other nodes and the FSAL, its NFSv3 data
- * server to clients; heartbeat and healer in the background. Runs in the foreground, logs to
- * stderr, ends cleanly on SIGTERM and SIGINT.
+ * server to clients; heartbeat, healer and scrubber in the background. Runs in the foreground, logs
+ * to stderr, ends cleanly on SIGTERM and SIGINT.
  */
 #include <errno.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,10 +18,12 @@
 #include "storaged/gateway.h"
 #include "storaged/healer.h"
 #include "storaged/heartbeat.h"
+#include "storaged/scrubber.h"
 #include "storaged/store.h"
 #include "stripe/stripe.h"
 
 #define ERROR_BYTES 4096
+#define VERIFY_FAILED 2 /* status of --verify: 1 is for problems on the devices */
 /*
  * Calls executed at once by each service; more wait in the sockets. A WRITE of 1 MiB in the gateway
  * takes about 5 MiB for its data, the shards and their messages.
@@ -31,13 +34,16 @@
 #define HEAP_THRESHOLD_BYTES (4 << 20)
 
 static const char usage[] =
-	"Usage: rozo-storaged --config FILE --node ID [--check | --init]\n"
+	"Usage: rozo-storaged --config FILE --node ID [--check | --init | --verify]\n"
 	"Serves one storage node of a Rozo cluster.\n"
 	"\n"
 	"  -c, --config FILE  the cluster's configuration (JSON)\n"
 	"  -n, --node ID      which of its nodes this is\n"
 	"      --check        validate the configuration and exit\n"
 	"      --init         make the node's empty device directories ready, once, and exit\n"
+	"      --verify       read everything on the devices of a node that does not run, name\n"
+	"                     what is wrong, change nothing; status 0: nothing is, 1: something\n"
+	"                     is, 2: could not be found out\n"
 	"      --log LEVEL    error, warning, info (default) or debug\n"
 	"  -h, --help         show this text\n"
 	"  -V, --version      show the version\n";
@@ -47,18 +53,20 @@ struct options {
 	uint32_t node;
 	bool check;
 	bool init;
+	bool verify;
 };
 
 /* Returns -1 to go on, else the status to exit with. */
 static int parse_options(int argc, char **argv, struct options *options)
 {
-	enum { CHECK = 256, INIT, LOG };
+	enum { CHECK = 256, INIT, LOG, VERIFY };
 	static const struct option known[] = {
 		{"config", required_argument, NULL, 'c'},
 		{"node", required_argument, NULL, 'n'},
 		{"check", no_argument, NULL, CHECK},
 		{"init", no_argument, NULL, INIT},
 		{"log", required_argument, NULL, LOG},
+		{"verify", no_argument, NULL, VERIFY},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},
 		{0},
@@ -75,7 +83,8 @@ static int parse_options(int argc, char **argv, struct options *options)
 		case 'n':
 			node = strtoul(optarg, &end, 10);
 			if (*end || node == 0 || node > CONFIG_NODE_ID_MAX) {
-				fprintf(stderr, "rozo-storaged: --node %s: give a number from 1 to %d\n",
+				fprintf(stderr,
+					"rozo-storaged: --node %s: give a number from 1 to %d\n",
 					optarg, CONFIG_NODE_ID_MAX);
 				return EXIT_FAILURE;
 			}
@@ -87,10 +96,14 @@ static int parse_options(int argc, char **argv, struct options *options)
 		case INIT:
 			options->init = true;
 			break;
+		case VERIFY:
+			options->verify = true;
+			break;
 		case LOG:
 			if (!rozo_log_set_level_by_name(optarg)) {
 				fprintf(stderr,
-					"rozo-storaged: --log %s: give error, warning, info or debug\n",
+					"rozo-storaged: --log %s: give error, warning, info or "
+					"debug\n",
 					optarg);
 				return EXIT_FAILURE;
 			}
@@ -137,6 +150,36 @@ static int init_devices(const struct config *config, const struct config_node *n
 	return EXIT_SUCCESS;
 }
 
+/* Returns the status to exit with: VERIFY_FAILED, or whether there are problems. */
+static int verify_devices(const struct config *config, const struct config_node *node)
+{
+	const char *devices[node->device_count];
+	struct store_verify_summary summary;
+	char error[ERROR_BYTES];
+
+	for (size_t i = 0; i < node->device_count; i++)
+		devices[i] = node->devices[i];
+	struct store_options options = {
+		.cluster_id = config->cluster_id,
+		.node_id = node->id,
+		.devices = devices,
+		.device_count = node->device_count,
+	};
+	if (store_verify(&options, stdout, stderr, &summary, error, sizeof(error))) {
+		log_lines(error);
+		return VERIFY_FAILED;
+	}
+	printf("node %u: %" PRIu64 " store files, %" PRIu64 " blocks, %" PRIu64
+	       " bytes read: %" PRIu64 " problems\n",
+		node->id, summary.files, summary.blocks, summary.bytes, summary.problems);
+	/* Who reads the status must be able to rely on the lines. */
+	if (fflush(stdout) != 0 || ferror(stdout)) {
+		rozo_log(ERROR, "the problems cannot be written: %s", strerror(errno));
+		return VERIFY_FAILED;
+	}
+	return summary.problems ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 static int create_stripe(const struct config *config, const struct config_node *self,
 	struct store *store, struct stripe **stripe)
 {
@@ -175,6 +218,7 @@ static int serve(const struct config *config, const struct config_node *self)
 	struct gateway gateway = {.node_id = self->id};
 	struct heartbeat *heartbeat = NULL;
 	struct healer *healer = NULL;
+	struct scrubber *scrubber = NULL;
 	sigset_t signals;
 	int received, status = EXIT_FAILURE;
 
@@ -214,6 +258,8 @@ static int serve(const struct config *config, const struct config_node *self)
 	error = heartbeat_start(&heartbeat, self->id, store, stripe);
 	if (!error)
 		error = healer_start(&healer, store, stripe);
+	if (!error && config->scrub_mib_per_second)
+		error = scrubber_start(&scrubber, store, stripe, config->scrub_mib_per_second);
 	if (error) {
 		rozo_log(ERROR, "cannot start a thread: %s", strerror(-error));
 		goto out;
@@ -226,6 +272,8 @@ static int serve(const struct config *config, const struct config_node *self)
 out:
 	if (gateway_server)
 		rpc_server_stop(gateway_server);
+	if (scrubber)
+		scrubber_stop(scrubber);
 	if (healer)
 		healer_stop(healer);
 	if (heartbeat)
@@ -244,27 +292,33 @@ int main(int argc, char **argv)
 	struct options options = {0};
 	char error[ERROR_BYTES];
 	struct config *config;
+	int failed = EXIT_FAILURE;
 
+	/* With --verify, mistakes made before it, too, are no problems of the devices. */
+	for (int i = 1; i < argc; i++)
+		failed = strcmp(argv[i], "--verify") ? failed : VERIFY_FAILED;
 	int status = parse_options(argc, argv, &options);
 	if (status >= 0)
-		return status;
+		return status == EXIT_FAILURE ? failed : status;
 	mallopt(M_MMAP_THRESHOLD, HEAP_THRESHOLD_BYTES);
 	mallopt(M_TRIM_THRESHOLD, 4 * HEAP_THRESHOLD_BYTES);
 	mallopt(M_ARENA_MAX, 4);
 	if (config_load(options.config, &config, error, sizeof(error))) {
 		log_lines(error);
-		return EXIT_FAILURE;
+		return failed;
 	}
 	const struct config_node *node = options.node ? config_node(config, options.node) : NULL;
 	if (options.node && !node) {
 		rozo_log(ERROR, "%s: there is no node %u; give one of the ids under \"nodes\"",
 			options.config, options.node);
-		status = EXIT_FAILURE;
+		status = failed;
 	} else if (options.check) {
 		printf("%s is valid\n", options.config);
 		status = EXIT_SUCCESS;
 	} else if (options.init) {
 		status = init_devices(config, node);
+	} else if (options.verify) {
+		status = verify_devices(config, node);
 	} else {
 		status = serve(config, node);
 	}

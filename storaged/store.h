@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "rpc/rpc.h"
 #include "rpc/store.h"
@@ -136,5 +137,60 @@ struct store_missed_block {
  */
 int store_missed_blocks(struct store *store, const store_file *file, uint64_t first_block,
 	struct store_missed_block *blocks, size_t max, size_t *count, uint64_t *next_block);
+
+/* -------- scrubbing -------- */
+
+/* Not 0 ends the scan. */
+typedef int (*store_each_file)(void *context, const store_file *file);
+
+/*
+ * Calls each for every store file on the devices in service. Files made or removed meanwhile may
+ * or may not be met. Called without locks held; may call the store.
+ * Returns 0, what each returned, -ENOMEM, or the first error of a directory that could not be
+ * listed, after going on with the rest (it is logged).
+ */
+int store_scan(struct store *store, store_each_file each, void *context);
+
+#define STORE_CHECK_BAD_MAX 32
+
+struct store_check {
+	uint64_t next_block; /* where to go on, UINT64_MAX: the file ends here */
+	uint64_t blocks; /* that have a record */
+	uint64_t bytes; /* read */
+	uint64_t headers_mended; /* of group pages; what was in them follows from other things */
+	size_t bad_count;
+	uint64_t bad[STORE_CHECK_BAD_MAX]; /* blocks with a record or bytes that are not sound */
+};
+
+/*
+ * Reads blocks of a file from first_block on, at most count and no more than a fraction of a MiB,
+ * and checks their records and the bytes of all versions that are still needed. What is not sound
+ * is logged (if count is more than 1) and from then on told as DAMAGED (or TORN) also where only
+ * headers are asked for, so that healing sees it. A file that does not exist has no blocks.
+ *
+ * Returns 0; -EIO (the file has failed, or a device has); -ENOMEM; or an error of the device.
+ */
+int store_check_blocks(struct store *store, const store_file *file, uint64_t first_block,
+	uint64_t count, struct store_check *check);
+
+/* -------- verifying a node that is not running -------- */
+
+struct store_verify_summary {
+	uint64_t files;
+	uint64_t blocks; /* that have a record */
+	uint64_t bytes; /* read */
+	uint64_t problems;
+};
+
+/*
+ * Reads everything on a node's devices and checks it: labels, names, headers, records, shards,
+ * markers of missed writes. Changes nothing; holds the devices' locks meanwhile, so that no daemon
+ * serves them. options as for store_open(). Each problem becomes a line on problems, naming path,
+ * blocks and what is wrong; progress (may be NULL) gets a line every few seconds.
+ * Returns 0 (*summary tells what was found), or, if nothing can be said, -EBUSY (another process
+ * uses a device), -EACCES or -EPERM (no right to read), -ENOMEM: error then has a line.
+ */
+int store_verify(const struct store_options *options, FILE *problems, FILE *progress,
+	struct store_verify_summary *summary, char *error, size_t error_bytes);
 
 #endif

@@ -61,6 +61,7 @@ static void close_sides(struct shard_file *file)
 		file->size_durable[side] = 0;
 	}
 	file->dirty_names = false;
+	file->named = false;
 	file->settled = false;
 	file->device = NULL;
 	store_mask_free(&file->unsynced);
@@ -73,6 +74,7 @@ void shard_file_destroy(struct shard_file *file)
 {
 	close_sides(file);
 	store_mask_free(&file->freed);
+	store_mask_free(&file->suspect);
 	store_mask_free(&file->unsynced);
 	store_mask_free(&file->syncing);
 	pthread_rwlock_destroy(&file->lock);
@@ -329,6 +331,7 @@ static void forget(struct shard_file *file)
 	file->flags = 0;
 	file->marked = false;
 	store_mask_free(&file->freed);
+	store_mask_free(&file->suspect);
 	file->freed_rows = 0;
 	for (unsigned int side = 0; side < STORE_SIDES; side++) {
 		file->lost[side] = false;
@@ -451,11 +454,42 @@ void shard_file_unlock(struct shard_file *file)
 
 /* -------- making and removing -------- */
 
+/* Sees to it that the names of the sides are durable. Returns 0 or a negative errno. */
+static int name_durably(struct shard_file *file)
+{
+	char path[STORE_PATH_MAX];
+	int error;
+
+	pthread_mutex_lock(&file->flush_lock);
+	bool named = file->named;
+	pthread_mutex_unlock(&file->flush_lock);
+	if (named)
+		return 0;
+	store_side_directory(file->device, &file->key, path);
+	error = file->store->io->sync_directory(path);
+	if (error != 0) {
+		rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
+		store_device_error(file->store, file->device, error);
+		return error;
+	}
+	pthread_mutex_lock(&file->flush_lock);
+	file->named = true;
+	pthread_mutex_unlock(&file->flush_lock);
+	return 0;
+}
+
 int shard_file_make_side(struct shard_file *file, unsigned int side)
 {
 	char path[STORE_PATH_MAX];
 	int descriptor;
 
+	if (side > 0) {
+		/* Side b without side a is taken for a loss, so its name must not be durable first. */
+		int error = name_durably(file);
+
+		if (error != 0)
+			return error;
+	}
 	store_side_path(file->device, &file->key, side, path);
 	descriptor = file->store->io->open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
 	if (descriptor < 0) {
@@ -466,6 +500,7 @@ int shard_file_make_side(struct shard_file *file, unsigned int side)
 	pthread_mutex_lock(&file->flush_lock);
 	file->descriptors[side] = descriptor;
 	file->dirty_names = true;
+	file->named = false;
 	pthread_mutex_unlock(&file->flush_lock);
 	return 0;
 }

@@ -130,6 +130,7 @@ static void flush_once(struct shard_file *file)
 	} else {
 		file->durable = target;
 		file->settled = true;
+		file->named = file->named || (names && !file->dirty_names);
 		for (unsigned int side = 0; side < STORE_SIDES; side++) {
 			if (descriptors[side] >= 0)
 				file->size_durable[side] = sizes[side];

@@ -128,8 +128,10 @@ struct shard_file {
 	uint64_t groups_recorded[STORE_SIDES]; /* header.groups_durable as it is in the file */
 	bool marked; /* the marker of missed writes is there */
 	uint64_t missed_changes; /* how often bits were set */
+	store_version refused; /* this version and older ones are not accepted any more */
 	struct store_mask freed; /* rows of dropped versions, not yet punched */
 	uint64_t freed_rows;
+	struct store_mask suspect; /* rows that failed a check: reads of headers look again */
 
 	pthread_mutex_t flush_lock;
 	pthread_cond_t flush_done;
@@ -141,6 +143,7 @@ struct shard_file {
 	bool settled; /* flushed once since opening: what lies there is durable */
 	bool dirty[STORE_SIDES];
 	bool dirty_names; /* a side was made and its directory not flushed yet */
+	bool named; /* the names of all sides are known to be durable */
 	uint64_t size_written[STORE_SIDES];
 	uint64_t size_durable[STORE_SIDES];
 	struct store_mask unsynced; /* rows with changes that are not durable */
@@ -301,6 +304,26 @@ int store_pages_finish(struct store_pages *pages);
 /* Forgets all pages, changed or not. */
 void store_pages_abandon(struct store_pages *pages);
 
+/* -------- the names of store files (store_scan.c) -------- */
+
+/* Not 0 ends the walk. */
+struct store_scan_calls {
+	/* A store file; sides: bit 0: side a is there, bit 1: side b. */
+	int (*file)(void *context, const store_file *key, unsigned int sides);
+	/* Something that the store did not put there. May be NULL. */
+	int (*stranger)(void *context, const char *path);
+	/* A directory that cannot be listed. */
+	int (*error)(void *context, const char *path, int error);
+};
+
+/* Walks through one device's store files, by names. Only device->path is used. Returns 0, what a
+ * call returned, or -ENOMEM. */
+int store_scan_device(const struct store_io *io, const struct store_device *device,
+	const struct store_scan_calls *calls, void *context);
+
+/* What the marker of missed writes with this name is for. Returns false if it is no marker. */
+bool store_marker_parse(const char *name, store_file *file);
+
 /* -------- parts of procedures -------- */
 
 /*
@@ -312,8 +335,8 @@ int store_decide(
 
 /*
  * Reads one shard and checks it. pages holds the block's page; buffer has room for a whole shard.
- * Returns 0, -EBADMSG (the bytes fail their CRC or are cut short: logged), or an error of the
- * device. *zeros (may be NULL) tells whether all its bytes are zero.
+ * Returns 0, -EBADMSG (the bytes fail their CRC or are cut short: logged), or -EIO (they cannot be
+ * read). *zeros (may be NULL) tells whether all its bytes are zero.
  */
 int store_shard_read(struct shard_file *file, uint64_t block, unsigned int side,
 	struct store_page *page, const struct store_slot *slot, uint8_t *buffer, bool *zeros);

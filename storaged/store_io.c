@@ -68,6 +68,12 @@ static void posix_drop_cache(int descriptor)
 	posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED);
 }
 
+static void posix_forget_range(int descriptor, uint64_t offset, uint64_t bytes)
+{
+	/* What is not written back yet stays. */
+	posix_fadvise(descriptor, (off_t)offset, (off_t)bytes, POSIX_FADV_DONTNEED);
+}
+
 static int posix_sync_directory(const char *path)
 {
 	int descriptor = posix_open(path, O_RDONLY | O_DIRECTORY, 0);
@@ -159,6 +165,7 @@ const struct store_io store_io_posix = {
 	.write = posix_write,
 	.sync_data = posix_sync_data,
 	.drop_cache = posix_drop_cache,
+	.forget_range = posix_forget_range,
 	.sync_directory = posix_sync_directory,
 	.size = posix_size,
 	.punch = posix_punch,

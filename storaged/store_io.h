@@ -36,6 +36,8 @@ struct store_io {
 	int (*sync_data)(int descriptor);
 	/* Forgets what of the file is only in memory, as far as it can. */
 	void (*drop_cache)(int descriptor);
+	/* Advice that what is on the device need not be kept in memory. May be NULL. */
+	void (*forget_range)(int descriptor, uint64_t offset, uint64_t bytes);
 	/* As fsync(2) of the directory: names made and removed in it. */
 	int (*sync_directory)(const char *path);
 	int (*size)(int descriptor, uint64_t *bytes);

@@ -81,9 +81,8 @@ struct marker_list {
 	size_t count, room;
 };
 
-static int list_marker(void *context, const char *name)
+bool store_marker_parse(const char *name, store_file *file)
 {
-	struct marker_list *list = context;
 	uint64_t file_id;
 	uint32_t export_id, segment;
 	int length = 0;
@@ -91,6 +90,17 @@ static int list_marker(void *context, const char *name)
 	if (sscanf(name, "%" SCNx32 ".%16" SCNx64 ".%" SCNx32 "%n", &export_id, &file_id, &segment,
 		    &length) != 3 ||
 		name[length] != '\0')
+		return false;
+	*file = (store_file){.export_id = export_id, .segment = segment, .file_id = file_id};
+	return true;
+}
+
+static int list_marker(void *context, const char *name)
+{
+	struct marker_list *list = context;
+	store_file file;
+
+	if (!store_marker_parse(name, &file))
 		return 0; /* not ours */
 	if (list->count == list->room) {
 		size_t room = list->room == 0 ? 64 : list->room * 2;
@@ -101,11 +111,7 @@ static int list_marker(void *context, const char *name)
 		list->files = files;
 		list->room = room;
 	}
-	list->files[list->count++] = (store_file){
-		.export_id = export_id,
-		.segment = segment,
-		.file_id = file_id,
-	};
+	list->files[list->count++] = file;
 	return 0;
 }
 

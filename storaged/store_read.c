@@ -54,7 +54,9 @@ static int check_shard(struct shard_file *file, uint64_t block, unsigned int sid
 
 	if (zeros != NULL)
 		*zeros = false;
-	if (row_bytes == (ssize_t)part) {
+	if (row_bytes >= 0) {
+		/* What is beyond the end would read as zeros if anything were written behind it. */
+		memset(buffer + row_bytes, 0, part - (size_t)row_bytes);
 		memcpy(buffer + part, store_slot_tail(page->bytes, &file->shape, block),
 			slot->shard_bytes - part);
 		if (rozo_crc32c(buffer, slot->shard_bytes) == slot->crc32c)
@@ -69,7 +71,7 @@ static int check_shard(struct shard_file *file, uint64_t block, unsigned int sid
 		row_bytes < 0               ? "cannot be read from the device"
 		: row_bytes < (ssize_t)part ? "the file is cut short in its row"
 					    : "its bytes do not agree with their CRC");
-	return -EBADMSG;
+	return row_bytes < 0 ? -EIO : -EBADMSG;
 }
 
 int store_shard_read(struct shard_file *file, uint64_t block, unsigned int side,
@@ -142,10 +144,13 @@ static int judge_block(struct read_call *call, uint32_t i)
 	}
 	/*
 	 * After a crash a record may be there without its row. Whoever counts holders of a version
-	 * by their headers must not be misled.
+	 * by their headers must not be misled. Nor must they where scrubbing found damage.
 	 */
 	if (slot->shard_bytes > 0 &&
-		(!args->headers_only || (told->state == STORE_FINALIZED && !file->made_here))) {
+		(!args->headers_only || (told->state == STORE_FINALIZED && !file->made_here) ||
+			(store_mask_get(
+				 &file->suspect, block / file->shape.rows, (unsigned int)side) &
+				store_row_bit(&file->shape, block)) != 0)) {
 		*fetch = (struct fetch){
 			.page = pair.pages[side],
 			.slot = *slot,
@@ -204,6 +209,8 @@ static uint32_t fetch_run(struct read_call *call, uint32_t first)
 		fetch->bad = true;
 		if (zeros)
 			call->blocks[first + i] = (store_read_block){.state = STORE_EMPTY};
+		else if (error == -EBADMSG && !fetch->slot.committed && !call->file->made_here)
+			call->blocks[first + i].state = STORE_TORN;
 		else
 			call->blocks[first + i].state = STORE_DAMAGED;
 		call->blocks[first + i].shard_bytes = 0;
@@ -286,6 +293,17 @@ static int read_file(struct read_call *call, store_read_res *res)
 			}
 			if (error != 0)
 				return error;
+			continue;
+		}
+		if (store_version_compare(call->args->refuse, file->refused) > 0) {
+			/* Exclusive: a write that did not know yet is done when we look. */
+			shard_file_unlock(file);
+			error = shard_file_lock_exclusive(file);
+			if (error != 0)
+				return error;
+			if (store_version_compare(call->args->refuse, file->refused) > 0)
+				file->refused = call->args->refuse;
+			shard_file_unlock(file);
 			continue;
 		}
 		res->write_epoch = file->write_epoch;

@@ -115,6 +115,53 @@ static int plan_same(struct write_call *call, uint32_t i, struct store_pair *pai
 	return error;
 }
 
+static bool is_listed(
+	const store_decided *runs, uint32_t count, uint64_t block, store_version version)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		if (block >= runs[i].first_block && block - runs[i].first_block < runs[i].count &&
+			store_version_compare(runs[i].block_version, version) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* True if the version being written is known to be decided: other nodes have it, this one should. */
+static bool is_repair(const store_write_args *args, uint64_t block)
+{
+	return is_listed(args->commits.commits_val, args->commits.commits_len, block,
+		args->block_version);
+}
+
+/* True if somebody was promised that this version will not be written here any more. */
+static bool is_refused(const struct shard_file *file, store_version version)
+{
+	return store_version_compare(version, file->refused) <= 0;
+}
+
+/*
+ * True if the newest version here, which is not committed, may be replaced where it is. That needs
+ * certainty that it was not decided, or that a newer one was.
+ */
+static bool is_replaceable(
+	const struct write_call *call, uint32_t i, const struct store_slot *newest)
+{
+	const store_write_args *args = call->args;
+	store_version base = args->blocks.blocks_val[i].base;
+
+	if (is_repair(args, args->first_block + i) || args->exact_base == STORE_BASE_DECIDED)
+		return true;
+	/* Somebody has settled it, or may have; its writer may not know yet. */
+	if (is_refused(call->file, newest->version) ||
+		args->undecided_boot != call->file->store->boot)
+		return false;
+	/* An older one than the base: this node missed base, and what it has may be decided. */
+	if (args->exact_base == STORE_BASE_UNDECIDED)
+		return store_version_compare(newest->version, base) == 0;
+	return is_listed(args->undecided.undecided_val, args->undecided.undecided_len,
+		args->first_block + i, newest->version);
+}
+
 /*
  * Chooses the side for one block's new version. Returns 0, -EAGAIN (conflict) or another errno.
  */
@@ -124,41 +171,35 @@ static int plan_block(struct write_call *call, uint32_t i, struct store_pair *pa
 	const store_write_block *block = &args->blocks.blocks_val[i];
 	struct plan *plan = &call->plans[i];
 	const struct store_slot *newest;
+	bool refused = is_refused(call->file, args->block_version) &&
+		       !is_repair(args, args->first_block + i);
 	int order;
 
 	if (pair->newest < 0) {
 		/* Nothing sound is here: side a, as for a fresh block. */
 		plan->side = 0;
-		return 0;
+		return refused ? -EAGAIN : 0;
 	}
 	newest = &pair->slots[pair->newest];
 	order = store_version_compare(newest->version, args->block_version);
 	if (order == 0)
 		return plan_same(call, i, pair);
-	if (order > 0)
+	if (order > 0 || refused)
 		return -EAGAIN;
 	plan->side = (uint8_t)(1 - pair->newest);
-	if (newest->committed)
-		return args->exact_base && store_version_compare(newest->version, block->base) > 0
-			       ? -EAGAIN
-			       : 0;
 	if (args->exact_base) {
 		order = store_version_compare(newest->version, block->base);
 		if (order > 0)
 			return -EAGAIN;
-		if (order == 0 && args->exact_base == STORE_BASE_DECIDED)
+		if (order == 0 && args->exact_base == STORE_BASE_DECIDED && !newest->committed) {
 			plan->commit_side = (int8_t)pair->newest;
-		else if (order == 0 || args->exact_base == STORE_BASE_DECIDED)
-			plan->side =
-				(uint8_t)pair->newest; /* undecided, or older than a decided base */
-		else
-			return -EAGAIN; /* this node missed base: the one before it may be decided
-					 */
-		return 0;
+			return 0;
+		}
 	}
-	if (newest->version.writer != args->block_version.writer)
+	if (newest->committed)
+		return 0;
+	if (!is_replaceable(call, i, newest))
 		return -EAGAIN;
-	/* Not in commits, which have been carried out: its writer knows that it was not decided. */
 	plan->side = (uint8_t)pair->newest;
 	return 0;
 }
@@ -168,6 +209,7 @@ static int plan_all(struct write_call *call, store_version *newest_met)
 {
 	int result = 0;
 
+	*newest_met = call->file->refused;
 	for (uint32_t i = 0; i < call->args->blocks.blocks_len; i++) {
 		struct store_pair pair;
 		int error = store_pages_pair(&call->pages, call->args->first_block + i, &pair);

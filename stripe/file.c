@@ -356,10 +356,11 @@ int file_segment(
 	return *segment ? 0 : -ENOMEM;
 }
 
-int file_report_size(struct stripe_file *file, uint64_t end)
+int file_report_size(struct stripe_file *file, uint64_t end, uint32_t write_epoch)
 {
 	meta_written_args args = {
 		.file = {.export_id = file->export_id, .file_id = file->file_id},
+		.write_epoch = write_epoch,
 		.size = end,
 	};
 	meta_attributes_res result = {0};

@@ -77,37 +77,40 @@ static struct diagnosis diagnose(const struct stripe_file *file, const struct se
 		if (!(survey->reachable & (1u << s)))
 			continue;
 		const store_read_block *told = &survey->results[s].blocks.blocks_val[index];
-		answers[s] = (struct block_answer){
-			.answered = told->state != STORE_DAMAGED,
-			.state = told->state,
-			.newest = told->block_version,
-			.older = told->older,
-		};
+		answers[s] = block_answer(told);
 	}
 	if (versions_judge(file, answers, &version, &undecided, &largest) != BLOCK_VERSION)
 		return diagnosis;
 	diagnosis.version = version;
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		if (!(survey->reachable & (1u << s)))
-			continue;
-		const store_read_block *told = &survey->results[s].blocks.blocks_val[index];
-		if (answers[s].answered && version_compare(told->block_version, version) == 0) {
+		if (block_answer_is_sound(&answers[s]) &&
+			version_compare(answers[s].newest, version) == 0) {
 			diagnosis.holders |= 1u << s;
-			diagnosis.recorded |= told->missed;
-		} else if (!answers[s].answered ||
-			   version_compare(told->block_version, version) < 0) {
-			diagnosis.needed |= 1u << s;
+			diagnosis.recorded |=
+				survey->results[s].blocks.blocks_val[index].missed;
 		}
+	}
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (!(survey->reachable & (1u << s)) || (diagnosis.holders & (1u << s)))
+			continue;
+		/* Who has nothing of the block need not be told of its emptiness, unless it missed
+		 * that: it may yet find what it had before. */
+		if (VERSION_IS_EMPTINESS(version) && answers[s].state == STORE_EMPTY &&
+			!(diagnosis.recorded & (1u << s)))
+			diagnosis.holders |= 1u << s;
+		else if (!answers[s].answered || version_compare(answers[s].newest, version) <= 0)
+			diagnosis.needed |= 1u << s;
 	}
 	return diagnosis;
 }
 
 /*
  * Writes one block's missing shards under its own version.
- * Returns the shards (a bit mask) that are in place now.
+ * *healed receives the shards (a bit mask) that are in place now. Returns 0, also if there are none;
+ * -ENOMEM; or -ESTALE: the stores know a newer write epoch.
  */
-static uint32_t write_shards(struct stripe_file *file, const struct segment *segment,
-	uint64_t block_number, const struct block *block, uint32_t needed)
+static int write_shards(struct stripe_file *file, const struct segment *segment,
+	uint64_t block_number, const struct block *block, uint32_t needed, uint32_t *healed)
 {
 	struct fanout_call calls[MOJETTE_N_MAX] = {0};
 	store_write_args args[MOJETTE_N_MAX];
@@ -118,9 +121,10 @@ static uint32_t write_shards(struct stripe_file *file, const struct segment *seg
 	store_decided decided = {
 		.first_block = block_number, .count = 1, .block_version = block->version};
 	struct fanout fanout;
-	uint32_t healed = 0;
 	size_t row_bytes = 0;
+	int error = -ENOMEM;
 
+	*healed = 0;
 	if (block->length_bytes) {
 		row_bytes = mojette_row_bytes(&file->code, block->length_bytes, file->row_bytes);
 		for (unsigned int r = 0; r < file->code.k; r++)
@@ -132,7 +136,8 @@ static uint32_t write_shards(struct stripe_file *file, const struct segment *seg
 			if (!shards[s])
 				goto out;
 		}
-		if (mojette_encode(&file->code, row_bytes, rows, shards))
+		error = mojette_encode(&file->code, row_bytes, rows, shards);
+		if (error)
 			goto out;
 	}
 	pthread_mutex_lock(&file->lock);
@@ -155,6 +160,7 @@ static uint32_t write_shards(struct stripe_file *file, const struct segment *seg
 			.write_epoch = write_epoch,
 			.block_version = block->version,
 			.stable = 1,
+			.commits = {.commits_len = 1, .commits_val = &decided},
 			.first_block = block_number,
 			.blocks = {.blocks_len = 1, .blocks_val = &headers[s]},
 			.payload = {.payload_len = (uint32_t)bytes,
@@ -168,17 +174,22 @@ static uint32_t write_shards(struct stripe_file *file, const struct segment *seg
 		.file = file_store_file(file, segment),
 		.runs = {.runs_len = 1, .runs_val = &decided},
 	};
+	error = 0;
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		if (calls[s].started && fanout_call_status(&calls[s]) == 0) {
-			healed |= 1u << s;
+		int status = fanout_call_status(&calls[s]);
+
+		if (calls[s].started && status == 0) {
+			*healed |= 1u << s;
 			fanout_send(file->stripe, segment->nodes[s], STORE_COMMIT, &commit);
+		} else if (calls[s].started && !calls[s].error && status == -ESTALE) {
+			error = -ESTALE;
 		}
 		fanout_call_free(&calls[s]);
 	}
 out:
 	for (unsigned int s = 0; s < segment->shard_count; s++)
 		free(shards[s]);
-	return healed;
+	return error;
 }
 
 /* Clears the record of missed shards on the holders. */
@@ -209,21 +220,105 @@ static void clear_missed(struct stripe_file *file, const struct segment *segment
 		fanout_call_free(&calls[s]);
 }
 
+/* Calls a procedure of the stores of some shards. Returns the shards whose stores said yes. */
+static uint32_t ask_shards(struct stripe_file *file, const struct segment *segment, uint32_t shards,
+	uint32_t procedure, const void *const args[], void *const results[],
+	struct fanout_call calls[])
+{
+	struct fanout fanout;
+	uint32_t answered = 0;
+
+	fanout_init(&fanout, file->stripe);
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		calls[s] = (struct fanout_call){0};
+		if (shards & (1u << s))
+			fanout_start(&fanout, &calls[s], segment->nodes[s], procedure, args[s],
+				results[s]);
+	}
+	fanout_wait(&fanout);
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if ((shards & (1u << s)) && fanout_call_status(&calls[s]) == 0)
+			answered |= 1u << s;
+	}
+	return answered;
+}
+
+/*
+ * Those of some shards that are not durably what their stores say. A store may have been told that a
+ * version is decided which it never flushed, and may have lost it with its power, or may do so yet:
+ * what was recorded as missed is flushed and looked at before the record is cleared.
+ */
+static uint32_t unsound_shards(struct stripe_file *file, const struct segment *segment,
+	uint64_t block_number, store_version version, uint32_t shards)
+{
+	store_sync_args sync_args = {.file = file_store_file(file, segment)};
+	store_read_args read_args[MOJETTE_N_MAX];
+	store_status_res sync_results[MOJETTE_N_MAX];
+	store_read_res read_results[MOJETTE_N_MAX];
+	struct fanout_call calls[MOJETTE_N_MAX];
+	const void *args[MOJETTE_N_MAX];
+	void *results[MOJETTE_N_MAX];
+	uint32_t sound = 0;
+
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		args[s] = &sync_args;
+		results[s] = &sync_results[s];
+	}
+	uint32_t flushed = ask_shards(file, segment, shards, STORE_SYNC, args, results, calls);
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		fanout_call_free(&calls[s]);
+		read_args[s] = (store_read_args){
+			.file = file_store_file(file, segment),
+			.geometry = file_geometry(file),
+			.shard = s,
+			.first_block = block_number,
+			.count = 1,
+		};
+		args[s] = &read_args[s];
+		results[s] = &read_results[s];
+	}
+	uint32_t read = ask_shards(file, segment, flushed, STORE_READ, args, results, calls);
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if ((read & (1u << s)) && read_results[s].blocks.blocks_len == 1 &&
+			read_results[s].boot == sync_results[s].boot) {
+			struct block_answer answer =
+				block_answer(read_results[s].blocks.blocks_val);
+			if (block_answer_is_sound(&answer) &&
+				version_compare(answer.newest, version) == 0)
+				sound |= 1u << s;
+		}
+		fanout_call_free(&calls[s]);
+	}
+	return shards & ~sound;
+}
+
 static int heal_block(struct stripe_file *file, const struct segment *segment,
 	uint64_t block_number, struct diagnosis *diagnosis, struct block *block,
 	uint64_t *healed_count, uint64_t *left_count)
 {
-	uint32_t present = diagnosis->holders;
 	int error = 0;
 
+	if (diagnosis->recorded & diagnosis->holders) {
+		uint32_t unsound = unsound_shards(file, segment, block_number, diagnosis->version,
+			diagnosis->recorded & diagnosis->holders);
+		diagnosis->holders &= ~unsound;
+		diagnosis->needed |= unsound;
+	}
+	uint32_t present = diagnosis->holders;
 	if (diagnosis->needed) {
-		error = block_read(file, segment, block_number, block);
+		if (VERSION_IS_EMPTINESS(diagnosis->version)) {
+			block->version = diagnosis->version;
+			block->length_bytes = 0;
+		} else {
+			error = block_read(file, segment, block_number, block);
+		}
 		if (error)
 			return error;
 		if (version_compare(block->version, diagnosis->version) != 0)
 			return 0; /* written meanwhile: the next pass looks again */
-		uint32_t healed =
-			write_shards(file, segment, block_number, block, diagnosis->needed);
+		uint32_t healed;
+		error = write_shards(
+			file, segment, block_number, block, diagnosis->needed, &healed);
 		present |= healed;
 		*healed_count += (unsigned int)__builtin_popcount(healed);
 		atomic_fetch_add(
@@ -233,7 +328,7 @@ static int heal_block(struct stripe_file *file, const struct segment *segment,
 		clear_missed(file, segment, block_number, diagnosis, present);
 	uint32_t all = (1u << segment->shard_count) - 1;
 	*left_count += (unsigned int)__builtin_popcount(all & ~present);
-	return 0;
+	return error;
 }
 
 static int heal_batch(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
@@ -267,6 +362,7 @@ int stripe_heal(struct stripe_file *file, uint32_t segment_number, uint64_t firs
 {
 	const struct segment *segment;
 	uint64_t healed_count = 0, left_count = 0;
+	bool refreshed = false;
 
 	int error = file_segment(file, segment_number, false, &segment);
 	if (error)
@@ -277,12 +373,22 @@ int stripe_heal(struct stripe_file *file, uint32_t segment_number, uint64_t firs
 	while (count) {
 		uint32_t batch = count < HEAL_BLOCKS ? count : HEAL_BLOCKS;
 		uint64_t number = (uint64_t)segment_number * file->segment_blocks + first_block;
+		uint64_t left_before = left_count;
 		struct range_hold hold;
 
 		range_acquire(&file->ranges, &hold, number, number + batch - 1, false);
 		int failed = heal_batch(
 			file, segment, first_block, batch, &block, &healed_count, &left_count);
 		range_release(&file->ranges, &hold);
+		if (failed == -ESTALE && !refreshed) {
+			/* The file was truncated, or got another write gateway, since we asked. */
+			refreshed = true;
+			failed = stripe_file_refresh(file);
+			if (!failed) {
+				left_count = left_before;
+				continue;
+			}
+		}
 		if (failed)
 			error = failed;
 		first_block += batch;

@@ -28,6 +28,10 @@
 #define GENERATION_COUNTER_BITS 40
 #define GENERATION_COUNTER_MASK ((UINT64_C(1) << GENERATION_COUNTER_BITS) - 1)
 
+/* True if a version is what a truncation made of whole blocks: the first of its write epoch. */
+#define VERSION_IS_EMPTINESS(version)                                                              \
+	((version).generation && !((version).generation & GENERATION_COUNTER_MASK))
+
 /* Blocks in one round of messages: bounds memory and the size of a message. */
 #define ROUND_BYTES_MAX (1u << 20)
 
@@ -95,6 +99,7 @@ struct stripe_file {
 	uint64_t size; /* largest known */
 	uint64_t size_reported; /* known to be durable in exportd */
 	uint64_t unstable_end; /* end of the furthest unstable write */
+	uint32_t unstable_epoch; /* oldest write epoch of the unstable writes, 0: none */
 	struct segment *segments;
 	struct run *unstable; /* written, not yet durable, newest first */
 	unsigned int unstable_count;
@@ -196,8 +201,12 @@ store_geometry file_geometry(const struct stripe_file *file);
 int file_segment(
 	struct stripe_file *file, uint32_t number, bool allocate, const struct segment **segment);
 
-/* Tells exportd that the file reaches to end, if it does not know yet. Returns as rpc_call(). */
-int file_report_size(struct stripe_file *file, uint64_t end);
+/*
+ * Tells exportd that bytes written under write_epoch reach to end, if it does not know yet.
+ * Returns 0, -EAGAIN (the file has a newer write epoch: nothing of the bytes counts), or as
+ * rpc_call().
+ */
+int file_report_size(struct stripe_file *file, uint64_t end, uint32_t write_epoch);
 
 /* The next version of this writer under the file's write epoch, newer than `above`. */
 store_version file_next_version(struct stripe_file *file, uint64_t above);
@@ -218,13 +227,23 @@ int version_compare(store_version left, store_version right);
  */
 unsigned int versions_quorum(const struct stripe_file *file);
 
-/* What one store said of one block. */
+/*
+ * What one store said of one block. A store that never had anything of a block has no record of its
+ * being emptied, either: for the version of a truncation, EMPTY is as good as that version.
+ */
 struct block_answer {
-	bool answered; /* false: not asked, unreachable, or DAMAGED */
-	unsigned int state;
+	bool answered; /* false: not asked, unreachable, or so DAMAGED that no version is known */
+	unsigned int state; /* TORN, DAMAGED: newest is told, but is not to be had */
 	store_version newest;
 	store_version older;
+	uint32_t length_bytes; /* of newest */
 };
+
+/* What a store said of a block in a header. */
+struct block_answer block_answer(const store_read_block *told);
+
+/* True if the store can deliver its newest version, if it has one. */
+bool block_answer_is_sound(const struct block_answer *answer);
 
 enum block_verdict {
 	BLOCK_EMPTY, /* never written, or nothing was ever decided */
@@ -274,7 +293,7 @@ struct write_run {
 	const uint8_t *bytes; /* count whole blocks, or one of length_bytes; zero-padded up to
 				 the codec's rows if shorter than a whole block */
 	uint32_t length_bytes; /* of the last block; whole ones before it */
-	bool exact_base;
+	uint32_t exact_base; /* STORE_BASE_* */
 	store_version base; /* count is 1 then */
 	bool stable;
 };
@@ -309,6 +328,9 @@ int block_write_recover(struct stripe_file *file, const struct segment *segment,
  */
 int run_record_missed(
 	struct stripe_file *file, const struct run *run, uint32_t missed, uint32_t *holders);
+
+/* Books a run that reached its holders as unstable or decided. Takes the run over. */
+void run_book(struct stripe_file *file, struct run *run, bool decided);
 
 /* The nodes of a segment that are not worth calling, unless that would leave too few. */
 uint32_t segment_known_down(const struct stripe_file *file, const struct segment *segment);

@@ -58,12 +58,12 @@ static uint32_t *payload_offsets(const struct round *round, unsigned int shard)
 
 		if (block->length_bytes > file->block_bytes)
 			goto malformed;
-		if (block->length_bytes && block->state != STORE_DAMAGED)
+		bool bytes = block->state != STORE_DAMAGED && block->state != STORE_TORN;
+		if (block->length_bytes && bytes)
 			expected = mojette_shard_bytes(&file->code, shard,
 				mojette_row_bytes(
 					&file->code, block->length_bytes, file->row_bytes));
-		if (block->state == STORE_DAMAGED ? block->shard_bytes != 0
-						  : block->shard_bytes != expected)
+		if (block->shard_bytes != expected)
 			goto malformed;
 		offsets[i] = (uint32_t)offset;
 		offset += block->shard_bytes;
@@ -120,7 +120,6 @@ static void round_free(struct round *round)
 struct block_shards {
 	struct block_answer answers[MOJETTE_N_MAX];
 	const uint8_t *bytes[MOJETTE_N_MAX]; /* NULL: not at hand, or its CRC is wrong */
-	uint32_t length_bytes[MOJETTE_N_MAX];
 };
 
 static void round_block(const struct round *round, uint32_t index, struct block_shards *shards)
@@ -130,7 +129,8 @@ static void round_block(const struct round *round, uint32_t index, struct block_
 		if (!round->offsets[s])
 			continue;
 		const store_read_block *told = &round->results[s].blocks.blocks_val[index];
-		if (told->state == STORE_DAMAGED) {
+		shards->answers[s] = block_answer(told);
+		if (told->state == STORE_DAMAGED || told->state == STORE_TORN) {
 			atomic_fetch_add(&round->file->stripe->damaged_shards, 1);
 			continue;
 		}
@@ -145,16 +145,10 @@ static void round_block(const struct round *round, uint32_t index, struct block_
 				round->segment->nodes[s]->id, round->file->export_id,
 				(unsigned long long)round->file->file_id, round->segment->number,
 				(unsigned long long)(round->first_block + index), s);
+			shards->answers[s].state = STORE_DAMAGED;
 			continue;
 		}
-		shards->answers[s] = (struct block_answer){
-			.answered = true,
-			.state = told->state,
-			.newest = told->block_version,
-			.older = told->older,
-		};
 		shards->bytes[s] = told->shard_bytes ? bytes : NULL;
-		shards->length_bytes[s] = told->length_bytes;
 	}
 }
 
@@ -173,17 +167,17 @@ static int decode(struct stripe_file *file, const struct block_shards *shards,
 	bool committed = false;
 
 	for (unsigned int s = 0; s < n; s++) {
-		if (!shards->answers[s].answered ||
+		if (!block_answer_is_sound(&shards->answers[s]) ||
 			version_compare(shards->answers[s].newest, version) != 0)
 			continue;
 		if (count++ == 0)
-			length_bytes = shards->length_bytes[s];
-		else if (length_bytes != shards->length_bytes[s])
+			length_bytes = shards->answers[s].length_bytes;
+		else if (length_bytes != shards->answers[s].length_bytes)
 			return -ENODATA; /* one version has one length */
 		usable[s] = shards->bytes[s];
 		committed |= shards->answers[s].state == STORE_COMMITTED;
 	}
-	if (count < file->code.k)
+	if (count < file->code.k && !VERSION_IS_EMPTINESS(version))
 		return -ENODATA;
 	block->version = version;
 	block->committed = committed;
@@ -220,7 +214,7 @@ static bool unanimous(const struct round *round, const struct block_shards *shar
 		if (!(round->asked & (1u << s)))
 			continue;
 		const struct block_answer *answer = &shards->answers[s];
-		if (!answer->answered)
+		if (!block_answer_is_sound(answer))
 			return false;
 		if (first && version_compare(first->newest, answer->newest) != 0)
 			return false;

@@ -69,8 +69,9 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 		.geometry = file_geometry(file),
 		.write_epoch = write_epoch,
 		.first_block = first_block,
-		.block_version = {.generation = (uint64_t)write_epoch << GENERATION_COUNTER_BITS,
-			.writer = file->stripe->writer},
+		/* No writer's own: whoever carries out this truncation, or does it again, writes the
+		 * same. */
+		.block_version = {.generation = (uint64_t)write_epoch << GENERATION_COUNTER_BITS},
 		.missed = down,
 	};
 	struct fanout_call calls[MOJETTE_N_MAX] = {0};
@@ -100,15 +101,22 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 		return -ESTALE;
 	if (__builtin_popcount(holders) < (int)file->min_shards)
 		return -EIO;
-	if (!missed)
-		return 0;
-	struct run run = {
+	struct run *run = malloc(sizeof(*run));
+	if (!run)
+		return -ENOMEM;
+	*run = (struct run){
 		.segment = segment,
 		.first_block = first_block,
 		.count = UINT32_MAX,
 		.version = args.block_version,
+		.holders = holders,
 	};
-	return run_record_missed(file, &run, missed, &holders);
+	int error = missed ? run_record_missed(file, run, missed, &run->holders) : 0;
+	if (error)
+		free(run);
+	else
+		run_book(file, run, true);
+	return error;
 }
 
 static int truncate_stores(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
@@ -180,6 +188,9 @@ int stripe_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoc
 	file->size_reported = size;
 	if (file->unstable_end > size)
 		file->unstable_end = size;
+	/* What is left of the unstable writes is not touched by the truncation. */
+	if (file->unstable_epoch)
+		file->unstable_epoch = write_epoch;
 	pthread_mutex_unlock(&file->lock);
 	int error = file_truncate(file, size, write_epoch);
 	pthread_mutex_unlock(&file->attach_lock);

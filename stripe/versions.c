@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "stripe/internal.h"
 
@@ -57,6 +58,31 @@ static store_version newest_below(
 	return best;
 }
 
+struct block_answer block_answer(const store_read_block *told)
+{
+	return (struct block_answer){
+		.answered = told->state != STORE_DAMAGED || told->block_version.generation,
+		.state = told->state,
+		.newest = told->block_version,
+		.older = told->older,
+		.length_bytes = told->length_bytes,
+	};
+}
+
+bool block_answer_is_sound(const struct block_answer *answer)
+{
+	return answer->answered && answer->state != STORE_TORN && answer->state != STORE_DAMAGED;
+}
+
+/* True if the store has nothing of the block, apart from a newer version that is not decided. */
+static bool has_nothing(const struct block_answer *answer, store_version version)
+{
+	return answer->newest.generation == 0 ||
+	       (answer->older.generation == 0 && answer->state != STORE_COMMITTED &&
+		       answer->state != STORE_DAMAGED &&
+		       version_compare(answer->newest, version) > 0);
+}
+
 enum block_verdict versions_judge(const struct stripe_file *file,
 	const struct block_answer *answers, store_version *version, store_version *undecided,
 	uint64_t *largest_generation)
@@ -69,19 +95,26 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 	*largest_generation = candidate.generation;
 	while (candidate.generation != 0) {
 		unsigned int holders = 0, lacking = 0;
-		bool decided = false;
+		bool decided = false, emptiness = VERSION_IS_EMPTINESS(candidate);
 
 		for (unsigned int s = 0; s < n; s++) {
 			const struct block_answer *answer = &answers[s];
 			if (!answer->answered)
 				continue;
-			if (version_compare(answer->newest, candidate) == 0) {
+			int order = version_compare(answer->newest, candidate);
+			if (order == 0 && answer->state == STORE_DAMAGED)
+				continue; /* it was here, whether or not it was decided */
+			if (order == 0 && answer->state == STORE_TORN) {
+				lacking++;
+			} else if (order == 0) {
 				holders++;
 				decided |= answer->state == STORE_COMMITTED;
 			} else if (version_compare(answer->older, candidate) == 0) {
 				/* A store keeps an older version only if that was decided. */
 				holders++;
 				decided = true;
+			} else if (emptiness && has_nothing(answer, candidate)) {
+				holders++;
 			} else {
 				lacking++;
 			}
@@ -102,17 +135,108 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 	return answered >= versions_quorum(file) ? BLOCK_EMPTY : BLOCK_UNKNOWN;
 }
 
-/* True if all stores that answered have committed the version. */
-static bool known_by_all(
-	const struct segment *segment, const struct block_answer *answers, store_version version)
+/* What all stores say of a run of blocks. */
+struct opinions {
+	const struct segment *segment;
+	uint64_t first_block;
+	uint32_t count;
+	struct fanout_call calls[MOJETTE_N_MAX];
+	store_read_args args[MOJETTE_N_MAX];
+	store_read_res results[MOJETTE_N_MAX];
+};
+
+/*
+ * Asks all stores. refuse: whoever answers will not accept this version or an older one any more, so
+ * that what is found not to be decided stays so, even if its writer is still at work.
+ */
+static void opinions_ask(
+	struct stripe_file *file, struct opinions *opinions, store_version refuse)
 {
+	const struct segment *segment = opinions->segment;
+	struct fanout fanout;
+
+	memset(opinions->calls, 0, sizeof(opinions->calls));
+	fanout_init(&fanout, file->stripe);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		if (answers[s].answered &&
-			(answers[s].state != STORE_COMMITTED ||
-				version_compare(answers[s].newest, version) != 0))
-			return false;
+		opinions->args[s] = (store_read_args){
+			.file = file_store_file(file, segment),
+			.geometry = file_geometry(file),
+			.shard = s,
+			.first_block = opinions->first_block,
+			.count = opinions->count,
+			.headers_only = 1,
+			.refuse = refuse,
+		};
+		fanout_start(&fanout, &opinions->calls[s], segment->nodes[s], STORE_READ,
+			&opinions->args[s], &opinions->results[s]);
 	}
-	return true;
+	fanout_wait(&fanout);
+}
+
+static void opinions_free(struct opinions *opinions)
+{
+	for (unsigned int s = 0; s < opinions->segment->shard_count; s++)
+		fanout_call_free(&opinions->calls[s]);
+}
+
+static bool opinion_given(const struct opinions *opinions, unsigned int shard)
+{
+	return fanout_call_status(&opinions->calls[shard]) == 0 &&
+	       opinions->results[shard].blocks.blocks_len == opinions->count;
+}
+
+static void opinions_of_block(const struct opinions *opinions, uint32_t index,
+	struct block_answer answers[MOJETTE_N_MAX])
+{
+	memset(answers, 0, MOJETTE_N_MAX * sizeof(answers[0]));
+	for (unsigned int s = 0; s < opinions->segment->shard_count; s++) {
+		if (!opinion_given(opinions, s))
+			continue;
+		answers[s] = block_answer(&opinions->results[s].blocks.blocks_val[index]);
+	}
+}
+
+/* The newest version that is PENDING, or as good as, in any of the blocks; generation 0: none. */
+static store_version opinions_newest_open(const struct opinions *opinions)
+{
+	store_version newest = {0};
+
+	for (uint32_t i = 0; i < opinions->count; i++) {
+		struct block_answer answers[MOJETTE_N_MAX];
+
+		opinions_of_block(opinions, i, answers);
+		for (unsigned int s = 0; s < opinions->segment->shard_count; s++) {
+			if (answers[s].answered && answers[s].state != STORE_COMMITTED &&
+				version_compare(answers[s].newest, newest) > 0)
+				newest = answers[s].newest;
+		}
+	}
+	return newest;
+}
+
+/*
+ * The shards that hold a version as their newest. *decided tells if somebody knows that it is
+ * decided: has committed it, or has kept it beside a newer one.
+ */
+static uint32_t holders_of(const struct segment *segment, const struct block_answer *answers,
+	store_version version, bool *decided)
+{
+	bool emptiness = VERSION_IS_EMPTINESS(version);
+	uint32_t holders = 0;
+
+	*decided = false;
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (answers[s].answered && version_compare(answers[s].older, version) == 0)
+			*decided = true;
+		if (answers[s].answered && emptiness && has_nothing(&answers[s], version))
+			holders |= 1u << s;
+		if (!block_answer_is_sound(&answers[s]) ||
+			version_compare(answers[s].newest, version) != 0)
+			continue;
+		holders |= 1u << s;
+		*decided = *decided || answers[s].state == STORE_COMMITTED;
+	}
+	return holders;
 }
 
 /* The runs of equal verdicts that versions_settle() tells the stores. */
@@ -135,18 +259,50 @@ static void verdict_add(struct verdicts *verdicts, uint64_t block, store_version
 		(store_decided){.first_block = block, .count = 1, .block_version = version};
 }
 
+/* Versions to be rolled forward, with the stores that hold them. */
+struct forward {
+	struct run *runs;
+	unsigned int count;
+};
+
+static void forward_add(
+	struct forward *forward, const struct opinions *opinions, uint32_t index,
+	store_version version, uint32_t holders)
+{
+	struct run *last = forward->count ? &forward->runs[forward->count - 1] : NULL;
+	uint64_t block = opinions->first_block + index;
+
+	if (last && last->first_block + last->count == block && last->holders == holders &&
+		version_compare(last->version, version) == 0) {
+		last->count++;
+		return;
+	}
+	forward->runs[forward->count++] = (struct run){
+		.segment = opinions->segment,
+		.first_block = block,
+		.count = 1,
+		.version = version,
+		.holders = holders,
+	};
+}
+
 /*
- * Notes what stores that missed the block's version still have PENDING: nobody will ever ask for it
- * again, and it would be a conflict for every writer.
+ * Notes what stores have PENDING besides the block's version: newer ones (but no newer than `refused`)
+ * are not decided, older ones nobody will ask for again. All would be a conflict for every writer.
  */
-static void superseded_add(struct verdicts *superseded, const struct segment *segment,
-	const struct block_answer *answers, uint64_t block, store_version version)
+static void others_add(struct verdicts *undecided, struct verdicts *superseded,
+	const struct segment *segment, const struct block_answer *answers, uint64_t block,
+	store_version version, store_version refused)
 {
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		if (answers[s].answered && answers[s].newest.generation &&
-			answers[s].state != STORE_COMMITTED &&
-			version_compare(answers[s].newest, version) < 0)
+		if (!answers[s].answered || answers[s].newest.generation == 0 ||
+			answers[s].state == STORE_COMMITTED)
+			continue;
+		int order = version_compare(answers[s].newest, version);
+		if (order < 0)
 			verdict_add(superseded, block, answers[s].newest);
+		else if (order > 0 && version_compare(answers[s].newest, refused) <= 0)
+			verdict_add(undecided, block, answers[s].newest);
 	}
 }
 
@@ -176,106 +332,127 @@ static void verdicts_tell(struct stripe_file *file, const struct segment *segmen
 	}
 }
 
-/*
- * What is rolled forward must be as durable as if its writer had seen it through: the version
- * before it is given up. Returns 0, or -EIO if fewer than min_shards stores flushed.
- */
-static int flush_stores(struct stripe_file *file, const struct segment *segment)
+/* Flushes all stores of a segment. Returns the shards whose stores did, and have not restarted. */
+static uint32_t flush_stores(struct stripe_file *file, const struct opinions *opinions)
 {
+	const struct segment *segment = opinions->segment;
 	store_sync_args args = {.file = file_store_file(file, segment)};
 	struct fanout_call calls[MOJETTE_N_MAX];
 	store_status_res results[MOJETTE_N_MAX];
 	struct fanout fanout;
-	unsigned int flushed = 0;
+	uint32_t flushed = 0;
 
 	fanout_init(&fanout, file->stripe);
 	for (unsigned int s = 0; s < segment->shard_count; s++)
 		fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_SYNC, &args, &results[s]);
 	fanout_wait(&fanout);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		flushed += fanout_call_status(&calls[s]) == 0;
+		if (fanout_call_status(&calls[s]) == 0 && opinion_given(opinions, s) &&
+			results[s].boot == opinions->results[s].boot)
+			flushed |= 1u << s;
 		fanout_call_free(&calls[s]);
 	}
-	return flushed >= file->min_shards ? 0 : -EIO;
+	return flushed;
+}
+
+/*
+ * Does for each version what its writer would have done: the version before it is given up, so it
+ * must be durable on min_shards stores, and they must know who does not have it.
+ * Returns 0, or -EIO if that cannot be had for some; those that it was had for are in *decided.
+ */
+static int make_decided(struct stripe_file *file, const struct opinions *opinions,
+	struct forward *forward, struct verdicts *decided)
+{
+	uint32_t all = (1u << opinions->segment->shard_count) - 1;
+	int result = 0;
+
+	if (!forward->count)
+		return 0;
+	uint32_t flushed = flush_stores(file, opinions);
+	for (unsigned int i = 0; i < forward->count; i++) {
+		struct run *run = &forward->runs[i];
+		int error = 0;
+
+		run->holders &= flushed;
+		if (__builtin_popcount(run->holders) < (int)file->min_shards)
+			error = -EIO;
+		else if (run->holders != all)
+			error = run_record_missed(file, run, all & ~run->holders, &run->holders);
+		if (error) {
+			result = error;
+			continue;
+		}
+		for (uint32_t j = 0; j < run->count; j++)
+			verdict_add(decided, run->first_block + j, run->version);
+	}
+	return result;
 }
 
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
 	uint32_t count, uint64_t *largest_generation)
 {
-	struct fanout_call calls[MOJETTE_N_MAX];
-	store_read_res results[MOJETTE_N_MAX];
-	store_read_args args[MOJETTE_N_MAX];
-	struct fanout fanout;
-	struct verdicts forward = {.runs = calloc(count, sizeof(store_decided))};
-	struct verdicts back = {.runs = calloc(count, sizeof(store_decided))};
-	struct verdicts superseded = {
-		.runs = calloc((size_t)count * segment->shard_count, sizeof(store_decided))};
+	size_t room = (size_t)count * segment->shard_count;
+	struct opinions *opinions = malloc(sizeof(*opinions));
+	struct forward forward = {.runs = calloc(count, sizeof(struct run))};
+	struct verdicts decided = {.runs = calloc((size_t)count * 2, sizeof(store_decided))};
+	struct verdicts back = {.runs = calloc(room, sizeof(store_decided))};
+	struct verdicts superseded = {.runs = calloc(room, sizeof(store_decided))};
 	int error = 0;
 
 	*largest_generation = 0;
-	if (!forward.runs || !back.runs || !superseded.runs) {
+	if (!opinions || !forward.runs || !decided.runs || !back.runs || !superseded.runs) {
 		error = -ENOMEM;
 		goto out;
 	}
-	fanout_init(&fanout, file->stripe);
-	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		args[s] = (store_read_args){
-			.file = file_store_file(file, segment),
-			.geometry = file_geometry(file),
-			.shard = s,
-			.first_block = first_block,
-			.count = count,
-			.headers_only = 1,
-		};
-		fanout_start(
-			&fanout, &calls[s], segment->nodes[s], STORE_READ, &args[s], &results[s]);
+	*opinions = (struct opinions){
+		.segment = segment, .first_block = first_block, .count = count};
+	opinions_ask(file, opinions, (store_version){0});
+	store_version open = opinions_newest_open(opinions);
+	if (open.generation) {
+		/* To be settled for good, none of these may be written, or replaced, meanwhile. */
+		opinions_free(opinions);
+		opinions_ask(file, opinions, open);
 	}
-	fanout_wait(&fanout);
 	for (uint32_t i = 0; i < count; i++) {
-		struct block_answer answers[MOJETTE_N_MAX] = {0};
+		struct block_answer answers[MOJETTE_N_MAX];
 		store_version version, undecided;
 		uint64_t largest;
+		bool known;
 
-		for (unsigned int s = 0; s < segment->shard_count; s++) {
-			if (fanout_call_status(&calls[s]) || results[s].blocks.blocks_len != count)
-				continue;
-			const store_read_block *told = &results[s].blocks.blocks_val[i];
-			answers[s] = (struct block_answer){
-				.answered = told->state != STORE_DAMAGED,
-				.state = told->state,
-				.newest = told->block_version,
-				.older = told->older,
-			};
-		}
-		switch (versions_judge(file, answers, &version, &undecided, &largest)) {
-		case BLOCK_VERSION:
-			superseded_add(&superseded, segment, answers, first_block + i, version);
-			if (!known_by_all(segment, answers, version))
-				verdict_add(&forward, first_block + i, version);
-			break;
-		case BLOCK_EMPTY:
-			break;
-		case BLOCK_UNKNOWN:
+		opinions_of_block(opinions, i, answers);
+		enum block_verdict verdict =
+			versions_judge(file, answers, &version, &undecided, &largest);
+		uint32_t holders = holders_of(segment, answers, version, &known);
+		if (verdict == BLOCK_UNKNOWN)
 			error = -EIO;
-			break;
-		}
-		if (undecided.generation)
+		else if (version.generation && known)
+			verdict_add(&decided, first_block + i, version);
+		else if (version.generation && holders)
+			forward_add(&forward, opinions, i, version, holders);
+		if (verdict != BLOCK_UNKNOWN)
+			others_add(&back, &superseded, segment, answers, first_block + i, version,
+				open);
+		else if (undecided.generation && version_compare(undecided, open) <= 0)
 			verdict_add(&back, first_block + i, undecided);
 		if (largest > *largest_generation)
 			*largest_generation = largest;
 	}
-	for (unsigned int s = 0; s < segment->shard_count; s++)
-		fanout_call_free(&calls[s]);
+	int failed = make_decided(file, opinions, &forward, &decided);
+	if (failed)
+		error = failed;
 	verdicts_tell(file, segment, &back, true);
-	if (forward.count && !error)
-		error = flush_stores(file, segment);
-	if (!error) {
-		verdicts_tell(file, segment, &forward, false);
+	/* What came back with a loss of power could not be told from a decided version by a few. */
+	if (back.count)
+		flush_stores(file, opinions);
+	opinions_free(opinions);
+	verdicts_tell(file, segment, &decided, false);
+	if (!error)
 		verdicts_tell(file, segment, &superseded, true);
-	}
 out:
-	free(superseded.runs);
+	free(opinions);
 	free(forward.runs);
+	free(decided.runs);
 	free(back.runs);
+	free(superseded.runs);
 	return error;
 }

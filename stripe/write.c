@@ -120,23 +120,63 @@ int run_record_missed(
 	return __builtin_popcount(*holders) >= (int)file->min_shards ? 0 : -EIO;
 }
 
+static bool overlaps(const struct run *run, const struct write_run *write)
+{
+	return run->segment == write->segment &&
+	       run->first_block < write->first_block + write->count &&
+	       write->first_block < run->first_block + run->count;
+}
+
 /*
- * Lists the decided runs that overlap some blocks, for a write to them: a store that has not been
- * told yet must not take a decided version for one that may be replaced.
+ * What the stores' boots were when they accepted the newest of our unstable versions of some blocks,
+ * or the one that is the write's base; 0 where there is none.
+ */
+static void unstable_boots(
+	struct stripe_file *file, const struct write_run *write, uint64_t boots[MOJETTE_N_MAX])
+{
+	memset(boots, 0, MOJETTE_N_MAX * sizeof(boots[0]));
+	pthread_mutex_lock(&file->lock);
+	for (const struct run *run = file->unstable; run; run = run->next) {
+		if (!overlaps(run, write) ||
+			(write->exact_base == STORE_BASE_UNDECIDED &&
+				version_compare(run->version, write->base) != 0))
+			continue;
+		for (unsigned int s = 0; s < write->segment->shard_count; s++) {
+			if (boots[s] == 0)
+				boots[s] = run->boots[s];
+		}
+	}
+	pthread_mutex_unlock(&file->lock);
+}
+
+/* True if none of a run's stores has restarted since, as far as `boots` tells. */
+static bool same_boots(const struct run *run, const uint64_t boots[MOJETTE_N_MAX])
+{
+	for (unsigned int s = 0; s < run->segment->shard_count; s++) {
+		if (run->boots[s] && run->boots[s] != boots[s])
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Lists the runs of a list that overlap some blocks, for a write to them: a store replaces or
+ * commits what is PENDING there only if it is told which. Of too many the newest are listed, which
+ * come first; what is left out is a conflict, and then settled. boots: only runs accepted under
+ * these; NULL: all.
  * Returns NULL if memory is short. The caller frees the list.
  */
-static store_decided *overlapping_decided(
-	struct stripe_file *file, const struct write_run *write, unsigned int *count)
+static store_decided *overlapping(struct stripe_file *file, struct run *const *runs,
+	const struct write_run *write, const uint64_t *boots, unsigned int *count)
 {
 	unsigned int room = 8;
 	store_decided *list = malloc(room * sizeof(*list));
 
 	*count = 0;
 	pthread_mutex_lock(&file->lock);
-	for (const struct run *run = file->decided; list && run; run = run->next) {
-		if (run->segment != write->segment ||
-			run->first_block >= write->first_block + write->count ||
-			write->first_block >= run->first_block + run->count)
+	for (const struct run *run = *runs; list && run && *count < STORE_COMMITS_MAX;
+		run = run->next) {
+		if (!overlaps(run, write) || (boots && !same_boots(run, boots)))
 			continue;
 		if (*count == room) {
 			room *= 2;
@@ -164,8 +204,7 @@ static void doubt(struct stripe_file *file, store_version version)
 	pthread_mutex_unlock(&file->lock);
 }
 
-/* Books a run that reached its holders. Takes the run over. */
-static void book(struct stripe_file *file, struct run *run, bool decided)
+void run_book(struct stripe_file *file, struct run *run, bool decided)
 {
 	run->untold = run->holders;
 	pthread_mutex_lock(&file->lock);
@@ -179,6 +218,83 @@ static void book(struct stripe_file *file, struct run *run, bool decided)
 		file->unstable_count++;
 	}
 	pthread_mutex_unlock(&file->lock);
+}
+
+/* True if a call that failed so was not executed, and never will be (rpc.h). */
+static bool not_executed(int error)
+{
+	return error == -ECONNREFUSED || error == -EHOSTUNREACH || error == -ENETUNREACH ||
+	       error == -ENOTCONN || error == -EACCES || error == -E2BIG;
+}
+
+/* The shards whose stores have accepted a write that failed, or may have, or may yet. */
+static uint32_t possible_holders(
+	const struct segment *segment, const struct outgoing *outgoing)
+{
+	uint32_t possible = 0;
+
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		const struct fanout_call *call = &outgoing[s].call;
+		int status = fanout_call_status(call);
+
+		/* EIO of a store may come after it wrote. */
+		if (status == 0 || (call->started && call->error && !not_executed(call->error)) ||
+			(call->started && !call->error && status == -EIO))
+			possible |= 1u << s;
+	}
+	return possible;
+}
+
+/*
+ * After a write failed: where it was accepted, it has taken the place of our unstable versions of
+ * the same blocks, which were acknowledged. Their next commit must know.
+ */
+static void unstable_replaced(
+	struct stripe_file *file, const struct write_run *write, uint32_t shards)
+{
+	pthread_mutex_lock(&file->lock);
+	for (struct run *run = file->unstable; run; run = run->next) {
+		if (overlaps(run, write))
+			run->holders &= ~shards;
+	}
+	pthread_mutex_unlock(&file->lock);
+}
+
+/*
+ * Takes back a version that fewer than k stores can have accepted: nobody can have read it or rolled
+ * it forward. Otherwise the block could not be read while too few nodes are up to tell.
+ */
+static void take_back(struct stripe_file *file, const struct write_run *write,
+	const struct outgoing *outgoing, uint32_t possible, store_version version)
+{
+	const struct segment *segment = write->segment;
+	store_decided run = {.first_block = write->first_block,
+		.count = write->count,
+		.block_version = version};
+	store_commit_args args = {.file = file_store_file(file, segment),
+		.discard = 1,
+		.runs = {.runs_len = 1, .runs_val = &run}};
+	struct fanout_call calls[MOJETTE_N_MAX] = {0};
+	store_status_res results[MOJETTE_N_MAX];
+	struct fanout fanout;
+	uint32_t accepted = 0;
+
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (fanout_call_status(&outgoing[s].call) == 0)
+			accepted |= 1u << s;
+	}
+	if (!accepted || __builtin_popcount(possible) >= file->code.k)
+		return;
+	fanout_init(&fanout, file->stripe);
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (accepted & (1u << s))
+			fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_COMMIT, &args,
+				&results[s]);
+	}
+	fanout_wait(&fanout);
+	/* Where it did not arrive the version is found not to be decided. */
+	for (unsigned int s = 0; s < segment->shard_count; s++)
+		fanout_call_free(&calls[s]);
 }
 
 /*
@@ -240,7 +356,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 {
 	const struct segment *segment = write->segment;
 	unsigned int n = segment->shard_count;
-	unsigned int decided_count;
+	unsigned int decided_count, undecided_count;
 	struct fanout fanout;
 	uint32_t known_down = 0, holders, missed;
 	int error = -ENOMEM;
@@ -248,8 +364,12 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	*newest = (store_version){0};
 	struct outgoing *outgoing = calloc(n, sizeof(*outgoing));
 	struct run *run = calloc(1, sizeof(*run));
-	store_decided *decided = overlapping_decided(file, write, &decided_count);
-	if (!outgoing || !run || !decided)
+	uint64_t boots[MOJETTE_N_MAX];
+	unstable_boots(file, write, boots);
+	store_decided *decided = overlapping(file, &file->decided, write, NULL, &decided_count);
+	store_decided *undecided =
+		overlapping(file, &file->unstable, write, boots, &undecided_count);
+	if (!outgoing || !run || !decided || !undecided)
 		goto out;
 	error = encode_run(file, write, outgoing);
 	if (error)
@@ -274,6 +394,9 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 		args->missed = known_down;
 		args->commits.commits_len = decided_count;
 		args->commits.commits_val = decided;
+		args->undecided.undecided_len = undecided_count;
+		args->undecided.undecided_val = undecided;
+		args->undecided_boot = boots[s];
 		args->first_block = write->first_block;
 		if (!(known_down & (1u << s)))
 			fanout_start(&fanout, &outgoing[s].call, segment->nodes[s], STORE_WRITE,
@@ -282,7 +405,10 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	fanout_wait(&fanout);
 	error = judge_answers(file, segment, outgoing, &holders, &missed, newest);
 	if (error) {
+		uint32_t possible = possible_holders(segment, outgoing);
 		doubt(file, version);
+		unstable_replaced(file, write, possible);
+		take_back(file, write, outgoing, possible, version);
 		goto out;
 	}
 	*run = (struct run){
@@ -303,10 +429,11 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 		error = run_record_missed(file, run, missed & ~known_down, &run->holders);
 		if (error) {
 			doubt(file, version);
+			unstable_replaced(file, write, run->written);
 			goto out;
 		}
 	}
-	book(file, run, write->stable);
+	run_book(file, run, write->stable);
 	run = NULL;
 out:
 	for (unsigned int s = 0; outgoing && s < n; s++) {
@@ -317,6 +444,7 @@ out:
 	free(outgoing);
 	free(run);
 	free(decided);
+	free(undecided);
 	return error;
 }
 
@@ -564,23 +692,15 @@ static int write_piece(
 	return error;
 }
 
-int stripe_write(
-	struct stripe_file *file, uint64_t offset, const void *buffer, size_t length, bool stable)
+/* All pieces of a write, and nothing else. */
+static int write_range(struct stripe_file *file, uint64_t offset, const uint8_t *bytes,
+	size_t length, bool stable)
 {
-	const uint8_t *bytes = buffer;
-	uint64_t end = offset + length;
 	size_t round_bytes = ROUND_BYTES_MAX;
 	int error = 0;
 
-	if (end < offset || end > INT64_MAX)
-		return -EFBIG;
 	if (round_bytes < file->block_bytes)
 		round_bytes = file->block_bytes;
-	pthread_mutex_lock(&file->lock);
-	bool full = file->unstable_count >= UNSTABLE_RUNS_MAX;
-	pthread_mutex_unlock(&file->lock);
-	if (full)
-		error = stripe_commit(file);
 	for (size_t done = 0; done < length && !error;) {
 		uint64_t block = (offset + done) / file->block_bytes;
 		uint64_t segment_end = (block / file->segment_blocks + 1) * file->segment_blocks *
@@ -595,16 +715,49 @@ int stripe_write(
 		error = write_piece(file, offset + done, bytes + done, piece, stable);
 		done += piece;
 	}
-	if (error)
-		return error;
-	atomic_fetch_add(&file->stripe->written_bytes, length);
+	return error;
+}
+
+int stripe_write(
+	struct stripe_file *file, uint64_t offset, const void *buffer, size_t length, bool stable)
+{
+	uint64_t end = offset + length;
+	int error = 0;
+
+	if (end < offset || end > INT64_MAX)
+		return -EFBIG;
 	pthread_mutex_lock(&file->lock);
-	if (end > file->size)
-		file->size = end;
-	if (!stable && end > file->unstable_end)
-		file->unstable_end = end;
+	bool full = file->unstable_count >= UNSTABLE_RUNS_MAX;
 	pthread_mutex_unlock(&file->lock);
-	return stable ? file_report_size(file, end) : 0;
+	if (full)
+		error = stripe_commit(file);
+	for (unsigned int attempt = 0; !error; attempt++) {
+		pthread_mutex_lock(&file->lock);
+		uint32_t write_epoch = file->write_epoch;
+		pthread_mutex_unlock(&file->lock);
+		error = write_range(file, offset, buffer, length, stable);
+		if (error)
+			break;
+		pthread_mutex_lock(&file->lock);
+		if (end > file->size)
+			file->size = end;
+		if (!stable) {
+			if (end > file->unstable_end)
+				file->unstable_end = end;
+			if (!file->unstable_epoch || write_epoch < file->unstable_epoch)
+				file->unstable_epoch = write_epoch;
+		}
+		pthread_mutex_unlock(&file->lock);
+		if (stable)
+			error = file_report_size(file, end, write_epoch);
+		if (error != -EAGAIN || attempt + 1 == ATTEMPTS_MAX)
+			break;
+		/* Truncated since: what was written belongs to the time before. */
+		error = learn_epoch(file);
+	}
+	if (!error)
+		atomic_fetch_add(&file->stripe->written_bytes, length);
+	return error == -EAGAIN ? -EIO : error;
 }
 
 /* -------- commit -------- */
@@ -684,7 +837,7 @@ static int commit_runs(struct stripe_file *file, struct run *runs)
 			doubt(file, run->version);
 			free(run);
 		} else {
-			book(file, run, true);
+			run_book(file, run, true);
 		}
 	}
 	for (const struct run *run = runs; run; run = run->next)
@@ -693,37 +846,67 @@ static int commit_runs(struct stripe_file *file, struct run *runs)
 	return error;
 }
 
+/*
+ * Takes the runs from `runs` to the end of the list of unstable ones. Returns the end of the furthest
+ * unstable write; *write_epoch receives the oldest epoch under which any was written.
+ */
+static uint64_t unstable_take(
+	struct stripe_file *file, const struct run *runs, uint32_t *write_epoch)
+{
+	pthread_mutex_lock(&file->lock);
+	struct run **link = &file->unstable;
+	file->unstable_count = 0;
+	for (; *link != runs; link = &(*link)->next)
+		file->unstable_count++;
+	*link = NULL;
+	uint64_t end = file->unstable_end;
+	*write_epoch = file->unstable_epoch;
+	if (!file->unstable) {
+		file->unstable_end = 0;
+		file->unstable_epoch = 0;
+	}
+	pthread_mutex_unlock(&file->lock);
+	return end;
+}
+
 static int commit_locked(struct stripe_file *file)
 {
 	struct range_hold hold;
 	uint64_t first, last;
 
+	/* New runs come in at the head; from here to the end the list is only changed by us. */
 	pthread_mutex_lock(&file->lock);
 	struct run *runs = file->unstable;
-	uint64_t end = file->unstable_end;
-	file->unstable = NULL;
-	file->unstable_count = 0;
-	file->unstable_end = 0;
 	pthread_mutex_unlock(&file->lock);
 	if (!runs)
 		return 0;
 	/*
 	 * Between the flush and the booking nobody may replace these versions, as they would any
-	 * that is not decided.
+	 * that is not decided; and nobody may take them for decided before, as what is on neither
+	 * list.
 	 */
 	runs_extent(file, runs, &first, &last);
 	range_acquire(&file->ranges, &hold, first, last, false);
+	uint32_t write_epoch;
+	uint64_t end = unstable_take(file, runs, &write_epoch);
 	int error = commit_runs(file, runs);
 	range_release(&file->ranges, &hold);
+	if (!error)
+		error = file_report_size(file, end, write_epoch);
+	if (error == -EAGAIN) {
+		/* Truncated since: the clients are to send again what they think is there. */
+		error = learn_epoch(file);
+		atomic_fetch_add(&file->stripe->verifier, 1);
+		return error;
+	}
 	if (error) {
 		/*
 		 * What was written unstably may be gone. The new verifier makes clients send it
 		 * again (RFC 1813 section 3.3.21).
 		 */
 		atomic_fetch_add(&file->stripe->verifier, 1);
-		return error;
 	}
-	return file_report_size(file, end);
+	return error;
 }
 
 int stripe_commit(struct stripe_file *file)

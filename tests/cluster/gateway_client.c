@@ -5,6 +5,8 @@
  *
  *   gateway_client CLUSTER.JSON gateway     the tests of gateway-speaks-nfsv3.sh
  *   gateway_client CLUSTER.JSON write MS    one stable write of 1 MiB to a new file in at most MS
+ *   gateway_client CLUSTER.JSON write-files COUNT   new files of 1 MiB, each with bytes of its own
+ *   gateway_client CLUSTER.JSON read-files COUNT    reads them through every gateway that is up
  */
 #include <CUnit/Basic.h>
 #include <inttypes.h>
@@ -425,6 +427,94 @@ static void a_write_is_done_in_time(void)
 	CU_ASSERT(took <= limit_ms);
 }
 
+/* -------- files that are written now and read later -------- */
+
+static uint64_t file_count;
+
+static uint8_t *file_bytes(uint64_t number)
+{
+	uint8_t *bytes = pattern(MIB);
+
+	for (size_t i = 0; i < MIB; i++)
+		bytes[i] ^= (uint8_t)(number * 73 + (i >> 8) * number);
+	return bytes;
+}
+
+static void files_are_written(void)
+{
+	for (uint64_t i = 0; i < file_count; i++) {
+		uint32_t node = 0, epoch = 0;
+		uint8_t *data = file_bytes(i);
+		char name[64];
+
+		snprintf(name, sizeof(name), "file-%" PRIu64, i);
+		uint64_t file = make_file(name);
+		CU_ASSERT_EQUAL_FATAL(layout(file, &node, &epoch), 0);
+		struct rpc_client *gateway = gateway_of(node);
+		struct bytes handle = handle_for(file, epoch, GATEWAY_RW);
+		CU_ASSERT_EQUAL(
+			write_bytes(gateway, &handle, 0, data, MIB, NFS3_FILE_SYNC, NULL), NFS3_OK);
+		rpc_client_destroy(gateway);
+		free(data);
+	}
+}
+
+static uint64_t look_up(const char *name)
+{
+	meta_lookup_args args = {
+		.export_id = config->exports[0].id,
+		.directory_id = 1,
+		.name = (char *)name,
+	};
+	meta_attributes_res res = {0};
+
+	CU_ASSERT_EQUAL_FATAL(rpc_call(meta, META_LOOKUP, RPC_XDR(xdr_meta_lookup_args), &args,
+				      RPC_XDR(xdr_meta_attributes_res), &res, TIMEOUT_MS),
+		0);
+	CU_ASSERT_EQUAL_FATAL(res.status, 0);
+	return res.attributes.file_id;
+}
+
+/* True if somebody listens at a node's gateway. */
+static bool is_up(struct rpc_client *gateway)
+{
+	return rpc_call(gateway, 0, RPC_XDR(xdr_void), NULL, RPC_XDR(xdr_void), NULL, TIMEOUT_MS) ==
+	       0;
+}
+
+static void files_are_read(void)
+{
+	uint8_t *read = malloc(MIB);
+	size_t gateways = 0;
+
+	for (size_t n = 0; n < config->node_count; n++) {
+		struct rpc_client *gateway = gateway_of(config->nodes[n].id);
+
+		for (uint64_t i = 0; is_up(gateway) && i < file_count; i++) {
+			uint32_t node = 0, epoch = 0, length = 0;
+			uint8_t *data = file_bytes(i);
+			bool eof = false;
+			char name[64];
+
+			gateways += i == 0;
+			snprintf(name, sizeof(name), "file-%" PRIu64, i);
+			uint64_t file = look_up(name);
+			CU_ASSERT_EQUAL_FATAL(layout(file, &node, &epoch), 0);
+			struct bytes handle = handle_for(file, epoch, GATEWAY_READ);
+			memset(read, 0, MIB);
+			CU_ASSERT_EQUAL(
+				read_bytes(gateway, &handle, 0, MIB, read, &length, &eof), NFS3_OK);
+			CU_ASSERT_EQUAL(length, MIB);
+			CU_ASSERT_EQUAL(memcmp(data, read, MIB), 0);
+			free(data);
+		}
+		rpc_client_destroy(gateway);
+	}
+	printf("read %" PRIu64 " files through %zu gateways\n", file_count, gateways);
+	CU_ASSERT(gateways >= config->exports[0].code.k);
+	free(read);
+}
+
 static int run_tests(CU_TestInfo *tests)
 {
 	CU_SuiteInfo suites[] = {
@@ -445,6 +535,14 @@ int main(int argc, char **argv)
 {
 	static CU_TestInfo timed[] = {
 		{"a write is done in time", a_write_is_done_in_time},
+		CU_TEST_INFO_NULL,
+	};
+	static CU_TestInfo writing[] = {
+		{"files are written", files_are_written},
+		CU_TEST_INFO_NULL,
+	};
+	static CU_TestInfo reading[] = {
+		{"files are read", files_are_read},
 		CU_TEST_INFO_NULL,
 	};
 	static CU_TestInfo all[] = {
@@ -473,6 +571,12 @@ int main(int argc, char **argv)
 	} else if (!strcmp(argv[2], "write") && argc == 4) {
 		limit_ms = strtoull(argv[3], NULL, 10);
 		status = run_tests(timed);
+	} else if (!strcmp(argv[2], "write-files") && argc == 4) {
+		file_count = strtoull(argv[3], NULL, 10);
+		status = run_tests(writing);
+	} else if (!strcmp(argv[2], "read-files") && argc == 4) {
+		file_count = strtoull(argv[3], NULL, 10);
+		status = run_tests(reading);
 	}
 	rpc_client_destroy(meta);
 	config_free(config);

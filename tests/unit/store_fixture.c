@@ -168,6 +168,39 @@ static bool no_file(const store_file *file)
 	return file->export_id == 0;
 }
 
+/*
+ * What a writer that remembers everything knows of a run of blocks: which of its versions there were
+ * not decided, since the test has not said that they were.
+ */
+static store_decided *list_undecided(
+	struct fixture *fixture, const store_write_args *write, uint32_t *count)
+{
+	store_decided *list = calloc(write->blocks.blocks_len + 1, sizeof(*list));
+	store_read_args args = {
+		.file = write->file,
+		.geometry = write->geometry,
+		.shard = write->shard,
+		.first_block = write->first_block,
+		.count = write->blocks.blocks_len,
+		.headers_only = 1,
+	};
+	store_read_res res;
+
+	*count = 0;
+	store_read(fixture->store, &args, &res);
+	for (uint32_t i = 0; res.status == 0 && i < res.blocks.blocks_len; i++) {
+		const store_read_block *told = &res.blocks.blocks_val[i];
+
+		if (told->block_version.writer == write->block_version.writer &&
+			told->state != STORE_COMMITTED && *count < STORE_COMMITS_MAX)
+			list[(*count)++] = (store_decided){.first_block = write->first_block + i,
+				.count = 1,
+				.block_version = told->block_version};
+	}
+	rpc_free(RPC_XDR(xdr_store_read_res), &res);
+	return list;
+}
+
 uint32_t fixture_put(struct fixture *fixture, const struct put *put, store_write_res *res)
 {
 	store_write_block blocks[STORE_BLOCKS_MAX];
@@ -223,7 +256,12 @@ uint32_t fixture_put(struct fixture *fixture, const struct put *put, store_write
 			.crc32c = rozo_crc32c(shard, shard_bytes),
 		};
 	}
+	args.undecided_boot = store_boot(fixture->store);
+	if (args.exact_base == STORE_BASE_ANY)
+		args.undecided.undecided_val =
+			list_undecided(fixture, &args, &args.undecided.undecided_len);
 	store_write(fixture->store, &args, &answer);
+	free(args.undecided.undecided_val);
 	free(payload);
 	if (res != NULL)
 		*res = answer;

@@ -27,7 +27,8 @@ static char document_path[64], key_path[64];
 /* A whole document; @KEY@ stands for the key file. */
 static const char good[] =
 	"{\n"
-	"  \"cluster\": { \"id\": \"test\", \"key_file\": \"@KEY@\" },\n"
+	"  \"cluster\": { \"id\": \"test\", \"key_file\": \"@KEY@\", "
+	"\"scrub_mib_per_second\": 25 },\n"
 	"  \"exportd\": { \"address\": \"10.0.0.1\", \"port\": 7700, \"data\": \"/var/meta\",\n"
 	"    \"node_down_after_ms\": 1500 },\n"
 	"  \"nodes\": [\n"
@@ -145,6 +146,7 @@ static void test_values(void)
 	CU_ASSERT_EQUAL(config->exportd_port, 7700);
 	CU_ASSERT_STRING_EQUAL(config->exportd_data, "/var/meta");
 	CU_ASSERT_EQUAL(config->node_down_after_ms, 1500);
+	CU_ASSERT_EQUAL(config->scrub_mib_per_second, 25);
 
 	CU_ASSERT_EQUAL_FATAL(config->node_count, 3);
 	CU_ASSERT_EQUAL(config->nodes[0].id, 10);
@@ -185,11 +187,18 @@ static void test_defaults(void)
 {
 	char *document = replaced(good, ", \"port\": 7700", "");
 	char *shorter = replaced(document, ",\n    \"node_down_after_ms\": 1500", "");
+	char *shortest = replaced(shorter, ", \"scrub_mib_per_second\": 25", "");
+	char *off = replaced(shorter, ": 25", ": 0");
 	const struct config_export *export;
 	struct config *config;
 
-	write_document(shorter);
+	write_document(off);
 	config = load_good();
+	CU_ASSERT_EQUAL(config->scrub_mib_per_second, 0);
+	config_free(config);
+	write_document(shortest);
+	config = load_good();
+	CU_ASSERT_EQUAL(config->scrub_mib_per_second, 8);
 	CU_ASSERT_EQUAL(config->exportd_port, 7600);
 	CU_ASSERT_EQUAL(config->node_down_after_ms, 3000);
 	CU_ASSERT_EQUAL(config->nodes[0].store_port, 7601);
@@ -203,6 +212,8 @@ static void test_defaults(void)
 	CU_ASSERT_EQUAL(export->segment_bytes, UINT64_C(64) << 30);
 	CU_ASSERT_EQUAL(config_segment_blocks(export), UINT64_C(8) << 20);
 	config_free(config);
+	free(off);
+	free(shortest);
 	free(shorter);
 	free(document);
 }
@@ -274,7 +285,7 @@ static const struct {
 		"exportd: missing; allowed: an object with the members address"},
 	{"\"cluster\"", "\"cluter\"", "cluster: missing; allowed: an object with the members id"},
 	{"\"id\": \"test\"", "\"id\": \"test\", \"key\": 1",
-		"cluster: \"key\": unknown member; allowed: id, key_file"},
+		"cluster: \"key\": unknown member; allowed: id, key_file, scrub_mib_per_second"},
 	{"\"port\"", "\"prot\"",
 		"exportd: \"prot\": unknown member; allowed: address, port, data, "
 		"node_down_after_ms"},
@@ -313,6 +324,10 @@ static const struct {
 	{"\"id\": 7", "\"id\": 65536", "exports[0].id: 65536: allowed: an integer from 1 to 65535"},
 	{"7700", "0", "exportd.port: 0: allowed: an integer from 1 to 65535"},
 	{"7700", "65536", "exportd.port: 65536: allowed: an integer from 1 to 65535"},
+	{": 25", ": 10001",
+		"cluster.scrub_mib_per_second: 10001: allowed: an integer from 0 to 10000"},
+	{": 25", ": -1", "cluster.scrub_mib_per_second: -1: allowed"},
+	{": 25", ": 0.5", "cluster.scrub_mib_per_second: 0.5: allowed"},
 	{"9001", "-9001", "nodes[0].store_port: -9001: allowed"},
 	{"1500", "99", "exportd.node_down_after_ms: 99: allowed: an integer from 100 to 3600000"},
 	{"1500", "3600001", "exportd.node_down_after_ms: 3600001: allowed"},

@@ -175,6 +175,26 @@ static void written_only_grows(void)
 	CU_ASSERT_EQUAL(do_written(&fixture, file_id, 1ull << 63, 0, NULL), EFBIG);
 }
 
+static void bytes_from_before_a_truncation_do_not_count(void)
+{
+	struct meta_setattr_res truncation;
+	struct meta_written_args args = {
+		.file = {.export_id = FIXTURE_EXPORT, .file_id = file_id},
+		.size = 9000,
+	};
+	struct meta_attributes_res result = {0};
+
+	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 0, &truncation), 0);
+	args.write_epoch = truncation.write_epoch - 1;
+	file_written(fixture.exportd, &args, &result);
+	CU_ASSERT_EQUAL(result.status, EAGAIN);
+	CU_ASSERT_EQUAL(attributes_of(&fixture, file_id).size, 0);
+	args.write_epoch = truncation.write_epoch;
+	file_written(fixture.exportd, &args, &result);
+	CU_ASSERT_EQUAL(result.status, 0);
+	CU_ASSERT_EQUAL(result.attributes.size, 9000);
+}
+
 static void layoutcommit_saves_a_transaction(void)
 {
 	struct meta_attributes attributes;
@@ -424,6 +444,8 @@ int main(void)
 		{"growing is size only", growing_is_size_only},
 		{"a truncation is told until carried out", truncation_is_told_until_carried_out},
 		{"written only grows", written_only_grows},
+		{"bytes from before a truncation do not count",
+			bytes_from_before_a_truncation_do_not_count},
 		{"layoutcommit saves a transaction", layoutcommit_saves_a_transaction},
 		{"segments are placed on demand", segments_are_placed_on_demand},
 		{"the write gateway moves when it is down", write_gateway_moves_when_it_is_down},

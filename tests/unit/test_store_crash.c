@@ -287,7 +287,7 @@ static void model_check(uint64_t seed)
 
 		CU_ASSERT_EQUAL_FATAL(
 			fixture_get(&fixture, &(struct get){.block = block}, &told, bytes), 0);
-		if (told.state != STORE_DAMAGED && told.state != STORE_EMPTY) {
+		if (told.state != STORE_TORN && told.state != STORE_EMPTY) {
 			fixture_bytes(told.block_version, block, 0, wanted, told.shard_bytes);
 			CU_ASSERT_EQUAL(memcmp(bytes, wanted, told.shard_bytes), 0);
 			CU_ASSERT(told.state != STORE_PENDING);
@@ -298,7 +298,7 @@ static void model_check(uint64_t seed)
 			CU_ASSERT_EQUAL(told.length_bytes, expected->top_empty ? 0 : 16384);
 		} else if (expected->decided != 0 &&
 			   store_version_compare(told.block_version, decided) != 0) {
-			CU_ASSERT(told.state == STORE_DAMAGED || told.state == STORE_FINALIZED);
+			CU_ASSERT(told.state == STORE_TORN || told.state == STORE_FINALIZED);
 			CU_ASSERT_EQUAL(fixture_get(&fixture,
 						&(struct get){.block = block, .version = decided},
 						&below, bytes),

@@ -1,274 +1,19 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
- * The stripe engine against real stores behind real RPC on loopback, all in this process, with an
- * exportd reduced to what the engine asks of it. Nodes are stopped and started, files are compared
- * with a copy in memory.
+ * The stripe engine against real stores behind real RPC on loopback (stripe_cluster.h). Nodes are
+ * stopped and started, files are compared with a copy in memory.
  */
 #include <CUnit/Basic.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <ftw.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "rpc/log.h"
-#include "rpc/meta.h"
-#include "rpc/rpc.h"
-#include "storaged/store.h"
-#include "stripe/stripe.h"
-
-#define NODES_MAX 12
-#define EXPORT 3
-#define HOST "127.0.0.1"
-
-/* -------- a cluster in one process -------- */
-
-struct test_node {
-	char directory[256];
-	uint16_t port;
-	struct store *store;
-	struct rpc_program program;
-	struct rpc_server *server;
-};
-
-struct test_file {
-	uint64_t size;
-	uint32_t write_epoch;
-	bool truncate;
-	uint64_t truncate_size;
-};
-
-static struct cluster {
-	char directory[200];
-	struct rpc_key key;
-	struct mojette_code code;
-	uint32_t row_bytes;
-	uint32_t min_shards;
-	uint64_t segment_blocks;
-	unsigned int node_count;
-	struct test_node nodes[NODES_MAX];
-	uint16_t meta_port;
-	struct rpc_program meta_program;
-	struct rpc_server *meta;
-	pthread_mutex_t lock;
-	struct test_file files[64]; /* by file id, guarded by lock */
-	struct stripe *stripe;
-} cluster;
-
-static void meta_placement(
-	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
-{
-	const meta_placement_args *args = arguments;
-	meta_placement_res *res = result;
-
-	(void)context;
-	(void)caller;
-	if (args->file.file_id >= 64) {
-		res->status = ESTALE;
-		return;
-	}
-	pthread_mutex_lock(&cluster.lock);
-	struct test_file *file = &cluster.files[args->file.file_id];
-	res->layout_epoch = 1;
-	res->write_epoch = file->write_epoch;
-	res->truncate = file->truncate;
-	res->truncate_size = file->truncate_size;
-	res->attributes.size = file->size;
-	pthread_mutex_unlock(&cluster.lock);
-	res->write_gateway = 1;
-	unsigned int n = cluster.code.k + cluster.code.m;
-	res->nodes.nodes_val = calloc(n, sizeof(uint32_t));
-	res->nodes.nodes_len = n;
-	for (unsigned int s = 0; s < n; s++)
-		res->nodes.nodes_val[s] =
-			(uint32_t)((s + args->file.file_id + args->segment) % cluster.node_count) +
-			1;
-	res->form = cluster.code.form;
-	res->k = cluster.code.k;
-	res->m = cluster.code.m;
-	res->row_bytes = cluster.row_bytes;
-	res->min_shards = cluster.min_shards;
-	res->segment_blocks = cluster.segment_blocks;
-	res->segment_count = 8;
-}
-
-static void meta_written(
-	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
-{
-	const meta_written_args *args = arguments;
-	meta_attributes_res *res = result;
-
-	(void)context;
-	(void)caller;
-	pthread_mutex_lock(&cluster.lock);
-	struct test_file *file = &cluster.files[args->file.file_id];
-	if (args->size > file->size)
-		file->size = args->size;
-	res->attributes.size = file->size;
-	pthread_mutex_unlock(&cluster.lock);
-}
-
-static void meta_truncated(
-	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
-{
-	const meta_truncated_args *args = arguments;
-
-	(void)context;
-	(void)caller;
-	(void)result;
-	pthread_mutex_lock(&cluster.lock);
-	if (cluster.files[args->file.file_id].write_epoch == args->write_epoch)
-		cluster.files[args->file.file_id].truncate = false;
-	pthread_mutex_unlock(&cluster.lock);
-}
-
-#define META(procedure_name, args_type, result_type)                                               \
-	{                                                                                          \
-		.name = #procedure_name, .handler = procedure_name,                                \
-		.args_xdr = RPC_XDR(xdr_##args_type), .args_bytes = sizeof(args_type),             \
-		.result_xdr = RPC_XDR(xdr_##result_type), .result_bytes = sizeof(result_type)      \
-	}
-
-static const struct rpc_procedure meta_procedures[] = {
-	[META_PLACEMENT] = META(meta_placement, meta_placement_args, meta_placement_res),
-	[META_WRITTEN] = META(meta_written, meta_written_args, meta_attributes_res),
-	[META_TRUNCATED] = META(meta_truncated, meta_truncated_args, meta_status_res),
-};
-
-static void node_start(unsigned int i)
-{
-	struct test_node *node = &cluster.nodes[i];
-	const char *devices[] = {node->directory};
-	struct store_options options = {
-		.cluster_id = "unit", .node_id = i + 1, .devices = devices, .device_count = 1};
-	char error[512] = "";
-
-	int failed = store_open(&node->store, &options, error, sizeof(error));
-	if (failed)
-		fprintf(stderr, "store_open: %s\n", error);
-	CU_ASSERT_EQUAL_FATAL(failed, 0);
-	store_program(node->store, &node->program);
-	/* The port may linger for a moment after the node was stopped. */
-	failed = rpc_server_start(&node->server, HOST, node->port, &node->program, &cluster.key, 8);
-	CU_ASSERT_EQUAL_FATAL(failed, 0);
-}
-
-static void node_stop(unsigned int i)
-{
-	rpc_server_stop(cluster.nodes[i].server);
-	store_close(cluster.nodes[i].store);
-	cluster.nodes[i].server = NULL;
-	cluster.nodes[i].store = NULL;
-}
-
-static bool node_is_up(unsigned int i)
-{
-	return cluster.nodes[i].server != NULL;
-}
-
-static void engine_start(void)
-{
-	struct stripe_node nodes[NODES_MAX];
-
-	for (unsigned int i = 0; i < cluster.node_count; i++)
-		nodes[i] = (struct stripe_node){
-			.id = i + 1, .address = HOST, .store_port = cluster.nodes[i].port};
-	struct stripe_options options = {
-		.nodes = nodes,
-		.node_count = cluster.node_count,
-		.exportd_address = HOST,
-		.exportd_port = cluster.meta_port,
-		.key = &cluster.key,
-	};
-	CU_ASSERT_EQUAL_FATAL(stripe_create(&options, &cluster.stripe), 0);
-}
-
-static void cluster_start(
-	enum mojette_form form, unsigned int k, unsigned int m, uint32_t row_bytes)
-{
-	static uint16_t next_port;
-
-	if (!next_port)
-		next_port = (uint16_t)(20000 + getpid() % 12000);
-	snprintf(cluster.directory, sizeof(cluster.directory), "%s/rozo-stripe-XXXXXX",
-		getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-	CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(cluster.directory));
-	memset(cluster.key.bytes, 7, sizeof(cluster.key.bytes));
-	cluster.code =
-		(struct mojette_code){.form = (uint8_t)form, .k = (uint8_t)k, .m = (uint8_t)m};
-	cluster.row_bytes = row_bytes;
-	unsigned int n = k + m;
-	cluster.min_shards = n / 2 + 1 > k ? n / 2 + 1 : k;
-	cluster.segment_blocks = 40;
-	cluster.node_count = n;
-	pthread_mutex_init(&cluster.lock, NULL);
-	for (unsigned int i = 0; i < 64; i++)
-		cluster.files[i] = (struct test_file){.write_epoch = 1};
-	for (unsigned int i = 0; i < n; i++) {
-		struct test_node *node = &cluster.nodes[i];
-		char error[512];
-
-		snprintf(node->directory, sizeof(node->directory), "%s/node%u", cluster.directory,
-			i + 1);
-		CU_ASSERT_EQUAL_FATAL(mkdir(node->directory, 0700), 0);
-		CU_ASSERT_EQUAL_FATAL(store_init_device(NULL, node->directory, "unit", i + 1, error,
-					      sizeof(error)),
-			0);
-		node->port = next_port++;
-		node_start(i);
-	}
-	cluster.meta_port = next_port++;
-	cluster.meta_program = (struct rpc_program){.program = META_PROGRAM,
-		.version = META_V1,
-		.procedures = meta_procedures,
-		.procedure_count = sizeof(meta_procedures) / sizeof(meta_procedures[0])};
-	CU_ASSERT_EQUAL_FATAL(rpc_server_start(&cluster.meta, HOST, cluster.meta_port,
-				      &cluster.meta_program, &cluster.key, 4),
-		0);
-	engine_start();
-}
-
-static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *where)
-{
-	(void)status;
-	(void)type;
-	(void)where;
-	return remove(path);
-}
-
-static void cluster_stop(void)
-{
-	stripe_destroy(cluster.stripe);
-	for (unsigned int i = 0; i < cluster.node_count; i++) {
-		if (node_is_up(i))
-			node_stop(i);
-	}
-	rpc_server_stop(cluster.meta);
-	nftw(cluster.directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-/* -------- files and their models -------- */
-
-static uint64_t random_state;
-
-static uint64_t random_number(void)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return random_state;
-}
-
-static void fill(uint8_t *bytes, size_t length)
-{
-	for (size_t i = 0; i < length; i++)
-		bytes[i] = (uint8_t)random_number();
-}
+#include "stripe_cluster.h"
 
 static bool reads_as(struct stripe_file *file, const uint8_t *model, uint64_t offset, size_t length)
 {
@@ -294,20 +39,6 @@ static struct stripe_file *open_file(uint64_t id)
 
 	CU_ASSERT_EQUAL_FATAL(stripe_file_get(cluster.stripe, EXPORT, id, &file), 0);
 	return file;
-}
-
-/* What the FSAL does for SETATTR of a smaller size. */
-static uint32_t begin_truncation(uint64_t id, uint64_t size)
-{
-	pthread_mutex_lock(&cluster.lock);
-	struct test_file *file = &cluster.files[id];
-	if (!file->truncate || size < file->truncate_size)
-		file->truncate_size = size;
-	file->size = size;
-	file->truncate = true;
-	uint32_t epoch = ++file->write_epoch;
-	pthread_mutex_unlock(&cluster.lock);
-	return epoch;
 }
 
 /* Engines notice nodes that are back within a second; ask until they have, but not for ever. */
@@ -349,7 +80,7 @@ static void whole_and_partial_blocks_read_back(void)
 	};
 
 	for (unsigned int i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
-		random_state = 42 + i;
+		random_seed(42 + i);
 		cluster_start(shapes[i].form, shapes[i].k, shapes[i].m, shapes[i].row_bytes);
 		struct stripe_file *file = open_file(1);
 		size_t size = 3 * 1024 * 1024 + 12345;
@@ -388,7 +119,7 @@ static void whole_and_partial_blocks_read_back(void)
 
 static void holes_read_as_zeros(void)
 {
-	random_state = 7;
+	random_seed(7);
 	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
 	struct stripe_file *file = open_file(2);
 	size_t size = 2 * 1024 * 1024;
@@ -405,7 +136,7 @@ static void holes_read_as_zeros(void)
 
 static void any_m_nodes_may_be_down(void)
 {
-	random_state = 11;
+	random_seed(11);
 	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
 	struct stripe_file *file = open_file(5);
 	size_t size = 700000;
@@ -444,7 +175,7 @@ static void writes_with_nodes_down_are_healed(void)
 	static const bool stable[] = {true, false};
 
 	for (unsigned int way = 0; way < 2; way++) {
-		random_state = 13 + way;
+		random_seed(13 + way);
 		cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
 		struct stripe_file *file = open_file(6);
 		size_t size = 1500000;
@@ -479,7 +210,7 @@ static void writes_with_nodes_down_are_healed(void)
 
 static void node_lost_between_write_and_commit_is_recorded(void)
 {
-	random_state = 17;
+	random_seed(17);
 	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
 	struct stripe_file *file = open_file(6);
 	size_t size = 900000;
@@ -515,7 +246,7 @@ static void node_lost_between_write_and_commit_is_recorded(void)
 
 static void store_that_restarted_before_commit_is_not_trusted(void)
 {
-	random_state = 19;
+	random_seed(19);
 	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
 	struct stripe_file *file = open_file(6);
 	size_t size = 300000;
@@ -539,7 +270,7 @@ static void store_that_restarted_before_commit_is_not_trusted(void)
 
 static void truncation_leaves_zeros(void)
 {
-	random_state = 23;
+	random_seed(23);
 	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
 	struct stripe_file *file = open_file(9);
 	size_t size = 1600000;
@@ -569,7 +300,7 @@ static void truncation_leaves_zeros(void)
 
 static void truncation_begun_elsewhere_is_finished_on_attach(void)
 {
-	random_state = 29;
+	random_seed(29);
 	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
 	struct stripe_file *file = open_file(9);
 	size_t size = 100000;
@@ -592,7 +323,7 @@ static void truncation_begun_elsewhere_is_finished_on_attach(void)
 
 static void truncation_with_a_node_down_is_healed(void)
 {
-	random_state = 31;
+	random_seed(31);
 	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
 	struct stripe_file *file = open_file(9);
 	size_t size = 500000;
@@ -656,7 +387,7 @@ static void *interleave(void *argument)
 
 static void concurrent_writers_of_one_block_lose_nothing(void)
 {
-	random_state = 37;
+	random_seed(37);
 	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
 	size_t size = 400000;
 	uint8_t *model = calloc(1, size);
@@ -687,7 +418,7 @@ static void concurrent_writers_of_one_block_lose_nothing(void)
  */
 static void random_history(uint64_t seed, unsigned int steps)
 {
-	random_state = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
+	random_seed(seed * UINT64_C(0x9e3779b97f4a7c15) + 1);
 	cluster_start(random_number() % 2 ? MOJETTE_NON_SYSTEMATIC : MOJETTE_SYSTEMATIC, 4, 2,
 		random_number() % 2 ? 4096 : 1024);
 	size_t limit = 900000;

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* See stripe_cluster.h. */
+#include "stripe_cluster.h"
+
+#include <errno.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "rpc/meta.h"
+#include "volatile_io.h"
+
+struct cluster cluster;
+
+/* -------- exportd -------- */
+
+static void meta_placement(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	const meta_placement_args *args = arguments;
+	meta_placement_res *res = result;
+
+	(void)context;
+	(void)caller;
+	if (args->file.file_id >= FILES_MAX) {
+		res->status = ESTALE;
+		return;
+	}
+	pthread_mutex_lock(&cluster.lock);
+	struct test_file *file = &cluster.files[args->file.file_id];
+	res->layout_epoch = 1;
+	res->write_epoch = file->write_epoch;
+	res->truncate = file->truncate;
+	res->truncate_size = file->truncate_size;
+	res->attributes.size = file->size;
+	pthread_mutex_unlock(&cluster.lock);
+	res->write_gateway = 1;
+	unsigned int n = cluster.code.k + cluster.code.m;
+	res->nodes.nodes_val = calloc(n, sizeof(uint32_t));
+	res->nodes.nodes_len = n;
+	for (unsigned int s = 0; s < n; s++)
+		res->nodes.nodes_val[s] =
+			(uint32_t)((s + args->file.file_id + args->segment) % cluster.node_count) +
+			1;
+	res->form = cluster.code.form;
+	res->k = cluster.code.k;
+	res->m = cluster.code.m;
+	res->row_bytes = cluster.row_bytes;
+	res->min_shards = cluster.min_shards;
+	res->segment_blocks = cluster.segment_blocks;
+	res->segment_count = 8;
+}
+
+static void meta_written(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	const meta_written_args *args = arguments;
+	meta_attributes_res *res = result;
+
+	(void)context;
+	(void)caller;
+	pthread_mutex_lock(&cluster.lock);
+	struct test_file *file = &cluster.files[args->file.file_id];
+	if (args->size > file->size)
+		file->size = args->size;
+	res->attributes.size = file->size;
+	pthread_mutex_unlock(&cluster.lock);
+}
+
+static void meta_truncated(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	const meta_truncated_args *args = arguments;
+
+	(void)context;
+	(void)caller;
+	(void)result;
+	pthread_mutex_lock(&cluster.lock);
+	if (cluster.files[args->file.file_id].write_epoch == args->write_epoch)
+		cluster.files[args->file.file_id].truncate = false;
+	pthread_mutex_unlock(&cluster.lock);
+}
+
+#define META(procedure_name, args_type, result_type)                                               \
+	{                                                                                          \
+		.name = #procedure_name, .handler = procedure_name,                                \
+		.args_xdr = RPC_XDR(xdr_##args_type), .args_bytes = sizeof(args_type),             \
+		.result_xdr = RPC_XDR(xdr_##result_type), .result_bytes = sizeof(result_type)      \
+	}
+
+static const struct rpc_procedure meta_procedures[] = {
+	[META_PLACEMENT] = META(meta_placement, meta_placement_args, meta_placement_res),
+	[META_WRITTEN] = META(meta_written, meta_written_args, meta_attributes_res),
+	[META_TRUNCATED] = META(meta_truncated, meta_truncated_args, meta_status_res),
+};
+
+void meta_call(uint32_t procedure, const void *arguments, void *result)
+{
+	meta_procedures[procedure].handler(NULL, NULL, arguments, result);
+}
+
+uint32_t begin_truncation(uint64_t id, uint64_t size)
+{
+	pthread_mutex_lock(&cluster.lock);
+	struct test_file *file = &cluster.files[id];
+	if (!file->truncate || size < file->truncate_size)
+		file->truncate_size = size;
+	file->size = size;
+	file->truncate = true;
+	uint32_t epoch = ++file->write_epoch;
+	pthread_mutex_unlock(&cluster.lock);
+	return epoch;
+}
+
+/* -------- nodes and engines -------- */
+
+void node_start(unsigned int i)
+{
+	struct test_node *node = &cluster.nodes[i];
+	const char *devices[] = {node->directory};
+	struct store_options options = {
+		.cluster_id = "unit",
+		.node_id = i + 1,
+		.devices = devices,
+		.device_count = 1,
+		.io = cluster.in_memory ? &volatile_io : NULL,
+	};
+	char error[512] = "";
+
+	int failed = store_open(&node->store, &options, error, sizeof(error));
+	if (failed)
+		fprintf(stderr, "store_open: %s\n", error);
+	CU_ASSERT_EQUAL_FATAL(failed, 0);
+	if (cluster.in_memory)
+		return;
+	store_program(node->store, &node->program);
+	/* The port may linger for a moment after the node was stopped. */
+	failed = rpc_server_start(&node->server, HOST, node->port, &node->program, &cluster.key, 8);
+	CU_ASSERT_EQUAL_FATAL(failed, 0);
+}
+
+void node_stop(unsigned int i)
+{
+	if (cluster.nodes[i].server)
+		rpc_server_stop(cluster.nodes[i].server);
+	store_close(cluster.nodes[i].store);
+	cluster.nodes[i].server = NULL;
+	cluster.nodes[i].store = NULL;
+}
+
+bool node_is_up(unsigned int i)
+{
+	return cluster.nodes[i].store != NULL;
+}
+
+struct stripe *engine_create(void)
+{
+	struct stripe_node nodes[NODES_MAX];
+	struct stripe *stripe = NULL;
+
+	for (unsigned int i = 0; i < cluster.node_count; i++)
+		nodes[i] = (struct stripe_node){
+			.id = i + 1, .address = HOST, .store_port = cluster.nodes[i].port};
+	struct stripe_options options = {
+		.nodes = nodes,
+		.node_count = cluster.node_count,
+		.exportd_address = HOST,
+		.exportd_port = cluster.meta_port,
+		.key = &cluster.key,
+		/* In memory, nothing happens but what the test asks for. */
+		.tell_delay_ms = cluster.in_memory ? 3600000 : 0,
+	};
+	CU_ASSERT_EQUAL_FATAL(stripe_create(&options, &stripe), 0);
+	return stripe;
+}
+
+void engine_start(void)
+{
+	cluster.stripe = engine_create();
+}
+
+/* -------- all of it -------- */
+
+static uint16_t next_port(void)
+{
+	static uint16_t port;
+
+	if (!port)
+		port = (uint16_t)(20000 + getpid() % 12000);
+	return port++;
+}
+
+static void set_up(enum mojette_form form, unsigned int k, unsigned int m, uint32_t row_bytes,
+	uint64_t segment_blocks)
+{
+	unsigned int n = k + m;
+
+	memset(cluster.key.bytes, 7, sizeof(cluster.key.bytes));
+	cluster.code =
+		(struct mojette_code){.form = (uint8_t)form, .k = (uint8_t)k, .m = (uint8_t)m};
+	cluster.row_bytes = row_bytes;
+	cluster.min_shards = n / 2 + 1 > k ? n / 2 + 1 : k;
+	cluster.segment_blocks = segment_blocks;
+	cluster.node_count = n;
+	pthread_mutex_init(&cluster.lock, NULL);
+	for (unsigned int i = 0; i < FILES_MAX; i++)
+		cluster.files[i] = (struct test_file){.write_epoch = 1};
+}
+
+static void node_init(unsigned int i)
+{
+	struct test_node *node = &cluster.nodes[i];
+	char error[512] = "";
+
+	int failed = store_init_device(cluster.in_memory ? &volatile_io : NULL, node->directory,
+		"unit", i + 1, error, sizeof(error));
+	if (failed)
+		fprintf(stderr, "store_init_device: %s\n", error);
+	CU_ASSERT_EQUAL_FATAL(failed, 0);
+	node_start(i);
+}
+
+void cluster_start(enum mojette_form form, unsigned int k, unsigned int m, uint32_t row_bytes)
+{
+	cluster.in_memory = false;
+	set_up(form, k, m, row_bytes, 40);
+	snprintf(cluster.directory, sizeof(cluster.directory), "%s/rozo-stripe-XXXXXX",
+		getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+	CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(cluster.directory));
+	for (unsigned int i = 0; i < cluster.node_count; i++) {
+		struct test_node *node = &cluster.nodes[i];
+
+		snprintf(node->directory, sizeof(node->directory), "%s/node%u", cluster.directory,
+			i + 1);
+		CU_ASSERT_EQUAL_FATAL(mkdir(node->directory, 0700), 0);
+		node->port = next_port();
+		node_init(i);
+	}
+	cluster.meta_port = next_port();
+	cluster.meta_program = (struct rpc_program){.program = META_PROGRAM,
+		.version = META_V1,
+		.procedures = meta_procedures,
+		.procedure_count = sizeof(meta_procedures) / sizeof(meta_procedures[0])};
+	CU_ASSERT_EQUAL_FATAL(rpc_server_start(&cluster.meta, HOST, cluster.meta_port,
+				      &cluster.meta_program, &cluster.key, 4),
+		0);
+	engine_start();
+}
+
+void cluster_start_in_memory(enum mojette_form form, unsigned int k, unsigned int m,
+	uint32_t row_bytes, uint64_t segment_blocks)
+{
+	cluster.in_memory = true;
+	set_up(form, k, m, row_bytes, segment_blocks);
+	cluster.meta = NULL;
+	cluster.meta_port = 1; /* nothing listens: stripe_network.h takes the calls */
+	for (unsigned int i = 0; i < cluster.node_count; i++) {
+		struct test_node *node = &cluster.nodes[i];
+		char machine[16];
+
+		snprintf(machine, sizeof(machine), "/%u", i);
+		snprintf(node->directory, sizeof(node->directory), "/%u/device", i);
+		CU_ASSERT_EQUAL_FATAL(volatile_io.make_directory(node->directory, 0700), 0);
+		CU_ASSERT_EQUAL_FATAL(volatile_io.sync_directory(machine), 0);
+		node->port = 1;
+		node_init(i);
+	}
+	engine_start();
+}
+
+static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *where)
+{
+	(void)status;
+	(void)type;
+	(void)where;
+	return remove(path);
+}
+
+void cluster_stop(void)
+{
+	if (cluster.stripe)
+		stripe_destroy(cluster.stripe);
+	cluster.stripe = NULL;
+	for (unsigned int i = 0; i < cluster.node_count; i++) {
+		if (node_is_up(i))
+			node_stop(i);
+	}
+	if (cluster.meta)
+		rpc_server_stop(cluster.meta);
+	cluster.meta = NULL;
+	if (!cluster.in_memory)
+		nftw(cluster.directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* -------- numbers -------- */
+
+static uint64_t random_state;
+
+void random_seed(uint64_t seed)
+{
+	random_state = seed;
+}
+
+uint64_t random_number(void)
+{
+	random_state ^= random_state << 13;
+	random_state ^= random_state >> 7;
+	random_state ^= random_state << 17;
+	return random_state;
+}
+
+void fill(uint8_t *bytes, size_t length)
+{
+	for (size_t i = 0; i < length; i++)
+		bytes[i] = (uint8_t)random_number();
+}

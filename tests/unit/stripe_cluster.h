@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * A cluster in one process, for tests of the stripe engine: real stores, and an exportd reduced to
+ * what the engine asks of it. Either on the operating system's file systems behind real RPC on
+ * loopback, or wholly in memory (volatile_io.h) without any RPC, for stripe_network.h.
+ *
+ * One at a time; failures to set it up are CUnit assertions.
+ */
+#ifndef ROZO_TEST_STRIPE_CLUSTER_H
+#define ROZO_TEST_STRIPE_CLUSTER_H
+
+#include <CUnit/Basic.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "mojette/mojette.h"
+#include "rpc/rpc.h"
+#include "storaged/store.h"
+#include "stripe/stripe.h"
+
+#define NODES_MAX 12
+#define EXPORT 3
+#define HOST "127.0.0.1"
+#define FILES_MAX 64
+
+struct test_node {
+	char directory[256];
+	uint16_t port;
+	struct store *store; /* NULL: the node is down */
+	struct rpc_program program;
+	struct rpc_server *server;
+};
+
+struct test_file {
+	uint64_t size;
+	uint32_t write_epoch;
+	bool truncate;
+	uint64_t truncate_size;
+};
+
+struct cluster {
+	char directory[200];
+	bool in_memory;
+	struct rpc_key key;
+	struct mojette_code code;
+	uint32_t row_bytes;
+	uint32_t min_shards;
+	uint64_t segment_blocks;
+	unsigned int node_count;
+	struct test_node nodes[NODES_MAX];
+	uint16_t meta_port;
+	struct rpc_program meta_program;
+	struct rpc_server *meta;
+	pthread_mutex_t lock;
+	struct test_file files[FILES_MAX]; /* by file id, guarded by lock */
+	struct stripe *stripe;
+};
+
+extern struct cluster cluster;
+
+/* A cluster of k + m nodes and an engine, with RPC. */
+void cluster_start(enum mojette_form form, unsigned int k, unsigned int m, uint32_t row_bytes);
+
+/* The same in memory: node i is machine i of volatile_io, which must have been reset. */
+void cluster_start_in_memory(enum mojette_form form, unsigned int k, unsigned int m,
+	uint32_t row_bytes, uint64_t segment_blocks);
+
+/* Ends the engine (unless there is none) and all nodes, removes all files. */
+void cluster_stop(void);
+
+void node_start(unsigned int i);
+void node_stop(unsigned int i);
+bool node_is_up(unsigned int i);
+
+/* Makes another engine; engine_start() makes it the cluster's. */
+struct stripe *engine_create(void);
+void engine_start(void);
+
+/* What exportd does for one procedure of rpc/meta.h. */
+void meta_call(uint32_t procedure, const void *arguments, void *result);
+
+/* What exportd does for SETATTR of a smaller size. Returns the new write epoch. */
+uint32_t begin_truncation(uint64_t id, uint64_t size);
+
+/* Pseudo-random numbers; the same after the same seed. */
+void random_seed(uint64_t seed);
+uint64_t random_number(void);
+void fill(uint8_t *bytes, size_t length);
+
+#endif

@@ -1,0 +1,650 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* See volatile_io.h. */
+#include "volatile_io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define UNIT 512 /* what changes are tracked by; disks write it as a whole */
+#define PAGE 4096
+#define DESCRIPTORS_MAX 4096
+
+struct inode {
+	unsigned int references; /* names of both images, descriptors */
+	bool directory;
+	size_t room; /* of both images; zeros beyond their sizes */
+	uint8_t *now, *durable;
+	uint64_t now_bytes, durable_bytes;
+	uint8_t *dirty; /* for each unit: written since the last flush */
+};
+
+struct name {
+	struct name *next;
+	char *path;
+	struct inode *now, *durable; /* NULL: not there */
+	uint64_t change; /* names that changed together have the same number */
+};
+
+struct descriptor {
+	struct inode *inode; /* NULL: free */
+	unsigned int machine;
+	uint64_t session; /* of the machine when it was opened */
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct machine {
+	struct name *names;
+	bool off;
+	uint64_t session;
+	unsigned int countdown; /* 0: none */
+	bool countdown_power_loss;
+} machines[VOLATILE_MACHINES];
+static struct descriptor descriptors[DESCRIPTORS_MAX];
+static uint64_t random_state, changes;
+static bool forget_flushes;
+
+static void must(bool condition, const char *what)
+{
+	if (!condition) {
+		fprintf(stderr, "volatile_io: %s\n", what);
+		abort();
+	}
+}
+
+static uint64_t random_number(void)
+{
+	uint64_t x = random_state += UINT64_C(0x9e3779b97f4a7c15);
+
+	x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+	x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+	return x ^ (x >> 31);
+}
+
+/* -------- inodes -------- */
+
+static struct inode *inode_make(bool directory)
+{
+	struct inode *inode = calloc(1, sizeof(*inode));
+
+	must(inode != NULL, "memory");
+	inode->directory = directory;
+	return inode;
+}
+
+static void inode_put(struct inode *inode)
+{
+	if (inode == NULL || --inode->references > 0)
+		return;
+	free(inode->now);
+	free(inode->durable);
+	free(inode->dirty);
+	free(inode);
+}
+
+static struct inode *inode_get(struct inode *inode)
+{
+	if (inode != NULL)
+		inode->references++;
+	return inode;
+}
+
+static void *grow(void *memory, size_t from, size_t to)
+{
+	uint8_t *bytes = realloc(memory, to);
+
+	must(bytes != NULL, "memory");
+	memset(bytes + from, 0, to - from);
+	return bytes;
+}
+
+static void inode_make_room(struct inode *inode, uint64_t bytes)
+{
+	size_t room = inode->room ? inode->room : 4 * PAGE;
+
+	if (bytes <= inode->room)
+		return;
+	while (room < bytes)
+		room *= 2;
+	inode->now = grow(inode->now, inode->room, room);
+	inode->durable = grow(inode->durable, inode->room, room);
+	inode->dirty = grow(inode->dirty, inode->room / UNIT, room / UNIT);
+	inode->room = room;
+}
+
+static void touch(struct inode *inode, uint64_t offset, uint64_t bytes)
+{
+	if (bytes > 0)
+		memset(inode->dirty + offset / UNIT, 1,
+			(offset + bytes - 1) / UNIT - offset / UNIT + 1);
+}
+
+static void inode_flush(struct inode *inode)
+{
+	for (size_t unit = 0; unit < inode->room / UNIT; unit++) {
+		if (inode->dirty[unit])
+			memcpy(inode->durable + unit * UNIT, inode->now + unit * UNIT, UNIT);
+	}
+	memset(inode->dirty, 0, inode->room / UNIT);
+	inode->durable_bytes = inode->now_bytes;
+}
+
+/* What the medium has of one file after power loss. */
+static void inode_lose(struct inode *inode)
+{
+	uint64_t kept = random_number() % 5; /* of 4 pages */
+	size_t tear = random_number() % 3 == 0 ? UNIT : PAGE;
+	uint64_t size = inode->durable_bytes, largest = inode->now_bytes;
+
+	if (size != largest && kept > 0 && random_number() % 4 != 0)
+		size = largest;
+	if (size != inode->durable_bytes && size > PAGE && random_number() % 4 == 0) {
+		uint64_t page = random_number() % (size / PAGE + 1) * PAGE;
+		size = page > inode->durable_bytes ? page : size;
+	}
+	for (size_t at = 0; at < inode->room; at += tear) {
+		bool dirty = false;
+
+		for (size_t unit = at / UNIT; unit < (at + tear) / UNIT; unit++)
+			dirty = dirty || inode->dirty[unit];
+		if (dirty && random_number() % 4 < kept)
+			memcpy(inode->durable + at, inode->now + at, tear);
+	}
+	inode->durable_bytes = size;
+	if (inode->room > size)
+		memset(inode->durable + size, 0, inode->room - size);
+	if (inode->room > 0) {
+		memcpy(inode->now, inode->durable, inode->room);
+		memset(inode->dirty, 0, inode->room / UNIT);
+	}
+	inode->now_bytes = size;
+}
+
+/* -------- names -------- */
+
+static unsigned int machine_of(const char *path)
+{
+	char *end;
+	unsigned long machine = strtoul(path + 1, &end, 10);
+
+	must(path[0] == '/' && (*end == '/' || *end == '\0') && machine < VOLATILE_MACHINES, path);
+	return (unsigned int)machine;
+}
+
+static struct name *name_find(const char *path, bool make)
+{
+	struct machine *machine = &machines[machine_of(path)];
+	struct name *name;
+
+	for (name = machine->names; name != NULL; name = name->next) {
+		if (strcmp(name->path, path) == 0)
+			return name;
+	}
+	if (!make)
+		return NULL;
+	name = calloc(1, sizeof(*name));
+	must(name != NULL && (name->path = strdup(path)) != NULL, "memory");
+	name->next = machine->names;
+	machine->names = name;
+	return name;
+}
+
+static struct inode *look_up(const char *path)
+{
+	struct name *name = name_find(path, false);
+
+	return name == NULL ? NULL : name->now;
+}
+
+static size_t parent_length(const char *path)
+{
+	return (size_t)(strrchr(path, '/') - path);
+}
+
+static bool is_parent(const char *directory, const char *path)
+{
+	size_t length = parent_length(path);
+
+	return strlen(directory) == length && strncmp(directory, path, length) == 0;
+}
+
+/* True if the directory that a path is in is there; "/3" is in the root, which always is. */
+static bool parent_exists(const char *path)
+{
+	char parent[4200];
+	size_t length = parent_length(path);
+
+	if (length == 0)
+		return true;
+	must(length < sizeof(parent), "path");
+	memcpy(parent, path, length);
+	parent[length] = '\0';
+	struct inode *inode = look_up(parent);
+	return inode != NULL && inode->directory;
+}
+
+static void name_set(struct name *name, struct inode *inode, uint64_t change)
+{
+	inode_get(inode);
+	inode_put(name->now);
+	name->now = inode;
+	name->change = change;
+}
+
+static void name_settle(struct name *name, bool keep)
+{
+	struct inode *inode = keep ? name->now : name->durable;
+
+	inode_get(inode);
+	inode_put(name->now);
+	name->now = inode;
+	inode_get(inode);
+	inode_put(name->durable);
+	name->durable = inode;
+}
+
+static void machine_lose(struct machine *machine)
+{
+	uint64_t salt = random_number();
+	bool removed = true;
+
+	for (struct name *name = machine->names; name != NULL; name = name->next) {
+		uint64_t x = (name->change ^ salt) * UINT64_C(0xbf58476d1ce4e5b9);
+
+		if (name->now != name->durable)
+			name_settle(name, ((x >> 40) & 1) != 0);
+	}
+	/* What is in a directory whose making was undone is gone, too. */
+	while (removed) {
+		removed = false;
+		for (struct name *name = machine->names; name != NULL; name = name->next) {
+			if (name->now != NULL && !parent_exists(name->path)) {
+				name_set(name, NULL, 0);
+				name_settle(name, true);
+				removed = true;
+			}
+		}
+	}
+	for (struct name *name = machine->names; name != NULL; name = name->next) {
+		if (name->now != NULL)
+			inode_lose(name->now);
+	}
+}
+
+/* -------- machines -------- */
+
+static void turn_off(struct machine *machine, bool power_loss)
+{
+	machine->countdown = 0;
+	if (machine->off)
+		return;
+	machine->off = true;
+	machine->session++;
+	if (power_loss)
+		machine_lose(machine);
+}
+
+/* Called for each operation that changes or flushes. True if the machine goes off before it. */
+static bool goes_off(struct machine *machine)
+{
+	if (machine->countdown > 0 && --machine->countdown == 0)
+		turn_off(machine, machine->countdown_power_loss);
+	return machine->off;
+}
+
+void volatile_off(unsigned int machine, bool power_loss)
+{
+	pthread_mutex_lock(&lock);
+	turn_off(&machines[machine], power_loss);
+	pthread_mutex_unlock(&lock);
+}
+
+void volatile_off_after(unsigned int machine, unsigned int number, bool power_loss)
+{
+	pthread_mutex_lock(&lock);
+	machines[machine].countdown = number;
+	machines[machine].countdown_power_loss = power_loss;
+	pthread_mutex_unlock(&lock);
+}
+
+void volatile_on(unsigned int machine)
+{
+	pthread_mutex_lock(&lock);
+	machines[machine].off = false;
+	machines[machine].countdown = 0;
+	pthread_mutex_unlock(&lock);
+}
+
+bool volatile_is_on(unsigned int machine)
+{
+	pthread_mutex_lock(&lock);
+	bool on = !machines[machine].off;
+	pthread_mutex_unlock(&lock);
+	return on;
+}
+
+void volatile_forget_flushes(bool forget)
+{
+	forget_flushes = forget;
+}
+
+void volatile_reset(uint64_t seed)
+{
+	pthread_mutex_lock(&lock);
+	for (unsigned int i = 0; i < DESCRIPTORS_MAX; i++)
+		must(descriptors[i].inode == NULL, "a file is open");
+	for (unsigned int i = 0; i < VOLATILE_MACHINES; i++) {
+		char path[16];
+
+		while (machines[i].names != NULL) {
+			struct name *name = machines[i].names;
+
+			machines[i].names = name->next;
+			inode_put(name->now);
+			inode_put(name->durable);
+			free(name->path);
+			free(name);
+		}
+		machines[i].off = false;
+		machines[i].countdown = 0;
+		snprintf(path, sizeof(path), "/%u", i);
+		struct name *root = name_find(path, true);
+		name_set(root, inode_make(true), 0);
+		name_settle(root, true);
+	}
+	random_state = seed;
+	changes = 0;
+	forget_flushes = false;
+	pthread_mutex_unlock(&lock);
+}
+
+/* -------- the operations -------- */
+
+static int open_locked(const char *path, int flags)
+{
+	struct machine *machine = &machines[machine_of(path)];
+	struct inode *inode;
+	int at = 0;
+
+	if (machine->off)
+		return -EIO;
+	inode = look_up(path);
+	if (inode != NULL && (flags & O_CREAT) != 0 && (flags & O_EXCL) != 0)
+		return -EEXIST;
+	if (inode != NULL && inode->directory)
+		return -EISDIR;
+	if (inode == NULL && (flags & O_CREAT) == 0)
+		return -ENOENT;
+	if (inode == NULL && !parent_exists(path))
+		return -ENOENT;
+	if (inode == NULL) {
+		if (goes_off(machine))
+			return -EIO;
+		inode = inode_make(false);
+		name_set(name_find(path, true), inode, ++changes);
+	}
+	if ((flags & O_TRUNC) != 0 && inode->now_bytes > 0) {
+		memset(inode->now, 0, inode->now_bytes);
+		touch(inode, 0, inode->now_bytes);
+		inode->now_bytes = 0;
+	}
+	while (at < DESCRIPTORS_MAX && descriptors[at].inode != NULL)
+		at++;
+	must(at < DESCRIPTORS_MAX, "too many descriptors");
+	descriptors[at] = (struct descriptor){
+		.inode = inode_get(inode),
+		.machine = machine_of(path),
+		.session = machine->session,
+	};
+	return at;
+}
+
+static int volatile_open(const char *path, int flags, mode_t mode)
+{
+	(void)mode;
+	pthread_mutex_lock(&lock);
+	int descriptor = open_locked(path, flags);
+	pthread_mutex_unlock(&lock);
+	return descriptor;
+}
+
+static void volatile_close(int descriptor)
+{
+	pthread_mutex_lock(&lock);
+	inode_put(descriptors[descriptor].inode);
+	descriptors[descriptor].inode = NULL;
+	pthread_mutex_unlock(&lock);
+}
+
+/* The file behind a descriptor, or NULL if its machine has been off since. Called with the lock. */
+static struct inode *usable(int at, bool changes_it)
+{
+	struct descriptor *descriptor = &descriptors[at];
+	struct machine *machine = &machines[descriptor->machine];
+
+	must(at >= 0 && at < DESCRIPTORS_MAX && descriptor->inode != NULL, "bad descriptor");
+	if (machine->off || machine->session != descriptor->session)
+		return NULL;
+	if (changes_it && goes_off(machine))
+		return NULL;
+	return descriptor->inode;
+}
+
+static int volatile_lock(int descriptor)
+{
+	pthread_mutex_lock(&lock);
+	int error = usable(descriptor, false) == NULL ? -EIO : 0;
+	pthread_mutex_unlock(&lock);
+	return error;
+}
+
+static ssize_t volatile_read(int descriptor, const struct iovec *parts, int count, uint64_t offset)
+{
+	ssize_t total = 0;
+
+	pthread_mutex_lock(&lock);
+	const struct inode *inode = usable(descriptor, false);
+	if (inode == NULL)
+		total = -EIO;
+	for (int i = 0; i < count && total >= 0 && offset < inode->now_bytes; i++) {
+		uint64_t bytes = inode->now_bytes - offset;
+
+		if (bytes > parts[i].iov_len)
+			bytes = parts[i].iov_len;
+		memcpy(parts[i].iov_base, inode->now + offset, bytes);
+		offset += bytes;
+		total += (ssize_t)bytes;
+		if (bytes < parts[i].iov_len)
+			break;
+	}
+	pthread_mutex_unlock(&lock);
+	return total;
+}
+
+static ssize_t volatile_write(int descriptor, const struct iovec *parts, int count, uint64_t offset)
+{
+	ssize_t total = 0;
+
+	pthread_mutex_lock(&lock);
+	struct inode *inode = usable(descriptor, true);
+	if (inode == NULL)
+		total = -EIO;
+	for (int i = 0; i < count && total >= 0; i++) {
+		if (parts[i].iov_len == 0)
+			continue;
+		inode_make_room(inode, offset + parts[i].iov_len);
+		memcpy(inode->now + offset, parts[i].iov_base, parts[i].iov_len);
+		touch(inode, offset, parts[i].iov_len);
+		offset += parts[i].iov_len;
+		total += (ssize_t)parts[i].iov_len;
+		if (offset > inode->now_bytes)
+			inode->now_bytes = offset;
+	}
+	pthread_mutex_unlock(&lock);
+	return total;
+}
+
+static int volatile_sync_data(int descriptor)
+{
+	pthread_mutex_lock(&lock);
+	struct inode *inode = usable(descriptor, true);
+	if (inode != NULL && !forget_flushes)
+		inode_flush(inode);
+	pthread_mutex_unlock(&lock);
+	return inode != NULL ? 0 : -EIO;
+}
+
+static void volatile_drop_cache(int descriptor)
+{
+	(void)descriptor; /* what could not be flushed stays, as it may on a real system */
+}
+
+static int volatile_sync_directory(const char *path)
+{
+	struct machine *machine = &machines[machine_of(path)];
+	int error = 0;
+
+	pthread_mutex_lock(&lock);
+	if (goes_off(machine))
+		error = -EIO;
+	else if (look_up(path) == NULL || !look_up(path)->directory)
+		error = -ENOENT;
+	for (struct name *name = machine->names; name != NULL && error == 0; name = name->next) {
+		if (is_parent(path, name->path))
+			name_settle(name, true);
+	}
+	pthread_mutex_unlock(&lock);
+	return error;
+}
+
+static int volatile_size(int descriptor, uint64_t *bytes)
+{
+	pthread_mutex_lock(&lock);
+	const struct inode *inode = usable(descriptor, false);
+	if (inode != NULL)
+		*bytes = inode->now_bytes;
+	pthread_mutex_unlock(&lock);
+	return inode != NULL ? 0 : -EIO;
+}
+
+static int volatile_punch(int descriptor, uint64_t offset, uint64_t bytes)
+{
+	pthread_mutex_lock(&lock);
+	struct inode *inode = usable(descriptor, true);
+	if (inode != NULL && offset < inode->now_bytes) {
+		if (bytes > inode->now_bytes - offset)
+			bytes = inode->now_bytes - offset;
+		memset(inode->now + offset, 0, bytes);
+		touch(inode, offset, bytes);
+	}
+	pthread_mutex_unlock(&lock);
+	return inode != NULL ? 0 : -EIO;
+}
+
+static int volatile_make_directory(const char *path, mode_t mode)
+{
+	int error = 0;
+
+	(void)mode;
+	pthread_mutex_lock(&lock);
+	if (goes_off(&machines[machine_of(path)]))
+		error = -EIO;
+	else if (look_up(path) != NULL)
+		error = -EEXIST;
+	else if (!parent_exists(path))
+		error = -ENOENT;
+	else
+		name_set(name_find(path, true), inode_make(true), ++changes);
+	pthread_mutex_unlock(&lock);
+	return error;
+}
+
+static int volatile_rename(const char *from, const char *to)
+{
+	int error = 0;
+
+	pthread_mutex_lock(&lock);
+	if (goes_off(&machines[machine_of(from)])) {
+		error = -EIO;
+	} else if (look_up(from) == NULL || !parent_exists(to)) {
+		error = -ENOENT;
+	} else {
+		struct name *target = name_find(to, true), *source = name_find(from, false);
+
+		changes++;
+		name_set(target, source->now, changes);
+		name_set(source, NULL, changes);
+	}
+	pthread_mutex_unlock(&lock);
+	return error;
+}
+
+static int volatile_remove(const char *path)
+{
+	int error = 0;
+
+	pthread_mutex_lock(&lock);
+	if (goes_off(&machines[machine_of(path)]))
+		error = -EIO;
+	else if (look_up(path) == NULL)
+		error = -ENOENT;
+	else
+		name_set(name_find(path, false), NULL, ++changes);
+	pthread_mutex_unlock(&lock);
+	return error;
+}
+
+static int volatile_list(const char *path, store_io_name each, void *context)
+{
+	char *found[512];
+	size_t count = 0;
+	int result = 0;
+
+	pthread_mutex_lock(&lock);
+	struct machine *machine = &machines[machine_of(path)];
+	if (machine->off)
+		result = -EIO;
+	else if (look_up(path) == NULL)
+		result = -ENOENT;
+	for (struct name *name = machine->names; name != NULL && result == 0; name = name->next) {
+		if (name->now != NULL && is_parent(path, name->path)) {
+			must(count < sizeof(found) / sizeof(found[0]), "too many names");
+			found[count++] = strdup(name->path + strlen(path) + 1);
+		}
+	}
+	pthread_mutex_unlock(&lock);
+	for (size_t i = 0; i < count; i++) {
+		if (result == 0)
+			result = each(context, found[i]);
+		free(found[i]);
+	}
+	return result;
+}
+
+static int volatile_space(const char *path, struct store_space *space)
+{
+	*space = (struct store_space){.total_bytes = UINT64_C(1) << 40,
+		.free_bytes = UINT64_C(1) << 39};
+	return volatile_is_on(machine_of(path)) ? 0 : -EIO;
+}
+
+const struct store_io volatile_io = {
+	.open = volatile_open,
+	.close = volatile_close,
+	.lock = volatile_lock,
+	.read = volatile_read,
+	.write = volatile_write,
+	.sync_data = volatile_sync_data,
+	.drop_cache = volatile_drop_cache,
+	.sync_directory = volatile_sync_directory,
+	.size = volatile_size,
+	.punch = volatile_punch,
+	.make_directory = volatile_make_directory,
+	.rename = volatile_rename,
+	.remove = volatile_remove,
+	.list = volatile_list,
+	.space = volatile_space,
+};
