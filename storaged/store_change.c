@@ -144,8 +144,8 @@ static bool changeable(const struct shard_file *file, int *error)
 		return false;
 	}
 	if (!file->shape_known) {
-		/* Nothing was ever flushed into an empty file; otherwise there is no reading it. */
-		if (file->size_bytes[0] > 0 || file->size_bytes[1] > 0)
+		/* Nothing was ever flushed into a blank file; otherwise there is no reading it. */
+		if (!file->blank && (file->size_bytes[0] > 0 || file->size_bytes[1] > 0))
 			*error = -EIO;
 		return false;
 	}

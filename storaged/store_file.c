@@ -214,6 +214,7 @@ static int load_headers(struct shard_file *file)
 {
 	bool recover[STORE_SIDES] = {false};
 
+	file->blank = true;
 	for (unsigned int side = 0; side < STORE_SIDES; side++) {
 		struct store_header_fields fields;
 		enum store_header_verdict verdict;
@@ -259,8 +260,10 @@ static int load_headers(struct shard_file *file)
 				shard_file_name(file, side));
 			file->foreign = true;
 			break;
-		case STORE_HEADER_ZERO:
 		case STORE_HEADER_DAMAGED:
+			file->blank = false;
+			/* fallthrough */
+		case STORE_HEADER_ZERO:
 			/* An empty file is what a crash leaves of one that was never flushed. */
 			recover[side] = file->size_bytes[side] > 0;
 			break;
@@ -277,6 +280,8 @@ static int load_headers(struct shard_file *file)
 				return error;
 		}
 	}
+	if (file->shape_known || file->foreign)
+		file->blank = false;
 	/* A side cut to nothing cannot tell; the other one can. */
 	if (file->descriptors[0] >= 0 && file->size_bytes[0] == 0)
 		file->groups_recorded[0] = file->groups_recorded[1];
@@ -326,6 +331,7 @@ static void forget(struct shard_file *file)
 	file->exists = false;
 	file->made_here = false;
 	file->foreign = false;
+	file->blank = false;
 	file->shape_known = false;
 	file->write_epoch = 0;
 	file->flags = 0;

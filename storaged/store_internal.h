@@ -116,6 +116,7 @@ struct shard_file {
 	bool opened; /* looked for on the devices */
 	bool exists;
 	bool foreign; /* a side is another file's, or unknown: never written to */
+	bool blank; /* nothing was ever flushed into it: as good as empty, with no shape known */
 	bool made_here; /* by this run of the store: no crash can have torn it */
 	struct store_device *device; /* valid if exists */
 	int descriptors[STORE_SIDES]; /* -1: this side does not exist */

@@ -310,7 +310,7 @@ static int heal_block(struct stripe_file *file, const struct segment *segment,
 			block->version = diagnosis->version;
 			block->length_bytes = 0;
 		} else {
-			error = block_read(file, segment, block_number, block);
+			error = block_read(file, segment, block_number, false, block);
 		}
 		if (error)
 			return error;

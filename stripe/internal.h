@@ -280,10 +280,12 @@ struct block {
 };
 
 /*
- * Reads one whole block. The caller holds the block's range lock. Returns 0 or -EIO.
+ * Reads one whole block. The caller holds the block's range lock. ask_all: all stores, not only as
+ * many as must agree: some may know of a truncation where others never had anything.
+ * Returns 0 or -EIO.
  */
 int block_read(struct stripe_file *file, const struct segment *segment, uint64_t block,
-	struct block *result);
+	bool ask_all, struct block *result);
 
 /* What block_write_run() is to write. */
 struct write_run {

@@ -204,11 +204,15 @@ static void block_clear(const struct stripe_file *file, struct block *block)
 	memset(block->bytes, 0, file->block_bytes);
 }
 
-/* True if all stores asked so far answered, enough of them, and said the same of the block. */
+/*
+ * True if all stores asked so far answered and said the same of the block, and they are enough: none
+ * of them lacks a newer version that was decided, and what they hold was itself decided, or will be.
+ */
 static bool unanimous(const struct round *round, const struct block_shards *shards)
 {
 	const struct block_answer *first = NULL;
 	unsigned int answered = 0;
+	bool decided = false;
 
 	for (unsigned int s = 0; s < round->segment->shard_count; s++) {
 		if (!(round->asked & (1u << s)))
@@ -220,8 +224,10 @@ static bool unanimous(const struct round *round, const struct block_shards *shar
 			return false;
 		first = answer;
 		answered++;
+		decided = decided || answer->state == STORE_COMMITTED || answer->state == STORE_EMPTY;
 	}
-	return answered >= versions_quorum(round->file);
+	return answered >= versions_quorum(round->file) &&
+	       (decided || answered >= round->file->min_shards);
 }
 
 /*
@@ -413,7 +419,7 @@ static int read_run(struct stripe_file *file, const struct segment *segment, uin
 }
 
 int block_read(struct stripe_file *file, const struct segment *segment, uint64_t block_number,
-	struct block *block)
+	bool ask_all, struct block *block)
 {
 	void *scratch = malloc(mojette_scratch_bytes(&file->code, file->row_bytes));
 	struct round *round = malloc(sizeof(*round));
@@ -423,9 +429,12 @@ int block_read(struct stripe_file *file, const struct segment *segment, uint64_t
 		goto out;
 	*round = (struct round){
 		.file = file, .segment = segment, .first_block = block_number, .count = 1};
-	round_ask(round, choose_shards(file, segment));
-	error = round_value(round, 0, false, block, scratch);
-	round_free(round);
+	error = -EAGAIN;
+	if (!ask_all) {
+		round_ask(round, choose_shards(file, segment));
+		error = round_value(round, 0, false, block, scratch);
+		round_free(round);
+	}
 	if (error == -EAGAIN)
 		error = block_read_carefully(file, segment, block_number, block, scratch);
 out:

@@ -93,6 +93,12 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 	*version = (store_version){0};
 	*undecided = (store_version){0};
 	*largest_generation = candidate.generation;
+	/* Something newer than all that was told may have been decided without so few. */
+	unsigned int answered = 0;
+	for (unsigned int s = 0; s < n; s++)
+		answered += answers[s].answered;
+	if (answered < versions_quorum(file))
+		return BLOCK_UNKNOWN;
 	while (candidate.generation != 0) {
 		unsigned int holders = 0, lacking = 0;
 		bool decided = false, emptiness = VERSION_IS_EMPTINESS(candidate);
@@ -119,20 +125,19 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 				lacking++;
 			}
 		}
-		if (holders >= file->code.k) {
+		/* That a truncation was decided is known to exportd, whoever has heard of it yet. */
+		bool possible = decided || lacking < veto_count(file);
+		if (emptiness || (holders >= file->code.k && possible)) {
 			*version = candidate;
 			return BLOCK_VERSION;
 		}
-		if (decided || lacking < veto_count(file))
+		if (possible)
 			return BLOCK_UNKNOWN;
 		if (undecided->generation == 0)
 			*undecided = candidate;
 		candidate = newest_below(answers, n, &candidate);
 	}
-	unsigned int answered = 0;
-	for (unsigned int s = 0; s < n; s++)
-		answered += answers[s].answered;
-	return answered >= versions_quorum(file) ? BLOCK_EMPTY : BLOCK_UNKNOWN;
+	return BLOCK_EMPTY;
 }
 
 /* What all stores say of a run of blocks. */
@@ -289,9 +294,10 @@ static void forward_add(
 /*
  * Notes what stores have PENDING besides the block's version: newer ones (but no newer than `refused`)
  * are not decided, older ones nobody will ask for again. All would be a conflict for every writer.
+ * A truncation was decided by exportd.
  */
 static void others_add(struct verdicts *undecided, struct verdicts *superseded,
-	const struct segment *segment, const struct block_answer *answers, uint64_t block,
+	struct verdicts *decided, const struct segment *segment, const struct block_answer *answers, uint64_t block,
 	store_version version, store_version refused)
 {
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
@@ -299,7 +305,9 @@ static void others_add(struct verdicts *undecided, struct verdicts *superseded,
 			answers[s].state == STORE_COMMITTED)
 			continue;
 		int order = version_compare(answers[s].newest, version);
-		if (order < 0)
+		if (VERSION_IS_EMPTINESS(answers[s].newest) && order != 0)
+			verdict_add(decided, block, answers[s].newest);
+		else if (order < 0)
 			verdict_add(superseded, block, answers[s].newest);
 		else if (order > 0 && version_compare(answers[s].newest, refused) <= 0)
 			verdict_add(undecided, block, answers[s].newest);
@@ -394,7 +402,7 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
 	size_t room = (size_t)count * segment->shard_count;
 	struct opinions *opinions = malloc(sizeof(*opinions));
 	struct forward forward = {.runs = calloc(count, sizeof(struct run))};
-	struct verdicts decided = {.runs = calloc((size_t)count * 2, sizeof(store_decided))};
+	struct verdicts decided = {.runs = calloc(room + count, sizeof(store_decided))};
 	struct verdicts back = {.runs = calloc(room, sizeof(store_decided))};
 	struct verdicts superseded = {.runs = calloc(room, sizeof(store_decided))};
 	int error = 0;
@@ -430,7 +438,7 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
 		else if (version.generation && holders)
 			forward_add(&forward, opinions, i, version, holders);
 		if (verdict != BLOCK_UNKNOWN)
-			others_add(&back, &superseded, segment, answers, first_block + i, version,
+			others_add(&back, &superseded, &decided, segment, answers, first_block + i, version,
 				open);
 		else if (undecided.generation && version_compare(undecided, open) <= 0)
 			verdict_add(&back, first_block + i, undecided);

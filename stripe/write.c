@@ -261,8 +261,8 @@ static void unstable_replaced(
 }
 
 /*
- * Takes back a version that fewer than k stores can have accepted: nobody can have read it or rolled
- * it forward. Otherwise the block could not be read while too few nodes are up to tell.
+ * Takes back a version that fewer than min_shards stores can have accepted: nobody can have rolled it
+ * forward. Otherwise the block could not be read while too few nodes are up to tell.
  */
 static void take_back(struct stripe_file *file, const struct write_run *write,
 	const struct outgoing *outgoing, uint32_t possible, store_version version)
@@ -271,30 +271,36 @@ static void take_back(struct stripe_file *file, const struct write_run *write,
 	store_decided run = {.first_block = write->first_block,
 		.count = write->count,
 		.block_version = version};
-	store_commit_args args = {.file = file_store_file(file, segment),
+	store_commit_args discard = {.file = file_store_file(file, segment),
 		.discard = 1,
 		.runs = {.runs_len = 1, .runs_val = &run}};
-	struct fanout_call calls[MOJETTE_N_MAX] = {0};
-	store_status_res results[MOJETTE_N_MAX];
-	struct fanout fanout;
+	store_sync_args sync = {.file = discard.file};
 	uint32_t accepted = 0;
 
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		if (fanout_call_status(&outgoing[s].call) == 0)
 			accepted |= 1u << s;
 	}
-	if (!accepted || __builtin_popcount(possible) >= file->code.k)
+	if (!accepted || __builtin_popcount(possible) >= (int)file->min_shards)
 		return;
-	fanout_init(&fanout, file->stripe);
-	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		if (accepted & (1u << s))
-			fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_COMMIT, &args,
-				&results[s]);
+	/* For good, so that a loss of power does not bring it back. */
+	for (unsigned int step = 0; step < 2; step++) {
+		struct fanout_call calls[MOJETTE_N_MAX] = {0};
+		store_status_res results[MOJETTE_N_MAX];
+		struct fanout fanout;
+
+		fanout_init(&fanout, file->stripe);
+		for (unsigned int s = 0; s < segment->shard_count; s++) {
+			if (accepted & (1u << s))
+				fanout_start(&fanout, &calls[s], segment->nodes[s],
+					step == 0 ? STORE_COMMIT : STORE_SYNC,
+					step == 0 ? (const void *)&discard : &sync, &results[s]);
+		}
+		fanout_wait(&fanout);
+		/* Where it did not arrive the version is found not to be decided. */
+		for (unsigned int s = 0; s < segment->shard_count; s++)
+			fanout_call_free(&calls[s]);
 	}
-	fanout_wait(&fanout);
-	/* Where it did not arrive the version is found not to be decided. */
-	for (unsigned int s = 0; s < segment->shard_count; s++)
-		fanout_call_free(&calls[s]);
 }
 
 /*
@@ -585,7 +591,7 @@ static int write_part(struct stripe_file *file, const struct segment *segment, u
 			exact_base = STORE_BASE_DECIDED;
 			error = 0;
 		} else {
-			error = block_read(file, segment, in_segment, &block);
+			error = block_read(file, segment, in_segment, attempt > 0, &block);
 			/*
 			 * Written under an epoch that we have not heard of, by a truncation, say:
 			 * our next version would be the older one.

@@ -9,6 +9,7 @@
  * and all messages.
  */
 #include <CUnit/Basic.h>
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -396,9 +397,14 @@ static void at_message(const struct stripe *from, uint32_t node)
 }
 
 /* Sees to what happened in a step: closes dead stores, replaces a dead engine. */
-static void after_step(void)
+static void after_step(bool calm)
 {
 	no_more_faults();
+	/* A write that was tried again may have cost what was unstable in its blocks. */
+	for (unsigned int i = 0; i < CELLS && !calm; i++) {
+		if (history.cells[i].dirty)
+			history.cells[i].known = false;
+	}
 	for (unsigned int i = 0; i < cluster.node_count; i++) {
 		if (!volatile_is_on(i)) {
 			history.weak |= 1u << i;
@@ -454,6 +460,12 @@ static bool all_is_well(uint64_t first, uint64_t count)
 		(!messy && __builtin_popcount(nodes_off() | history.weak) <= (int)cluster.code.m);
 }
 
+static bool enough_to_write(void)
+{
+	return cluster.node_count - (unsigned int)__builtin_popcount(nodes_off()) >=
+	       cluster.min_shards;
+}
+
 static void choose_range(uint64_t *first, uint64_t *count)
 {
 	if (random_number() % 2) {
@@ -494,7 +506,7 @@ static void step_write(bool calm)
 	if (talkative)
 		fprintf(stderr, "write of %" PRIu64 " to cells %" PRIu64 "+%" PRIu64 ": %s\n", value,
 			first, count, strerror(-error));
-	if (error && calm && all_is_well(first, count))
+	if (error && calm && all_is_well(first, count) && enough_to_write())
 		fail(strerror(-error), first, count);
 	for (uint64_t i = first; i < first + count; i++) {
 		struct cell *cell = &history.cells[i];
@@ -551,7 +563,7 @@ static void step_truncate(bool calm)
 		history.file, size * cell_bytes(), begin_truncation(FILE_ID, size * cell_bytes()));
 	if (network_is_dead(cluster.stripe) && !error)
 		error = -ECANCELED;
-	if (error && calm && all_is_well(size, CELLS - size))
+	if (error && calm && all_is_well(size, CELLS - size) && enough_to_write())
 		fail(strerror(-error), size, CELLS - size);
 	for (uint64_t i = size; i < CELLS; i++) {
 		if (error)
@@ -765,7 +777,8 @@ static void arm(void)
 	}
 }
 
-static void random_step(void)
+/* Returns true if nothing was made to fail. */
+static bool random_step(void)
 {
 	unsigned int choice = (unsigned int)(random_number() % 100);
 	unsigned int node = (unsigned int)(random_number() % cluster.node_count);
@@ -819,13 +832,14 @@ static void random_step(void)
 	} else {
 		step_heal();
 	}
+	return calm;
 }
 
 static bool run_history(uint64_t seed, unsigned int steps)
 {
 	static const struct {
 		unsigned int k, m;
-	} shapes[] = {{2, 1}, {4, 2}, {4, 2}, {8, 4}};
+	} shapes[] = {{2, 1}, {4, 2}, {4, 2}, {8, 4}, {2, 2}};
 	static const uint32_t rows[] = {256, 1024, 4096};
 
 	random_seed(seed * UINT64_C(0x9e3779b97f4a7c15) + 1);
@@ -837,7 +851,7 @@ static bool run_history(uint64_t seed, unsigned int steps)
 	history.seed = seed;
 	for (unsigned int i = 0; i < CELLS; i++)
 		cell_set(&history.cells[i], 0);
-	unsigned int shape = (unsigned int)(random_number() % 4);
+	unsigned int shape = (unsigned int)(random_number() % 5);
 	cluster_start_in_memory(
 		random_number() % 2 ? MOJETTE_NON_SYSTEMATIC : MOJETTE_SYSTEMATIC, shapes[shape].k,
 		shapes[shape].m, rows[random_number() % 3], SEGMENT_BLOCKS);
@@ -847,13 +861,13 @@ static bool run_history(uint64_t seed, unsigned int steps)
 	recover();
 	network_set_hook(at_message);
 	for (history.step = 0; history.step < steps && !history.failed; history.step++) {
-		random_step();
+		bool calm = random_step();
 		if (talkative)
 			fprintf(stderr, "step %u: %s, fault %u%s, off %x weak %x\n", history.step,
 				history.doing, history.action, history.fired ? " fired" : "",
 				nodes_off(), history.weak);
 		if (!history.failed)
-			after_step();
+			after_step(calm);
 		if (!history.failed && history.step % 40 == 39)
 			step_heal();
 	}
