@@ -490,7 +490,8 @@ int shard_file_make_side(struct shard_file *file, unsigned int side)
 	int descriptor;
 
 	if (side > 0) {
-		/* Side b without side a is taken for a loss, so its name must not be durable first. */
+		/* Side b without side a is taken for a loss, so its name must not be durable first.
+		 */
 		int error = name_durably(file);
 
 		if (error != 0)
@@ -542,13 +543,37 @@ int shard_file_make(struct shard_file *file, const struct store_shape *shape)
 	return 0;
 }
 
+/*
+ * There is nothing to remove. It may have been removed by a process that was killed before that was
+ * durable, so it is made so now. Returns 0 or a negative errno.
+ */
+static int remove_again(struct shard_file *file)
+{
+	struct store *store = file->store;
+
+	for (size_t i = 0; i < store->device_count; i++) {
+		char path[STORE_PATH_MAX];
+
+		if (atomic_load(&store->devices[i].failed))
+			continue;
+		store_side_directory(&store->devices[i], &file->key, path);
+		int error = store->io->sync_directory(path);
+		if (error != 0 && error != -ENOENT) {
+			rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
+			store_device_error(store, &store->devices[i], error);
+			return error;
+		}
+	}
+	return store_device_any_failed(store) ? -EIO : 0;
+}
+
 int shard_file_remove(struct shard_file *file)
 {
 	char path[STORE_PATH_MAX];
 	int error = 0;
 
 	if (!file->exists)
-		return store_device_any_failed(file->store) ? -EIO : 0;
+		return remove_again(file);
 	/* Side b first: side a alone is a file, side b alone is one that lost its side a. */
 	for (int side = STORE_SIDES - 1; side >= 0; side--) {
 		int result;

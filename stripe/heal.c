@@ -86,8 +86,7 @@ static struct diagnosis diagnose(const struct stripe_file *file, const struct se
 		if (block_answer_is_sound(&answers[s]) &&
 			version_compare(answers[s].newest, version) == 0) {
 			diagnosis.holders |= 1u << s;
-			diagnosis.recorded |=
-				survey->results[s].blocks.blocks_val[index].missed;
+			diagnosis.recorded |= survey->results[s].blocks.blocks_val[index].missed;
 		}
 	}
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
@@ -106,8 +105,8 @@ static struct diagnosis diagnose(const struct stripe_file *file, const struct se
 
 /*
  * Writes one block's missing shards under its own version.
- * *healed receives the shards (a bit mask) that are in place now. Returns 0, also if there are none;
- * -ENOMEM; or -ESTALE: the stores know a newer write epoch.
+ * *healed receives the shards (a bit mask) that are in place now. Returns 0, also if there are
+ * none; -ENOMEM; or -ESTALE: the stores know a newer write epoch.
  */
 static int write_shards(struct stripe_file *file, const struct segment *segment,
 	uint64_t block_number, const struct block *block, uint32_t needed, uint32_t *healed)
@@ -244,9 +243,9 @@ static uint32_t ask_shards(struct stripe_file *file, const struct segment *segme
 }
 
 /*
- * Those of some shards that are not durably what their stores say. A store may have been told that a
- * version is decided which it never flushed, and may have lost it with its power, or may do so yet:
- * what was recorded as missed is flushed and looked at before the record is cleared.
+ * Those of some shards that are not durably what their stores say. A store may have been told that
+ * a version is decided which it never flushed, and may have lost it with its power, or may do so
+ * yet: what was recorded as missed is flushed and looked at before the record is cleared.
  */
 static uint32_t unsound_shards(struct stripe_file *file, const struct segment *segment,
 	uint64_t block_number, store_version version, uint32_t shards)

@@ -205,8 +205,9 @@ static void block_clear(const struct stripe_file *file, struct block *block)
 }
 
 /*
- * True if all stores asked so far answered and said the same of the block, and they are enough: none
- * of them lacks a newer version that was decided, and what they hold was itself decided, or will be.
+ * True if all stores asked so far answered and said the same of the block, and they are enough:
+ * none of them lacks a newer version that was decided, and what they hold was itself decided, or
+ * will be.
  */
 static bool unanimous(const struct round *round, const struct block_shards *shards)
 {
@@ -224,7 +225,8 @@ static bool unanimous(const struct round *round, const struct block_shards *shar
 			return false;
 		first = answer;
 		answered++;
-		decided = decided || answer->state == STORE_COMMITTED || answer->state == STORE_EMPTY;
+		decided =
+			decided || answer->state == STORE_COMMITTED || answer->state == STORE_EMPTY;
 	}
 	return answered >= versions_quorum(round->file) &&
 	       (decided || answered >= round->file->min_shards);

@@ -69,8 +69,8 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 		.geometry = file_geometry(file),
 		.write_epoch = write_epoch,
 		.first_block = first_block,
-		/* No writer's own: whoever carries out this truncation, or does it again, writes the
-		 * same. */
+		/* No writer's own: whoever carries out this truncation, or does it again, writes
+		 * the same. */
 		.block_version = {.generation = (uint64_t)write_epoch << GENERATION_COUNTER_BITS},
 		.missed = down,
 	};

@@ -125,7 +125,8 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 				lacking++;
 			}
 		}
-		/* That a truncation was decided is known to exportd, whoever has heard of it yet. */
+		/* That a truncation was decided is known to exportd, whoever has heard of it yet.
+		 */
 		bool possible = decided || lacking < veto_count(file);
 		if (emptiness || (holders >= file->code.k && possible)) {
 			*version = candidate;
@@ -151,11 +152,10 @@ struct opinions {
 };
 
 /*
- * Asks all stores. refuse: whoever answers will not accept this version or an older one any more, so
- * that what is found not to be decided stays so, even if its writer is still at work.
+ * Asks all stores. refuse: whoever answers will not accept this version or an older one any more,
+ * so that what is found not to be decided stays so, even if its writer is still at work.
  */
-static void opinions_ask(
-	struct stripe_file *file, struct opinions *opinions, store_version refuse)
+static void opinions_ask(struct stripe_file *file, struct opinions *opinions, store_version refuse)
 {
 	const struct segment *segment = opinions->segment;
 	struct fanout fanout;
@@ -190,8 +190,8 @@ static bool opinion_given(const struct opinions *opinions, unsigned int shard)
 	       opinions->results[shard].blocks.blocks_len == opinions->count;
 }
 
-static void opinions_of_block(const struct opinions *opinions, uint32_t index,
-	struct block_answer answers[MOJETTE_N_MAX])
+static void opinions_of_block(
+	const struct opinions *opinions, uint32_t index, struct block_answer answers[MOJETTE_N_MAX])
 {
 	memset(answers, 0, MOJETTE_N_MAX * sizeof(answers[0]));
 	for (unsigned int s = 0; s < opinions->segment->shard_count; s++) {
@@ -270,8 +270,7 @@ struct forward {
 	unsigned int count;
 };
 
-static void forward_add(
-	struct forward *forward, const struct opinions *opinions, uint32_t index,
+static void forward_add(struct forward *forward, const struct opinions *opinions, uint32_t index,
 	store_version version, uint32_t holders)
 {
 	struct run *last = forward->count ? &forward->runs[forward->count - 1] : NULL;
@@ -292,13 +291,13 @@ static void forward_add(
 }
 
 /*
- * Notes what stores have PENDING besides the block's version: newer ones (but no newer than `refused`)
- * are not decided, older ones nobody will ask for again. All would be a conflict for every writer.
- * A truncation was decided by exportd.
+ * Notes what stores have PENDING besides the block's version: newer ones (but no newer than
+ * `refused`) are not decided, older ones nobody will ask for again. All would be a conflict for
+ * every writer. A truncation was decided by exportd.
  */
 static void others_add(struct verdicts *undecided, struct verdicts *superseded,
-	struct verdicts *decided, const struct segment *segment, const struct block_answer *answers, uint64_t block,
-	store_version version, store_version refused)
+	struct verdicts *decided, const struct segment *segment, const struct block_answer *answers,
+	uint64_t block, store_version version, store_version refused)
 {
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		if (!answers[s].answered || answers[s].newest.generation == 0 ||
@@ -334,7 +333,8 @@ static void verdicts_tell(struct stripe_file *file, const struct segment *segmen
 			fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_COMMIT, &args,
 				&results[s]);
 		fanout_wait(&fanout);
-		/* A store that did not hear it keeps what it has; the next one to meet it tells it. */
+		/* A store that did not hear it keeps what it has; the next one to meet it tells it.
+		 */
 		for (unsigned int s = 0; s < segment->shard_count; s++)
 			fanout_call_free(&calls[s]);
 	}
@@ -412,8 +412,8 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
 		error = -ENOMEM;
 		goto out;
 	}
-	*opinions = (struct opinions){
-		.segment = segment, .first_block = first_block, .count = count};
+	*opinions =
+		(struct opinions){.segment = segment, .first_block = first_block, .count = count};
 	opinions_ask(file, opinions, (store_version){0});
 	store_version open = opinions_newest_open(opinions);
 	if (open.generation) {
@@ -438,8 +438,8 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
 		else if (version.generation && holders)
 			forward_add(&forward, opinions, i, version, holders);
 		if (verdict != BLOCK_UNKNOWN)
-			others_add(&back, &superseded, &decided, segment, answers, first_block + i, version,
-				open);
+			others_add(&back, &superseded, &decided, segment, answers, first_block + i,
+				version, open);
 		else if (undecided.generation && version_compare(undecided, open) <= 0)
 			verdict_add(&back, first_block + i, undecided);
 		if (largest > *largest_generation)

@@ -128,8 +128,8 @@ static bool overlaps(const struct run *run, const struct write_run *write)
 }
 
 /*
- * What the stores' boots were when they accepted the newest of our unstable versions of some blocks,
- * or the one that is the write's base; 0 where there is none.
+ * What the stores' boots were when they accepted the newest of our unstable versions of some
+ * blocks, or the one that is the write's base; 0 where there is none.
  */
 static void unstable_boots(
 	struct stripe_file *file, const struct write_run *write, uint64_t boots[MOJETTE_N_MAX])
@@ -228,8 +228,7 @@ static bool not_executed(int error)
 }
 
 /* The shards whose stores have accepted a write that failed, or may have, or may yet. */
-static uint32_t possible_holders(
-	const struct segment *segment, const struct outgoing *outgoing)
+static uint32_t possible_holders(const struct segment *segment, const struct outgoing *outgoing)
 {
 	uint32_t possible = 0;
 
@@ -261,16 +260,15 @@ static void unstable_replaced(
 }
 
 /*
- * Takes back a version that fewer than min_shards stores can have accepted: nobody can have rolled it
- * forward. Otherwise the block could not be read while too few nodes are up to tell.
+ * Takes back a version that fewer than min_shards stores can have accepted: nobody can have rolled
+ * it forward. Otherwise the block could not be read while too few nodes are up to tell.
  */
 static void take_back(struct stripe_file *file, const struct write_run *write,
 	const struct outgoing *outgoing, uint32_t possible, store_version version)
 {
 	const struct segment *segment = write->segment;
-	store_decided run = {.first_block = write->first_block,
-		.count = write->count,
-		.block_version = version};
+	store_decided run = {
+		.first_block = write->first_block, .count = write->count, .block_version = version};
 	store_commit_args discard = {.file = file_store_file(file, segment),
 		.discard = 1,
 		.runs = {.runs_len = 1, .runs_val = &run}};
@@ -699,8 +697,8 @@ static int write_piece(
 }
 
 /* All pieces of a write, and nothing else. */
-static int write_range(struct stripe_file *file, uint64_t offset, const uint8_t *bytes,
-	size_t length, bool stable)
+static int write_range(
+	struct stripe_file *file, uint64_t offset, const uint8_t *bytes, size_t length, bool stable)
 {
 	size_t round_bytes = ROUND_BYTES_MAX;
 	int error = 0;
@@ -853,8 +851,8 @@ static int commit_runs(struct stripe_file *file, struct run *runs)
 }
 
 /*
- * Takes the runs from `runs` to the end of the list of unstable ones. Returns the end of the furthest
- * unstable write; *write_epoch receives the oldest epoch under which any was written.
+ * Takes the runs from `runs` to the end of the list of unstable ones. Returns the end of the
+ * furthest unstable write; *write_epoch receives the oldest epoch under which any was written.
  */
 static uint64_t unstable_take(
 	struct stripe_file *file, const struct run *runs, uint32_t *write_epoch)

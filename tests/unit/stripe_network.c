@@ -29,6 +29,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned int lost_of_1000, unanswered_of_1000, late_of_1000;
 static network_hook hook;
 static bool tracing;
+static enum network_flaw flaw;
 static _Thread_local bool in_hook;
 static const struct stripe *dead[DEAD_MAX];
 static struct late *lates;
@@ -83,6 +84,7 @@ void network_reset(void)
 	network_faults(0, 0, 0);
 	network_forget_down();
 	hook = NULL;
+	flaw = NETWORK_SOUND;
 	memset(dead, 0, sizeof(dead));
 }
 
@@ -91,6 +93,44 @@ void network_faults(unsigned int lost, unsigned int unanswered, unsigned int lat
 	lost_of_1000 = lost;
 	unanswered_of_1000 = unanswered;
 	late_of_1000 = late;
+}
+
+void network_set_flaw(enum network_flaw new_flaw)
+{
+	flaw = new_flaw;
+}
+
+/* Executes a message as a store would, or as one with the flaw. */
+static void execute(unsigned int node, uint32_t procedure, const void *args, void *result)
+{
+	struct store *store = cluster.nodes[node].store;
+
+	if (flaw == NETWORK_FORGETS_MISSES && procedure == STORE_MISSED &&
+		!((const store_missed_args *)args)->clear) {
+		((store_status_res *)result)->boot = store_boot(store);
+	} else if (flaw != NETWORK_SOUND && procedure == STORE_WRITE) {
+		store_write_args write = *(const store_write_args *)args;
+
+		if (flaw == NETWORK_FORGETS_MISSES)
+			write.missed = 0;
+		if (flaw == NETWORK_REPLACES_DECIDED) {
+			if (write.exact_base == STORE_BASE_DECIDED &&
+				write.blocks.blocks_val[0].base.generation)
+				write.exact_base = STORE_BASE_UNDECIDED;
+			write.undecided.undecided_len = write.commits.commits_len;
+			write.undecided.undecided_val = write.commits.commits_val;
+			write.commits.commits_len = 0;
+			write.undecided_boot = store_boot(store);
+		}
+		store_write(store, &write, result);
+	} else if (flaw == NETWORK_KEEPS_NO_PROMISES && procedure == STORE_READ) {
+		store_read_args read = *(const store_read_args *)args;
+
+		read.refuse = (store_version){0};
+		store_read(store, &read, result);
+	} else {
+		store_local_call(store, procedure, args, result);
+	}
 }
 
 void network_trace(bool on)
@@ -286,7 +326,7 @@ static int deliver(const struct stripe *from, unsigned int node, uint32_t proced
 		return -ETIMEDOUT;
 	}
 	fate -= late_of_1000;
-	store_local_call(cluster.nodes[node].store, procedure, args, result);
+	execute(node, procedure, args, result);
 	if (!volatile_is_on(node) || fate < unanswered_of_1000 || network_is_dead(from)) {
 		rpc_free(types[procedure].result, result);
 		memset(result, 0, types[procedure].result_bytes);
@@ -321,7 +361,8 @@ static void trace(const struct stripe *from, unsigned int node, uint32_t procedu
 				(uint64_t)commit->runs.runs_val[i].block_version.generation);
 	} else if (procedure == STORE_READ) {
 		const store_read_args *read = args;
-		fprintf(stderr, " segment %u block %" PRIu64 "+%u version %" PRIx64 " refuse %" PRIx64,
+		fprintf(stderr,
+			" segment %u block %" PRIu64 "+%u version %" PRIx64 " refuse %" PRIx64,
 			read->file.segment, (uint64_t)read->first_block, read->count,
 			(uint64_t)read->block_version.generation,
 			(uint64_t)read->refuse.generation);
@@ -396,8 +437,8 @@ void fanout_wait(struct fanout *fanout)
 		struct fanout_call *next = calls[chosen];
 
 		calls[chosen] = calls[--count];
-		next->error = call(
-			fanout->stripe, next->node, next->procedure, next->args, next->result);
+		next->error =
+			call(fanout->stripe, next->node, next->procedure, next->args, next->result);
 	}
 }
 

@@ -3,9 +3,9 @@
  * The network of a cluster in memory (stripe_cluster.h), under the test's control.
  *
  * Takes the place of stripe/fanout.c (the linker takes these functions instead) and of rpc_call(),
- * nanosleep() and randombytes_buf() (--wrap). Messages are executed in the caller's thread, those of
- * one fan-out in any order; any may be lost, lose its answer, or arrive long after its sender gave
- * up. All choices come from random_number(), so that a seed repeats a run.
+ * nanosleep() and randombytes_buf() (--wrap). Messages are executed in the caller's thread, those
+ * of one fan-out in any order; any may be lost, lose its answer, or arrive long after its sender
+ * gave up. All choices come from random_number(), so that a seed repeats a run.
  */
 #ifndef ROZO_TEST_STRIPE_NETWORK_H
 #define ROZO_TEST_STRIPE_NETWORK_H
@@ -22,6 +22,16 @@ void network_reset(void);
 
 /* So many of 1000 messages are lost, executed without an answer, or executed late. */
 void network_faults(unsigned int lost, unsigned int unanswered, unsigned int late);
+
+/* What a wrong engine or store would do: for tests of the tests. */
+enum network_flaw {
+	NETWORK_SOUND,
+	NETWORK_FORGETS_MISSES, /* nobody records who missed a write */
+	NETWORK_REPLACES_DECIDED, /* writers take what they committed for undecided */
+	NETWORK_KEEPS_NO_PROMISES, /* stores accept what they said they would refuse */
+	NETWORK_FLAWS,
+};
+void network_set_flaw(enum network_flaw flaw);
 
 /*
  * Called before each message (NULL: nothing): may stop machines and kill engines, or use another

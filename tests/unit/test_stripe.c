@@ -470,7 +470,8 @@ static void random_history(uint64_t seed, unsigned int steps)
 		}
 		if (broken)
 			fprintf(stderr,
-				"seed %" PRIu64 " step %u choice %u: %d (offset %" PRIu64 " length %zu weak %x)\n",
+				"seed %" PRIu64 " step %u choice %u: %d (offset %" PRIu64
+				" length %zu weak %x)\n",
 				seed, step, choice, broken, offset, length, weak);
 	}
 	CU_ASSERT_EQUAL(broken, 0);

@@ -124,12 +124,14 @@ static void touch(struct inode *inode, uint64_t offset, uint64_t bytes)
 
 static void inode_flush(struct inode *inode)
 {
+	inode->durable_bytes = inode->now_bytes;
+	if (inode->room == 0)
+		return;
 	for (size_t unit = 0; unit < inode->room / UNIT; unit++) {
 		if (inode->dirty[unit])
 			memcpy(inode->durable + unit * UNIT, inode->now + unit * UNIT, UNIT);
 	}
 	memset(inode->dirty, 0, inode->room / UNIT);
-	inode->durable_bytes = inode->now_bytes;
 }
 
 /* What the medium has of one file after power loss. */
@@ -626,8 +628,8 @@ static int volatile_list(const char *path, store_io_name each, void *context)
 
 static int volatile_space(const char *path, struct store_space *space)
 {
-	*space = (struct store_space){.total_bytes = UINT64_C(1) << 40,
-		.free_bytes = UINT64_C(1) << 39};
+	*space = (struct store_space){
+		.total_bytes = UINT64_C(1) << 40, .free_bytes = UINT64_C(1) << 39};
 	return volatile_is_on(machine_of(path)) ? 0 : -EIO;
 }
 

@@ -28,12 +28,13 @@ void volatile_reset(uint64_t seed);
 
 /*
  * Stops a machine: with power loss, or as if only its processes had been killed (what the operating
- * system has is kept). Until volatile_on() everything on it fails with EIO and changes nothing, also
- * through descriptors that were opened before; they stay so for ever.
+ * system has is kept). Until volatile_on() everything on it fails with EIO and changes nothing,
+ * also through descriptors that were opened before; they stay so for ever.
  */
 void volatile_off(unsigned int machine, bool power_loss);
 
-/* The same in the middle of the work, at the number-th operation from now that changes or flushes. */
+/* The same in the middle of the work, at the number-th operation from now that changes or flushes.
+ */
 void volatile_off_after(unsigned int machine, unsigned int number, bool power_loss);
 
 void volatile_on(unsigned int machine);
