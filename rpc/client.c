@@ -123,12 +123,8 @@ void client_finish(
 
 static void destroy(struct rpc_client *client)
 {
-	struct client_call *calls;
+	struct client_call *calls = client_connection_close(client, -ECANCELED);
 
-	client_connection_close(client);
-	pthread_mutex_lock(&client->lock);
-	calls = client_take_all(client);
-	pthread_mutex_unlock(&client->lock);
 	while (calls) {
 		struct client_call *next = calls->later;
 

@@ -125,8 +125,11 @@ void client_connection_tick(struct rpc_client *client, int64_t now_ms);
 /* A call on the connection got no answer in time: find out whether the server is alive. */
 void client_connection_suspect(struct rpc_client *client, int64_t now_ms);
 
-/* Closes the connection; calls are not touched. */
-void client_connection_close(struct rpc_client *client);
+/*
+ * Closes the connection because of an error (negative errno), with which new calls are refused.
+ * Returns all calls that are under way, taken out and linked by `later`; the caller finishes them.
+ */
+struct client_call *client_connection_close(struct rpc_client *client, int error);
 
 /* The next point in time that client_connection_tick() is of use. */
 int64_t client_connection_next_ms(const struct rpc_client *client);

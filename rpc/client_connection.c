@@ -95,20 +95,26 @@ int64_t client_connection_next_ms(const struct rpc_client *client)
 	return client->probe_ms < client->timer_ms ? client->probe_ms : client->timer_ms;
 }
 
-void client_connection_close(struct rpc_client *client)
+struct client_call *client_connection_close(struct rpc_client *client, int error)
 {
 	struct client_connection *connection;
+	struct client_call *calls;
 
+	/* All at once: a new call is either among those that end, or refused with this error. */
 	pthread_mutex_lock(&client->lock);
 	connection = client->connection;
 	client->connection = NULL;
 	client->state = CLIENT_BACKED_OFF;
+	client->last_error = error_of_unsent(error);
+	client->attempt_wanted = false;
+	calls = client_take_all(client);
 	pthread_mutex_unlock(&client->lock);
 	client->timer_ms = client->probe_ms = REACTOR_NEVER;
 	if (connection) {
 		connection->closed = true;
 		record_stream_close(&connection->stream);
 	}
+	return calls;
 }
 
 /* The attempt failed or the connection broke: all calls end, the next attempt gets its time. */
@@ -123,13 +129,7 @@ static void fail(struct rpc_client *client, int error)
 			error == -EACCES ? "authentication failed; do both ends have the same "
 					   "cluster key?"
 					 : strerror(-error));
-	client_connection_close(client);
-	pthread_mutex_lock(&client->lock);
-	client->last_error = error_of_unsent(error);
-	client->attempt_wanted = false;
-	calls = client_take_all(client);
-	pthread_mutex_unlock(&client->lock);
-
+	calls = client_connection_close(client, error);
 	if (was_ready)
 		client->backoff_ms = BACKOFF_FIRST_MS; /* servers restart */
 	else

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-3.0-or-later
 # SIGKILL of every daemon at once in the middle of a copy, then a restart.
 # First the client lives on: its copy waits, goes on and ends complete. Then the client dies with
-# the servers: a new one finds every file whose close had returned complete, everything that was
+# the servers: a new one finds every file whose fsync had returned complete, everything that was
 # there before undamaged, and can repeat the copy.
 
 set -euo pipefail
@@ -47,14 +47,14 @@ JOB
 wait_until 300 copied "$RUN/share/dies.log" $((files / 3)) || die "too slow: $(wc -l <"$RUN/share/dies.log") files"
 cluster kill all KILL
 guest_end
-closed=$(wc -l <"$RUN/share/dies.log")
-[ "$closed" -lt "$files" ] || die "the copy was over before the servers were killed: nothing was proved"
-note "killed after $closed files were closed"
+safe=$(wc -l <"$RUN/share/dies.log")
+[ "$safe" -lt "$files" ] || die "the copy was over before the servers were killed: nothing was proved"
+note "killed after $safe files were safe"
 cluster start-daemon all
-guest_job --timeout 900 -- "$closed" <<'JOB'
+guest_job --timeout 900 -- "$safe" <<'JOB'
 mount_export
 compared=$("$file_load" compare /media/tree "$MOUNT/dies" /media/dies.log)
-say "$compared files whose close had returned are complete"
+say "$compared files whose fsync had returned are complete"
 [ "$compared" -ge "$1" ] || fail "only $compared of $1 were compared"
 diff -r /media/tree "$MOUNT/lives" || fail "what was there before the crash is damaged"
 "$file_load" copy /media/tree "$MOUNT/dies" /media/again.log >/dev/null

@@ -11,7 +11,9 @@
 //   file_load small-write DIR COUNT BYTES for each file: create, write, close
 //   file_load small-read DIR COUNT BYTES  for each file: open, read, compare, close
 //   file_load copy FROM TO LOG            copy a tree file by file; a file's name goes to LOG (one
-//                                         line, flushed) only after its close has returned
+//                                         line, flushed) only after its fsync has returned. Not
+//                                         after close only: Linux writes a page again whose data
+//                                         server died, but close() does not wait for that
 //   file_load compare FROM TO LOG         every file named in LOG is the same in both trees
 //
 // Prints the seconds that the named work took (without making or comparing the bytes, which is
@@ -228,6 +230,8 @@ static int copy_one(const char *path, const struct stat *stat, int type, struct 
 	for (size_t got; (got = read_all(in, buffer, MIB, path)) > 0;)
 		write_all(out, buffer, got, target);
 	close(in);
+	if (fsync(out) != 0)
+		err(1, "fsync %s", target);
 	if (close(out) != 0)
 		err(1, "close %s", target);
 	if (dprintf(copy_log, "%s\n", relative) < 0 || fsync(copy_log) != 0)

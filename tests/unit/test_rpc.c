@@ -619,6 +619,61 @@ static void test_restarted_server_serves_the_first_call(void)
 	rpc_server_stop(server);
 }
 
+struct tide {
+	struct rpc_client *client;
+	atomic_bool over;
+	atomic_uint begun, ended;
+};
+
+static void tide_ended(void *context, int error)
+{
+	(void)error;
+	atomic_fetch_add(&((struct tide *)context)->ended, 1);
+}
+
+static void *tide_caller(void *argument)
+{
+	struct tide *tide = argument;
+
+	while (!atomic_load(&tide->over)) {
+		/* Not more at a time than a server lets one connection have. */
+		if (atomic_load(&tide->begun) - atomic_load(&tide->ended) > 64)
+			continue;
+		atomic_fetch_add(&tide->begun, 1);
+		rpc_call_async(tide->client, RPC_PROCEDURE_NULL, NULL, NULL, NULL, NULL, LONG_MS,
+			tide_ended, tide);
+	}
+	return NULL;
+}
+
+/* Whatever a connection is doing when a call comes, the call ends. */
+static void test_every_call_ends_while_servers_come_and_go(void)
+{
+	struct rpc_server *server = serve(&right_key);
+	uint16_t port = rpc_server_port(server);
+	struct tide tide = {.client = client_of(server, &right_key)};
+	pthread_t callers[4];
+
+	for (int i = 0; i < 4; i++)
+		must(!pthread_create(&callers[i], NULL, tide_caller, &tide));
+	for (int round = 0; round < 100; round++) {
+		pause_ms(5);
+		rpc_server_stop(server);
+		must(!rpc_server_start(&server, "127.0.0.1", port, &program, &right_key, 2));
+		for (int i = 0; i < 400 && rpc_client_is_down(tide.client); i++)
+			pause_ms(1);
+	}
+	atomic_store(&tide.over, true);
+	for (int i = 0; i < 4; i++)
+		pthread_join(callers[i], NULL);
+	for (int i = 0; i < LONG_MS && atomic_load(&tide.ended) < atomic_load(&tide.begun); i++)
+		pause_ms(1);
+	CU_ASSERT(atomic_load(&tide.ended) > 1000);
+	CU_ASSERT_EQUAL(atomic_load(&tide.ended), atomic_load(&tide.begun));
+	rpc_client_destroy(tide.client);
+	rpc_server_stop(server);
+}
+
 static void test_keys_must_match(void)
 {
 	struct rpc_server *server = serve(&right_key);
@@ -1340,6 +1395,8 @@ int main(int argc, char **argv)
 			test_vanished_host_is_noticed_and_used_again},
 		{"restarted server serves the first call",
 			test_restarted_server_serves_the_first_call},
+		{"every call ends while servers come and go",
+			test_every_call_ends_while_servers_come_and_go},
 		{"keys must match", test_keys_must_match},
 		{"client refuses a server without the key",
 			test_client_refuses_a_server_without_the_key},
