@@ -143,6 +143,14 @@ static void get_write_verifier(struct fsal_export *fsal_export, struct gsh_buffd
 	memcpy(verifier->addr, &value, MIN(verifier->len, sizeof(value)));
 }
 
+static bool (*default_fs_supports)(struct fsal_export *, fsal_fsinfo_options_t);
+
+/* exportd keeps a create's verifier in the inode, not in its times. */
+static bool fs_supports(struct fsal_export *fsal_export, fsal_fsinfo_options_t option)
+{
+	return option == fso_own_create_verifier || default_fs_supports(fsal_export, option);
+}
+
 static void export_ops_init(struct export_ops *ops)
 {
 	ops->release = release;
@@ -151,6 +159,8 @@ static void export_ops_init(struct export_ops *ops)
 	ops->create_handle = create_handle;
 	ops->get_fs_dynamic_info = get_fs_dynamic_info;
 	ops->get_write_verifier = get_write_verifier;
+	default_fs_supports = ops->fs_supports;
+	ops->fs_supports = fs_supports;
 	ops->alloc_state = rozo_alloc_state;
 	rozo_pnfs_export_ops_init(ops);
 }

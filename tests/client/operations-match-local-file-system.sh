@@ -68,6 +68,14 @@ remount_cold
 diff -r /run/here "$MOUNT/here" 2>&1 | grep -v 'nowhere\|dangling' && fail "after a remount the contents differ (above)"
 say "after a remount, too"
 df "$MOUNT" >/dev/null || fail "df"
+mkdir "$MOUNT/here/exclusive"
+before=$(nfs_calls 4 SETATTR)
+(umask 027 && "$file_load" small-write "$MOUNT/here/exclusive" 20 100 >/dev/null)
+[ "$(nfs_calls 4 SETATTR)" = "$before" ] || fail "files made with O_EXCL cost a SETATTR each"
+modes=$(find "$MOUNT/here/exclusive" -type f -printf '%m %U %G\n' | sort | uniq -c | tr -s ' ')
+[ "$modes" = " 20 640 0 0" ] || fail "files made with O_EXCL have: $modes"
+[ -z "$(find "$MOUNT/here/exclusive" -type f -mmin +2)" ] || fail "files made with O_EXCL have old times"
+say "an exclusive create costs no SETATTR"
 rm -rf "$MOUNT/here"
 [ -z "$(ls -A "$MOUNT")" ] || fail "something is left: $(ls -A "$MOUNT")"
 umount "$MOUNT"

@@ -39,6 +39,7 @@ nfs_calls() {
   4.READ) column=1 ;;
   4.WRITE) column=2 ;;
   4.COMMIT) column=3 ;;
+  4.SETATTR) column=9 ;;
   *) fail "nfs_calls: $1.$2 is not known here" ;;
   esac
   local words
