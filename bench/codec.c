@@ -120,7 +120,7 @@ static uint32_t crc32c(const uint8_t *bytes, size_t length)
 
 static void run_mojette(struct context *c, uint8_t *block)
 {
-	uint32_t row_crc[MOJETTE_K_MAX], crc[MOJETTE_N_MAX];
+	uint32_t row_crc[MOJETTE_K_MAX], crc[MOJETTE_N_MAX] = {0};
 	const uint8_t
 		*in[MOJETTE_N_MAX]; /* not cleared: that would be a good part of what is timed */
 	uint8_t *out[MOJETTE_N_MAX];
@@ -215,7 +215,7 @@ static void isal_prepare(struct context *c)
 		ec_init_tables(k, n - k, matrix + k * k, c->tables);
 		return;
 	}
-	memcpy(survivors, matrix + lost * k, (size_t)(k * k));
+	memcpy(survivors, matrix + lost * k, (size_t)k * (size_t)k);
 	if (gf_invert_matrix(survivors, inverse, k) != 0) {
 		fprintf(stderr, "codec: ISA-L's matrix for %d lost rows is singular\n", lost);
 		exit(1);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
- * What clang's analyzer does not know of CUnit; ci/lint puts it before every unit test. Without it,
+ * What clang's analyzer does not know of CUnit; ci/lint puts it before every test. Without it,
  * the lines after a fatal assertion are thought to be reached when it fails. Never part of a build.
  */
 #ifndef ROZO_LINT_MODEL_H

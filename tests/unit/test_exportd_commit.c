@@ -93,7 +93,7 @@ static int collect(void *context, struct kv_bytes key, struct kv_bytes value)
 
 	(void)value;
 	strncat(seen, key.data, key.bytes);
-	strcat(seen, " ");
+	strncat(seen, " ", 2);
 	return strcmp(seen, "stop ") == 0 ? 7 : 0;
 }
 

@@ -58,7 +58,7 @@ static void freed(uint32_t node, uint64_t *sequences, uint32_t count)
 
 static void a_removed_file_is_freed_by_every_node(void)
 {
-	struct meta_free_item items[META_FREE_MAX];
+	struct meta_free_item items[META_FREE_MAX] = {0};
 	uint32_t node, segment;
 	uint64_t file_id, sequences[3];
 

@@ -78,6 +78,8 @@ static const struct record_placement placement = {.count = 3, .nodes = {5, 1, 65
 static const struct record_free item = {
 	.export_id = 1, .segment = 2, .file_id = 17, .count = 2, .nodes = {3, 4}};
 
+/* Both are zeroed first, padding included. */
+#define SAME(a, b) (memcmp((const void *)&(a), (const void *)&(b), sizeof(a)) == 0)
 #define TARGET "../somewhere/else"
 
 static int put_all(void)
@@ -142,7 +144,7 @@ static int get_any(uint8_t kind)
 	switch (kind) {
 	case RECORD_META:
 		result = record_meta_get(txn, &read.meta);
-		CU_ASSERT(result != 0 || memcmp(&read.meta, &meta, sizeof(meta)) == 0);
+		CU_ASSERT(result != 0 || SAME(read.meta, meta));
 		break;
 	case RECORD_COUNTERS:
 		result = record_counters_get(txn, &read.counters);
@@ -157,12 +159,11 @@ static int get_any(uint8_t kind)
 		break;
 	case RECORD_EXPORT:
 		result = record_export_get(txn, 7, &read.export);
-		CU_ASSERT(result != 0 || memcmp(&read.export, &export, sizeof(export)) == 0);
+		CU_ASSERT(result != 0 || SAME(read.export, export));
 		break;
 	case RECORD_ALLOCATION:
 		result = record_allocation_get(txn, 7, &read.allocation);
-		CU_ASSERT(result != 0 ||
-			  memcmp(&read.allocation, &allocation, sizeof(allocation)) == 0);
+		CU_ASSERT(result != 0 || SAME(read.allocation, allocation));
 		break;
 	case RECORD_INODE:
 		result = record_inode_get(txn, 7, 17, &read.inode);
@@ -212,12 +213,11 @@ static int get_any(uint8_t kind)
 		break;
 	case RECORD_PLACEMENT:
 		result = record_placement_get(txn, 7, 17, 1, &read.placement);
-		CU_ASSERT(
-			result != 0 || memcmp(&read.placement, &placement, sizeof(placement)) == 0);
+		CU_ASSERT(result != 0 || SAME(read.placement, placement));
 		break;
 	case RECORD_FREE:
 		result = record_free_get(txn, 33, &read.item);
-		CU_ASSERT(result != 0 || memcmp(&read.item, &item, sizeof(item)) == 0);
+		CU_ASSERT(result != 0 || SAME(read.item, item));
 		break;
 	case RECORD_FREE_NODE:
 		result = kv_get(txn, record_key_bytes(&by_node), &value);
@@ -282,7 +282,7 @@ static void put_golden(size_t i, size_t value_bytes, size_t flipped_bit)
 
 static uint8_t golden_kind(size_t i)
 {
-	uint8_t key[512];
+	uint8_t key[512] = {0};
 
 	from_hex(golden[i].key, key);
 	return key[0];

@@ -183,7 +183,8 @@ static int echo(
 	for (uint32_t i = 0; i < bytes; i++)
 		args.value[i] = (char)(i * 7 + bytes);
 	error = rpc_call(client, TEST_ECHO, XDR_TEST, &args, XDR_TEST, &result, timeout_ms);
-	if (!error && (result.bytes != bytes || (bytes && memcmp(result.value, args.value, bytes))))
+	if (!error &&
+		(result.bytes != bytes || (bytes && memcmp(result.value, args.value, bytes) != 0)))
 		error = 1;
 	if (error >= 0)
 		rpc_free(XDR_TEST, &result);
@@ -985,7 +986,7 @@ static void test_caller_is_known_by_auth_sys(void)
 	int fd = raw_connect(rpc_server_port(server));
 	uint32_t call[] = {1, 0, 2, TEST_PROGRAM, TEST_VERSION, TEST_WHO, 1, 32, 0, 3, 0x61626300,
 		4711, 815, 2, 1, 2, 0, 0};
-	uint32_t reply[64];
+	uint32_t reply[64] = {0};
 
 	raw_send(fd, call, 18);
 	CU_ASSERT(raw_receive(fd, reply, 64) > 7);
