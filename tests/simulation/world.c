@@ -156,7 +156,7 @@ static void meta_placement(const meta_placement_args *args, meta_placement_res *
 	res->k = world.shape.k;
 	res->m = world.shape.m;
 	res->row_bytes = world.shape.row_bytes;
-	res->min_shards = n / 2 + 1 > res->k ? n / 2 + 1 : res->k;
+	res->min_shards = res->m + 1 > res->k ? res->m + 1 : res->k;
 	res->segment_blocks = WORLD_SEGMENT_BLOCKS;
 	res->segment_count = (WORLD_BLOCKS + WORLD_SEGMENT_BLOCKS - 1) / WORLD_SEGMENT_BLOCKS;
 }
