@@ -34,7 +34,7 @@ struct config_export {
 	struct mojette_code code; /* "protection": "4+2"; "code": "non-systematic" (default) or
 				     "systematic" */
 	uint32_t row_bytes; /* 1024 .. 65536, a power of two, default 4096 */
-	uint32_t min_shards; /* max(k, n/2 + 1) (default) .. n */
+	uint32_t min_shards; /* max(k, m + 1) (default) .. n */
 	uint64_t segment_bytes; /* default 64 GiB; rounded down to whole blocks */
 };
 

@@ -211,6 +211,12 @@ int file_report_size(struct stripe_file *file, uint64_t end, uint32_t write_epoc
 /* The next version of this writer under the file's write epoch, newer than `above`. */
 store_version file_next_version(struct stripe_file *file, uint64_t above);
 
+/*
+ * After the stores refused our write epoch: learn the new one.
+ * Returns 0 to try again, -ESTALE if this writer is fenced, or an error of exportd's.
+ */
+int file_learn_epoch(struct stripe_file *file);
+
 /* Asks exportd for the file's epochs, size and first nodes. The caller holds attach_lock. */
 int file_attach(struct stripe_file *file);
 
@@ -269,7 +275,7 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
 	uint32_t count, uint64_t *largest_generation);
 
-/* -------- blocks (read.c, write.c) -------- */
+/* -------- blocks (read.c, write.c, commit.c) -------- */
 
 /* One block in memory. bytes has room for block_bytes; what lies beyond length_bytes is zero. */
 struct block {
@@ -330,6 +336,9 @@ int block_write_recover(struct stripe_file *file, const struct segment *segment,
  */
 int run_record_missed(
 	struct stripe_file *file, const struct run *run, uint32_t missed, uint32_t *holders);
+
+/* After a failure: some store may hold a version that was never decided. */
+void run_doubt(struct stripe_file *file, store_version version);
 
 /* Books a run that reached its holders as unstable or decided. Takes the run over. */
 void run_book(struct stripe_file *file, struct run *run, bool decided);

@@ -24,12 +24,18 @@ static unsigned int shard_count(const struct stripe_file *file)
 }
 
 /*
- * A version is decided when min_shards stores hold it. Once this many stores are known not to hold
- * it, it cannot have been.
+ * No version was ever decided by fewer stores, whatever min_shards is or was: so that any k stores
+ * have one of them, and k of them can give the block back.
  */
+static unsigned int deciding_count(const struct stripe_file *file)
+{
+	return file->code.m + 1u > file->code.k ? file->code.m + 1u : file->code.k;
+}
+
+/* Once this many stores are known not to hold a version, it cannot have been decided. */
 static unsigned int veto_count(const struct stripe_file *file)
 {
-	return shard_count(file) - file->min_shards + 1;
+	return shard_count(file) - deciding_count(file) + 1;
 }
 
 unsigned int versions_quorum(const struct stripe_file *file)

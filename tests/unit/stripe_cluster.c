@@ -202,7 +202,7 @@ static void set_up(enum mojette_form form, unsigned int k, unsigned int m, uint3
 	cluster.code =
 		(struct mojette_code){.form = (uint8_t)form, .k = (uint8_t)k, .m = (uint8_t)m};
 	cluster.row_bytes = row_bytes;
-	cluster.min_shards = n / 2 + 1 > k ? n / 2 + 1 : k;
+	cluster.min_shards = m + 1 > k ? m + 1 : k;
 	cluster.segment_blocks = segment_blocks;
 	cluster.node_count = n;
 	pthread_mutex_init(&cluster.lock, NULL);

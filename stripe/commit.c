@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * What becomes of runs that were written: making unstable ones durable (COMMIT), and telling the
+ * stores which are decided.
+ *
+ * Takes stripe_file.commit_lock, the range lock (shared), tell_lock, stripe_file.lock.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "stripe/internal.h"
+
+void runs_free(struct run *runs)
+{
+	while (runs) {
+		struct run *next = runs->next;
+		free(runs);
+		runs = next;
+	}
+}
+
+/* -------- commit -------- */
+
+/* Flushes one segment's stores; shrinks each run's holders to those that kept it. */
+static void sync_segment(struct stripe_file *file, const struct segment *segment, struct run *runs)
+{
+	store_sync_args args = {.file = file_store_file(file, segment)};
+	struct fanout_call calls[MOJETTE_N_MAX] = {0};
+	store_status_res results[MOJETTE_N_MAX];
+	struct fanout fanout;
+	uint32_t wanted = 0;
+
+	for (struct run *run = runs; run; run = run->next) {
+		if (run->segment == segment)
+			wanted |= run->holders;
+	}
+	fanout_init(&fanout, file->stripe);
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (wanted & (1u << s))
+			fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_SYNC, &args,
+				&results[s]);
+	}
+	fanout_wait(&fanout);
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		bool synced = calls[s].started && fanout_call_status(&calls[s]) == 0;
+		for (struct run *run = runs; run; run = run->next) {
+			/* A store that restarted in between may have forgotten what was not
+			 * flushed. */
+			if (run->segment == segment &&
+				(!synced || results[s].boot != run->boots[s]))
+				run->holders &= ~(1u << s);
+		}
+		fanout_call_free(&calls[s]);
+	}
+}
+
+/* The blocks of the file that the runs touch, from the first to the last. */
+static void runs_extent(
+	const struct stripe_file *file, const struct run *runs, uint64_t *first, uint64_t *last)
+{
+	*first = UINT64_MAX;
+	*last = 0;
+	for (; runs; runs = runs->next) {
+		uint64_t start = runs->segment->number * file->segment_blocks + runs->first_block;
+		if (start < *first)
+			*first = start;
+		if (start + runs->count - 1 > *last)
+			*last = start + runs->count - 1;
+	}
+}
+
+/* Makes runs durable. Returns 0, or -EIO if too few stores have one; the runs are used up. */
+static int commit_runs(struct stripe_file *file, struct run *runs)
+{
+	int error = 0;
+
+	for (struct run *run = runs; run; run = run->next) {
+		bool synced = false;
+
+		for (const struct run *earlier = runs; earlier != run && !synced;
+			earlier = earlier->next)
+			synced = earlier->segment == run->segment;
+		if (!synced)
+			sync_segment(file, run->segment, runs);
+	}
+	while (runs && !error) {
+		struct run *run = runs;
+		uint32_t lost = run->written & ~run->holders;
+
+		runs = run->next;
+		if (__builtin_popcount(run->holders) < (int)file->min_shards)
+			error = -EIO;
+		else if (lost)
+			error = run_record_missed(file, run, lost, &run->holders);
+		if (error) {
+			run_doubt(file, run->version);
+			free(run);
+		} else {
+			run_book(file, run, true);
+		}
+	}
+	for (const struct run *run = runs; run; run = run->next)
+		run_doubt(file, run->version);
+	runs_free(runs);
+	return error;
+}
+
+/*
+ * Takes the runs from `runs` to the end of the list of unstable ones. Returns the end of the
+ * furthest unstable write; *write_epoch receives the oldest epoch under which any was written.
+ */
+static uint64_t unstable_take(
+	struct stripe_file *file, const struct run *runs, uint32_t *write_epoch)
+{
+	pthread_mutex_lock(&file->lock);
+	struct run **link = &file->unstable;
+	file->unstable_count = 0;
+	for (; *link != runs; link = &(*link)->next)
+		file->unstable_count++;
+	*link = NULL;
+	uint64_t end = file->unstable_end;
+	*write_epoch = file->unstable_epoch;
+	if (!file->unstable) {
+		file->unstable_end = 0;
+		file->unstable_epoch = 0;
+	}
+	pthread_mutex_unlock(&file->lock);
+	return end;
+}
+
+static int commit_locked(struct stripe_file *file)
+{
+	struct range_hold hold;
+	uint64_t first, last;
+
+	/* New runs come in at the head; from here to the end the list is only changed by us. */
+	pthread_mutex_lock(&file->lock);
+	struct run *runs = file->unstable;
+	pthread_mutex_unlock(&file->lock);
+	if (!runs)
+		return 0;
+	/*
+	 * Between the flush and the booking nobody may replace these versions, as they would any
+	 * that is not decided; and nobody may take them for decided before, as what is on neither
+	 * list.
+	 */
+	runs_extent(file, runs, &first, &last);
+	range_acquire(&file->ranges, &hold, first, last, false);
+	uint32_t write_epoch;
+	uint64_t end = unstable_take(file, runs, &write_epoch);
+	int error = commit_runs(file, runs);
+	range_release(&file->ranges, &hold);
+	if (!error)
+		error = file_report_size(file, end, write_epoch);
+	if (error == -EAGAIN) {
+		/* Truncated since: the clients are to send again what they think is there. */
+		error = file_learn_epoch(file);
+		atomic_fetch_add(&file->stripe->verifier, 1);
+		return error;
+	}
+	if (error) {
+		/*
+		 * What was written unstably may be gone. The new verifier makes clients send it
+		 * again (RFC 1813 section 3.3.21).
+		 */
+		atomic_fetch_add(&file->stripe->verifier, 1);
+	}
+	return error;
+}
+
+int stripe_commit(struct stripe_file *file)
+{
+	pthread_mutex_lock(&file->commit_lock);
+	int error = commit_locked(file);
+	pthread_mutex_unlock(&file->commit_lock);
+	return error;
+}
+
+/* -------- telling the stores what is decided -------- */
+
+/*
+ * Tells the stores of one segment its share of a list of runs. Each store that answered is taken
+ * out of the runs' `untold`.
+ */
+static void tell_segment(struct stripe_file *file, const struct segment *segment, struct run *runs)
+{
+	struct fanout_call calls[MOJETTE_N_MAX];
+	store_status_res results[MOJETTE_N_MAX];
+	struct fanout fanout;
+	store_decided *list = calloc(STORE_COMMITS_MAX, sizeof(*list));
+
+	while (list && runs) {
+		store_commit_args args = {
+			.file = file_store_file(file, segment), .runs = {.runs_val = list}};
+		struct run *first = runs;
+		uint32_t wanted = 0, answered = 0;
+
+		for (; runs && args.runs.runs_len < STORE_COMMITS_MAX; runs = runs->next) {
+			if (runs->segment != segment)
+				continue;
+			wanted |= runs->untold;
+			list[args.runs.runs_len++] =
+				(store_decided){.first_block = runs->first_block,
+					.count = runs->count,
+					.block_version = runs->version};
+		}
+		memset(calls, 0, sizeof(calls));
+		fanout_init(&fanout, file->stripe);
+		for (unsigned int s = 0; s < segment->shard_count; s++) {
+			if ((wanted & (1u << s)) && node_usable(segment->nodes[s]))
+				fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_COMMIT,
+					&args, &results[s]);
+		}
+		fanout_wait(&fanout);
+		for (unsigned int s = 0; s < segment->shard_count; s++) {
+			if (calls[s].started && !calls[s].error)
+				answered |= 1u << s;
+			fanout_call_free(&calls[s]);
+		}
+		for (struct run *run = first; run != runs; run = run->next) {
+			if (run->segment == segment)
+				run->untold &= ~answered;
+		}
+	}
+	free(list);
+}
+
+void runs_tell_decided(struct stripe_file *file)
+{
+	struct run *told = NULL;
+
+	/*
+	 * New runs come in at the head. From here to the end the list is changed by us only, and
+	 * `untold` is nobody else's.
+	 */
+	pthread_mutex_lock(&file->tell_lock);
+	pthread_mutex_lock(&file->lock);
+	struct run *runs = file->decided;
+	struct segment *segments = file->segments;
+	pthread_mutex_unlock(&file->lock);
+	for (struct segment *segment = segments; runs && segment; segment = segment->next) {
+		const struct run *run = runs;
+		while (run && run->segment != segment)
+			run = run->next;
+		if (run)
+			tell_segment(file, segment, runs);
+	}
+	/* A run stays until all its holders know: one that does not may take it for undecided. */
+	pthread_mutex_lock(&file->lock);
+	for (struct run **link = &file->decided; *link;) {
+		struct run *run = *link;
+		if (run->untold) {
+			link = &run->next;
+			continue;
+		}
+		*link = run->next;
+		run->next = told;
+		told = run;
+	}
+	if (file->decided)
+		runs_schedule_commit(file);
+	pthread_mutex_unlock(&file->lock);
+	pthread_mutex_unlock(&file->tell_lock);
+	runs_free(told);
+}

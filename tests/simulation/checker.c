@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * See checker.h. A search for an order of each cell's operations (Wing and Gong), which remembers
+ * where it has been (Lowe): the operations done so far and the value they leave.
+ */
+#include "checker.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define OPS_MAX 1024
+#define CELL_OPS_MAX 64
+#define VISITED (1u << 12)
+
+static struct op ops[OPS_MAX];
+static unsigned int op_count, cell_count;
+
+/* One cell's part of an operation. */
+struct step {
+	uint64_t value;
+	uint64_t invoked, finished, deadline;
+	bool write;
+	bool optional;
+};
+
+static struct {
+	struct step steps[CELL_OPS_MAX];
+	unsigned int count;
+	uint64_t must; /* bit i: step i must have its place */
+	struct {
+		uint64_t done, value, latest;
+		bool used;
+	} visited[VISITED];
+	unsigned int visited_count;
+	bool full;
+} search;
+
+void checker_reset(unsigned int cells)
+{
+	op_count = 0;
+	cell_count = cells;
+}
+
+struct op *checker_begin(enum op_kind kind, unsigned int first, unsigned int count,
+	const void *writer, uint64_t now)
+{
+	if (op_count == OPS_MAX)
+		abort();
+	struct op *op = &ops[op_count++];
+	*op = (struct op){
+		.kind = kind,
+		.first = first,
+		.count = count,
+		.value = kind == OP_TRUNCATE ? 0 : op_count,
+		.invoked = now,
+		.finished = UINT64_MAX,
+		.writer = writer,
+		.deadline = UINT64_MAX,
+	};
+	return op;
+}
+
+unsigned int checker_count(void)
+{
+	return op_count;
+}
+
+struct op *checker_op(unsigned int number)
+{
+	return &ops[number];
+}
+
+static bool covers(const struct op *op, unsigned int cell)
+{
+	return cell >= op->first && cell - op->first < op->count;
+}
+
+/* True if the value was written unstably and lost: who saw it proves nothing. */
+static bool is_lost(uint64_t value)
+{
+	return value != 0 && value <= op_count && ops[value - 1].lost;
+}
+
+static bool visited_before(uint64_t done, uint64_t value, uint64_t latest)
+{
+	uint64_t hash = (done * UINT64_C(0x9e3779b97f4a7c15)) ^ (value << 20) ^ latest;
+	unsigned int at = (unsigned int)((hash * UINT64_C(0xbf58476d1ce4e5b9)) >> 40) % VISITED;
+
+	if (search.visited_count > VISITED / 2) {
+		search.full = true;
+		return true;
+	}
+	while (search.visited[at].used) {
+		if (search.visited[at].done == done && search.visited[at].value == value &&
+			search.visited[at].latest == latest)
+			return true;
+		at = (at + 1) % VISITED;
+	}
+	search.visited[at].done = done;
+	search.visited[at].value = value;
+	search.visited[at].latest = latest;
+	search.visited[at].used = true;
+	search.visited_count++;
+	return false;
+}
+
+/* latest: the latest beginning among the steps that are done. */
+static bool place(uint64_t done, uint64_t value, uint64_t latest)
+{
+	uint64_t end = UINT64_MAX;
+
+	if ((done & search.must) == search.must)
+		return true;
+	if (visited_before(done, value, latest))
+		return false;
+	for (unsigned int i = 0; i < search.count; i++) {
+		if (!(done >> i & 1) && search.steps[i].finished < end)
+			end = search.steps[i].finished;
+	}
+	for (unsigned int i = 0; i < search.count; i++) {
+		const struct step *step = &search.steps[i];
+
+		if ((done >> i & 1) || step->invoked > end)
+			continue;
+		if (!step->write && step->value != value)
+			continue;
+		if (step->optional) {
+			bool wanted = false;
+			if (latest > step->deadline)
+				continue;
+			for (unsigned int j = 0; j < search.count && !wanted; j++)
+				wanted = !(done >> j & 1) && !search.steps[j].write &&
+					 search.steps[j].value == step->value;
+			if (!wanted)
+				continue;
+		}
+		if (place(done | UINT64_C(1) << i, step->value,
+			    step->invoked > latest ? step->invoked : latest))
+			return true;
+	}
+	return false;
+}
+
+static bool judge_cell(unsigned int cell)
+{
+	search.count = 0;
+	search.must = 0;
+	for (unsigned int i = 0; i < op_count; i++) {
+		const struct op *op = &ops[i];
+		bool write = op->kind != OP_READ;
+		uint64_t value = write ? op->value : op->values[cell % CHECKER_CELLS];
+
+		if (!covers(op, cell) || op->ignored || (!write && is_lost(value)))
+			continue;
+		if (search.count == CELL_OPS_MAX) {
+			if (!write)
+				continue; /* what was read once more */
+			return true;
+		}
+		bool optional = op->finished == UINT64_MAX || op->lost;
+		if (!optional)
+			search.must |= UINT64_C(1) << search.count;
+		search.steps[search.count++] = (struct step){
+			.value = value,
+			.invoked = op->invoked,
+			.finished = optional ? UINT64_MAX : op->finished,
+			.deadline = op->deadline,
+			.write = write,
+			.optional = optional,
+		};
+	}
+	memset(search.visited, 0, sizeof(search.visited));
+	search.visited_count = 0;
+	search.full = false;
+	return place(0, 0, 0) || search.full;
+}
+
+bool checker_judge(unsigned int *cell)
+{
+	for (*cell = 0; *cell < cell_count; (*cell)++) {
+		if (!judge_cell(*cell))
+			return false;
+	}
+	return true;
+}
+
+void checker_print(unsigned int cell)
+{
+	static const char *const kinds[] = {"read", "write", "unstable write", "truncate"};
+
+	for (unsigned int i = 0; i < op_count; i++) {
+		const struct op *op = &ops[i];
+		if (!covers(op, cell))
+			continue;
+		fprintf(stderr, "  %9" PRIu64 " .. ", op->invoked);
+		if (op->finished == UINT64_MAX)
+			fprintf(stderr, "  unknown");
+		else
+			fprintf(stderr, "%9" PRIu64, op->finished);
+		fprintf(stderr, "  %s of cells %u+%u: %" PRIu64 "%s%s", kinds[op->kind], op->first,
+			op->count,
+			op->kind == OP_READ ? op->values[cell % CHECKER_CELLS] : op->value,
+			op->ignored ? " (failed)" : "", op->lost ? " (lost)" : "");
+		if (op->deadline != UINT64_MAX)
+			fprintf(stderr, " (not after %" PRIu64 ")", op->deadline);
+		fprintf(stderr, "\n");
+	}
+}

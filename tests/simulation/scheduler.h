@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * Simulated time, and fibers instead of threads.
+ *
+ * One thread runs everything. Whatever would block (a lock, a condition, a sleep, a flush, an
+ * answer) lets another fiber run, and the next one is chosen by pseudo-random delays, so a seed
+ * repeats a run step by step. The linker puts the functions here in the place of pthread_*(),
+ * nanosleep(), clock_gettime() and sources of random numbers (--wrap) for all code that is linked
+ * statically: the code under test is compiled as it is in the daemons.
+ *
+ * No locks: there is one thread.
+ */
+#ifndef ROZO_SIMULATION_SCHEDULER_H
+#define ROZO_SIMULATION_SCHEDULER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/*
+ * What can be killed as a whole: a daemon, or a plugin's host. The fibers of a process that is not
+ * alive run to their ends, but have no effect any more: the disk and the network refuse them.
+ */
+struct process {
+	bool alive;
+	unsigned int fibers; /* that have not ended */
+	unsigned int number; /* unique in a run, for traces */
+};
+
+/* Begins a run: time 0, no fibers, no events; random numbers from the seed. */
+void scheduler_reset(uint64_t seed);
+
+/* Runs until no event is left, or `limit_us` of simulated time has passed. True if none is left. */
+bool scheduler_run(uint64_t limit_us);
+
+/* Microseconds since the beginning of the run. */
+uint64_t scheduler_now(void);
+
+/* Starts a fiber of a process. */
+void scheduler_start(struct process *process, void (*run)(void *context), void *context);
+
+/* The process of the fiber that runs; NULL outside of fibers. */
+struct process *scheduler_process(void);
+
+/* Makes the running fiber one of another process: a client that calls into an engine. */
+void scheduler_enter(struct process *process);
+
+/* Lets others run for about so long. */
+void scheduler_sleep(uint64_t us);
+
+/* Calls a function, outside of fibers, after so long. */
+void scheduler_after(uint64_t us, void (*run)(void *context), void *context);
+
+/* Numbers of the run, and one below `bound`; true in so many of 1000 cases. */
+uint64_t scheduler_random(void);
+uint64_t scheduler_below(uint64_t bound);
+bool scheduler_chance(unsigned int of_1000);
+
+/* Adds to the hash of what has happened in this run. */
+void scheduler_trace(uint64_t what);
+uint64_t scheduler_hash(void);
+
+/* How many events there were: what could have come in another order. */
+uint64_t scheduler_events(void);
+
+#endif

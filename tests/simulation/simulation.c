@@ -1,0 +1,813 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * The write protocol under a seeded scheduler: several engines and 3 to 12 stores work at the same
+ * time, while messages get lost, late, doubled and reordered, processes are killed and machines lose
+ * power at any step, and bits flip on disks. docs/protocol.md says what must hold; what is checked:
+ *
+ * 1. each cell's reads and writes can be put in an order (checker.h);
+ * 2. what was acknowledged as stable can be read with any m nodes gone, and cells can be written
+ *    as long as min_shards nodes are there;
+ * 3. after all has come to rest and was healed, all shards are of one version, committed, sound, and
+ *    nobody is recorded as having missed any;
+ * 4. no operation takes longer than a bound, in simulated time.
+ *
+ * simulation [--first N] [--seeds N] [--all]
+ * prints the number of schedules (seeds run) and ends at the first seed that shows a violation; with
+ * --all it goes on. usage() below tells of the other ways to call it.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checker.h"
+#include "network.h"
+#include "rpc/log.h"
+#include "rpc/store.h"
+#include "stripe/internal.h"
+#include "tests/unit/volatile_io.h"
+#include "world.h"
+
+/* Simulated seconds that one operation of a client may take, whatever happens. */
+#define OPERATION_LIMIT_US (120 * UINT64_C(1000000))
+/* And after everything is well again. */
+#define CALM_LIMIT_US (20 * UINT64_C(1000000))
+#define RUN_LIMIT_US (UINT64_C(3600) * 1000000)
+
+static struct schedule {
+	uint64_t seed;
+	bool failed;
+	bool quiet; /* failures are expected */
+	bool verbose;
+	/* The kind of history, by the seed. */
+	bool single_writer; /* one engine at a time writes */
+	bool damage; /* bits flip; then only `victims` may fail */
+	bool calm_nodes; /* nodes stay up, messages arrive; engines may die */
+	uint32_t victims;
+	bool nodes_stay_once_down;
+	unsigned int writer; /* engine, if single_writer */
+	unsigned int clients_left;
+	unsigned int nemesis_left;
+	unsigned int op_budget;
+	bool ended;
+	uint64_t longest;
+	const char *doing;
+} run;
+
+static uint64_t total_events, total_ops, longest_ever;
+
+static void fail(const char *what, unsigned int cell)
+{
+	if (!run.failed && !run.quiet) {
+		fprintf(stderr,
+			"seed %" PRIu64 " at %" PRIu64 " us: %u+%u form %u rows %u%s%s%s: %s: %s",
+			run.seed, scheduler_now(), world.shape.k, world.shape.m, world.shape.form,
+			world.shape.row_bytes, run.single_writer ? ", one writer" : "",
+			run.damage ? ", damage" : "", run.calm_nodes ? ", nodes stay up" : "",
+			run.doing, what);
+		if (cell < world.cell_count)
+			fprintf(stderr, ", cell %u (block %u)", cell,
+				cell / world.cells_per_block);
+		fprintf(stderr, "\n");
+		if (cell < world.cell_count && run.verbose)
+			checker_print(cell);
+	}
+	run.failed = true;
+}
+
+static void say(const char *what, unsigned int number, unsigned int other)
+{
+	if (run.verbose)
+		fprintf(stderr, "%9" PRIu64 "  -- %s %u %u\n", scheduler_now(), what, number, other);
+}
+
+/* -------- cells -------- */
+
+#define WORD_FACTOR UINT64_C(0x9e3779b97f4a7c15)
+#define WORD_FACTOR_INVERSE UINT64_C(0xf1de83e19937733d)
+_Static_assert(WORD_FACTOR * WORD_FACTOR_INVERSE == 1, "inverse modulo 2^64");
+
+static void cell_fill(unsigned int cell, uint64_t value, uint8_t *bytes)
+{
+	/* Multiplied, so that cells do not cancel each other out in a projection. */
+	uint64_t word = value ? (value << 16 | cell) * WORD_FACTOR : 0;
+
+	for (size_t i = 0; i < world.cell_bytes; i += sizeof(word))
+		memcpy(bytes + i, &word, sizeof(word));
+}
+
+/* The value in a cell's bytes; UINT64_MAX if they are no single one. */
+static uint64_t cell_value(unsigned int cell, const uint8_t *bytes)
+{
+	uint64_t first, word;
+
+	memcpy(&first, bytes, sizeof(first));
+	for (size_t i = 0; i < world.cell_bytes; i += sizeof(word)) {
+		memcpy(&word, bytes + i, sizeof(word));
+		if (word != first)
+			return UINT64_MAX;
+	}
+	first *= WORD_FACTOR_INVERSE;
+	return first == 0 ? 0 : (first & 0xffff) == cell ? first >> 16 : UINT64_MAX;
+}
+
+/* -------- what clients do -------- */
+
+/* In an engine's process, with the file attached. Returns false if the engine cannot be had. */
+struct session {
+	struct engine *engine;
+	struct process *process;
+	struct stripe *stripe;
+	struct stripe_file *file;
+	int error;
+};
+
+static bool session_begin(struct session *session, unsigned int number)
+{
+	struct engine *engine = &world.engines[number];
+
+	*session = (struct session){.engine = engine, .process = engine->process};
+	if (!engine->process)
+		return false;
+	session->stripe = engine->stripe;
+	scheduler_enter(session->process);
+	session->error =
+		stripe_file_get(session->stripe, WORLD_EXPORT, WORLD_FILE, &session->file);
+	if (session->error) {
+		scheduler_enter(&world.nature);
+		return false;
+	}
+	return true;
+}
+
+static void session_end(struct session *session)
+{
+	stripe_file_put(session->file);
+	scheduler_enter(&world.nature);
+}
+
+static void measure(uint64_t began, bool calm)
+{
+	uint64_t took = scheduler_now() - began;
+
+	if (took > run.longest)
+		run.longest = took;
+	if (took > longest_ever && !run.quiet)
+		longest_ever = took;
+	if (took > (calm ? CALM_LIMIT_US : OPERATION_LIMIT_US))
+		fail("an operation took too long", UINT_MAX);
+}
+
+/*
+ * A successor of dead writers was answered for these cells: what the dead left under way must not
+ * take effect any more.
+ */
+static void close_unknown(const struct op *answered, const struct process *writer, uint64_t born)
+{
+	if (!run.single_writer)
+		return;
+	for (unsigned int i = 0; i < checker_count(); i++) {
+		struct op *op = checker_op(i);
+		const struct process *dead = op->writer;
+
+		if (op->kind == OP_READ || op->finished != UINT64_MAX || op == answered ||
+			op->kind == OP_TRUNCATE || dead == writer || dead->alive ||
+			op->invoked > born || op->deadline != UINT64_MAX)
+			continue;
+		if (op->first >= answered->first &&
+			op->first + op->count <= answered->first + answered->count)
+			op->deadline = scheduler_now();
+	}
+}
+
+static void do_read(unsigned int engine, unsigned int first, unsigned int count, bool calm)
+{
+	struct session session;
+	uint64_t began = scheduler_now();
+
+	if (!session_begin(&session, engine)) {
+		if (calm)
+			fail("an engine cannot attach", UINT_MAX);
+		measure(began, calm);
+		return;
+	}
+	uint8_t *bytes = malloc(count * world.cell_bytes);
+	struct op *op =
+		checker_begin(OP_READ, first, count, session.process, scheduler_now());
+	int error = stripe_read(session.file, (uint64_t)first * world.cell_bytes, bytes,
+		count * world.cell_bytes);
+	bool dead = !session.process->alive;
+	session_end(&session);
+	measure(began, calm);
+	op->ignored = error || dead;
+	if (!op->ignored) {
+		op->finished = scheduler_now();
+		for (unsigned int i = 0; i < count; i++) {
+			op->values[first + i] =
+				cell_value(first + i, bytes + i * world.cell_bytes);
+			scheduler_trace(op->values[first + i]);
+			if (op->values[first + i] == UINT64_MAX)
+				fail("bytes that nobody wrote", first + i);
+		}
+	} else if (calm) {
+		fail(strerror(-error), first);
+	}
+	if (run.verbose)
+		fprintf(stderr, "%9" PRIu64 "  -- read of %u+%u by engine %u: %s %" PRIu64 "\n",
+			scheduler_now(), first, count, engine, strerror(-error),
+			op->ignored ? 0 : op->values[first]);
+	free(bytes);
+}
+
+static void do_write(
+	unsigned int engine, unsigned int first, unsigned int count, bool stable, bool calm)
+{
+	struct session session;
+	uint64_t began = scheduler_now();
+
+	if (!session_begin(&session, engine)) {
+		if (calm)
+			fail("an engine cannot attach", UINT_MAX);
+		measure(began, calm);
+		return;
+	}
+	uint64_t born = session.engine->born;
+	struct op *op = checker_begin(stable ? OP_WRITE : OP_UNSTABLE_WRITE, first, count,
+		session.process, scheduler_now());
+	uint8_t *bytes = malloc(count * world.cell_bytes);
+	for (unsigned int i = 0; i < count; i++)
+		cell_fill(first + i, op->value, bytes + i * world.cell_bytes);
+	op->verifier = stripe_write_verifier(session.stripe);
+	op->lost = !stable;
+	if (run.verbose)
+		fprintf(stderr,
+			"%9" PRIu64 "  -- %s write of %" PRIu64 " to %u+%u by engine %u (p%u)\n",
+			scheduler_now(), stable ? "stable" : "unstable", op->value, first, count,
+			engine, session.process->number);
+	int error = stripe_write(session.file, (uint64_t)first * world.cell_bytes, bytes,
+		count * world.cell_bytes, stable);
+	free(bytes);
+	bool dead = !session.process->alive;
+	session_end(&session);
+	measure(began, calm);
+	if (!error && !dead) {
+		op->finished = scheduler_now();
+		if (stable)
+			close_unknown(op, session.process, born);
+	} else if (calm) {
+		fail(strerror(-error), first);
+	}
+	scheduler_trace((uint64_t)(unsigned int)-error);
+	if (run.verbose)
+		fprintf(stderr, "%9" PRIu64 "  -- write of %" PRIu64 ": %s%s\n", scheduler_now(),
+			op->value, strerror(-error), dead ? " (dead)" : "");
+}
+
+static void do_commit(unsigned int engine, bool calm)
+{
+	struct session session;
+	uint64_t began = scheduler_now();
+	unsigned int before = checker_count();
+
+	if (!session_begin(&session, engine)) {
+		if (calm)
+			fail("an engine cannot attach", UINT_MAX);
+		return;
+	}
+	uint64_t asked = scheduler_now();
+	int error = stripe_commit(session.file);
+	uint64_t verifier = stripe_write_verifier(session.stripe);
+	bool dead = !session.process->alive;
+	session_end(&session);
+	measure(began, calm);
+	say(error ? "commit failed, engine" : "commit by engine", engine, 0);
+	for (unsigned int i = 0; i < before && !error && !dead; i++) {
+		struct op *op = checker_op(i);
+		if (op->kind == OP_UNSTABLE_WRITE && op->writer == session.process &&
+			op->finished < asked && op->verifier == verifier)
+			op->lost = false;
+	}
+}
+
+static void do_truncate(unsigned int engine, unsigned int cell, bool calm)
+{
+	struct session session;
+	uint64_t began = scheduler_now(), size;
+
+	if (!session_begin(&session, engine))
+		return;
+	struct op *op = checker_begin(OP_TRUNCATE, cell, world.cell_count - cell,
+		session.process, scheduler_now());
+	uint32_t epoch = world_begin_truncation((uint64_t)cell * world.cell_bytes, &size);
+	say("truncation to cell, by engine", cell, engine);
+	int error = stripe_truncate(session.file, size, epoch);
+	bool dead = !session.process->alive;
+	session_end(&session);
+	measure(began, calm);
+	if (!error && !dead)
+		op->finished = scheduler_now();
+	else if (calm)
+		fail(strerror(-error), cell);
+	say(error ? "truncation failed" : "truncation done", cell, (unsigned int)-error);
+}
+
+static bool do_heal(unsigned int engine, bool calm)
+{
+	struct session session;
+	uint64_t began = scheduler_now();
+	bool done = true;
+
+	if (!session_begin(&session, engine)) {
+		if (calm)
+			fail("an engine cannot attach", UINT_MAX);
+		return false;
+	}
+	for (uint32_t segment = 0; segment * WORLD_SEGMENT_BLOCKS < WORLD_BLOCKS; segment++) {
+		uint64_t left = 0;
+		int error = stripe_heal(
+			session.file, segment, 0, WORLD_SEGMENT_BLOCKS, NULL, &left);
+		if (error && calm)
+			fail(strerror(-error), UINT_MAX);
+		done = done && !error && !left;
+	}
+	session_end(&session);
+	measure(began, false);
+	say("healed by engine", engine, done);
+	return done;
+}
+
+/* Of the engines that run, any; UINT_MAX: none. */
+static unsigned int any_engine(unsigned int among)
+{
+	unsigned int start = (unsigned int)scheduler_below(among);
+
+	for (unsigned int i = 0; i < among; i++) {
+		unsigned int number = (start + i) % among;
+		if (world.engines[number].process)
+			return number;
+	}
+	return UINT_MAX;
+}
+
+/* The engine to write through. */
+static unsigned int writing_engine(void)
+{
+	if (!run.single_writer)
+		return any_engine(3);
+	if (world.engines[run.writer].process)
+		return run.writer;
+	/* As when exportd has missed its heartbeat; or it comes back before that. */
+	unsigned int other = any_engine(3);
+	if (other == UINT_MAX || scheduler_chance(500))
+		return UINT_MAX;
+	run.writer = other;
+	if (world.engines[other].node != UINT_MAX)
+		world_move_gateway(world.engines[other].node);
+	say("writer is now engine", other, 0);
+	return other;
+}
+
+static void choose_range(unsigned int *first, unsigned int *count)
+{
+	unsigned int per_block = world.cells_per_block;
+
+	if (scheduler_chance(400)) {
+		*first = (unsigned int)scheduler_below(WORLD_BLOCKS) * per_block;
+		*count = (scheduler_chance(300) ? 2 : 1) * per_block;
+	} else {
+		*first = (unsigned int)scheduler_below(world.cell_count);
+		*count = 1 + (unsigned int)scheduler_below(scheduler_chance(200) ? 6 : 2);
+	}
+	if (*count > world.cell_count - *first)
+		*count = world.cell_count - *first;
+}
+
+static void client(void *context)
+{
+	(void)context;
+	while (run.op_budget > 0 && !run.failed) {
+		unsigned int first, count, engine, choice = (unsigned int)scheduler_below(100);
+
+		run.op_budget--;
+		total_ops++;
+		scheduler_sleep(scheduler_chance(200) ? scheduler_below(200000)
+						      : scheduler_below(3000));
+		choose_range(&first, &count);
+		engine = choice < 55 || (choice >= 80 && choice < 93) ? writing_engine()
+								      : any_engine(3);
+		if (engine == UINT_MAX) {
+			scheduler_sleep(100000 + scheduler_below(1000000));
+			continue;
+		}
+		if (choice < 55)
+			do_write(engine, first, count, scheduler_chance(650), false);
+		else if (choice < 80)
+			do_read(engine, first, count, false);
+		else if (choice < 89)
+			do_commit(engine, false);
+		else if (choice < 93)
+			do_truncate(engine, (unsigned int)scheduler_below(world.cell_count), false);
+		else if (choice < 95)
+			do_heal(any_engine(3) != UINT_MAX ? any_engine(3) : 3, false);
+		else
+			do_read(engine, 0, world.cell_count, false);
+	}
+	run.clients_left--;
+}
+
+/* -------- what goes wrong -------- */
+
+static bool may_fail(unsigned int node)
+{
+	return !run.damage || (run.victims & (1u << node));
+}
+
+static void start_whatever_is_down(void)
+{
+	for (unsigned int i = 0; i < world.node_count; i++) {
+		if (!world_node_is_up(i)) {
+			world_start_node(i);
+			say("node starts", i, 0);
+		}
+	}
+	for (unsigned int i = 0; i < WORLD_ENGINES; i++) {
+		if (!world.engines[i].process)
+			world_start_engine(i);
+	}
+}
+
+static void nemesis(void *context)
+{
+	(void)context;
+	while (run.clients_left > 0) {
+		unsigned int node = (unsigned int)scheduler_below(world.node_count);
+		unsigned int choice = (unsigned int)scheduler_below(100);
+		bool power_loss = scheduler_chance(500);
+
+		if (scheduler_chance(600))
+			scheduler_sleep(scheduler_below(4000));
+		else
+			scheduler_sleep(scheduler_below(scheduler_chance(500) ? 50000 : 1500000));
+		if (run.clients_left == 0)
+			break;
+		if (choice < 30) {
+			if (run.calm_nodes || !may_fail(node) || !world_node_is_up(node))
+				continue;
+			world_kill_node(node, power_loss);
+			say(power_loss ? "power loss of node" : "node killed", node, 0);
+			if (scheduler_chance(500)) {
+				scheduler_sleep(scheduler_below(10000));
+				if (!world_node_is_up(node))
+					world_start_node(node);
+				say("node starts", node, 0);
+			}
+		} else if (choice < 36) {
+			if (run.calm_nodes || run.damage)
+				continue;
+			say("all nodes lose power", 0, 0);
+			for (unsigned int i = 0; i < world.node_count; i++)
+				world_kill_node(i, scheduler_chance(900));
+			scheduler_sleep(scheduler_below(100000));
+			start_whatever_is_down();
+		} else if (choice < 56) {
+			unsigned int engine = (unsigned int)scheduler_below(3);
+			unsigned int of = world.engines[engine].node;
+			if (!world.engines[engine].process ||
+				(of != UINT_MAX && (run.calm_nodes || !may_fail(of))))
+				continue;
+			world_kill_engine(engine);
+			say("engine killed", engine, 0);
+			scheduler_sleep(scheduler_below(scheduler_chance(500) ? 5000 : 500000));
+			if (of != UINT_MAX && !world_node_is_up(of))
+				world_start_node(of);
+			else if (of == UINT_MAX && !world.engines[engine].process)
+				world_start_engine(engine);
+			say("engine starts", engine, 0);
+		} else if (choice < 66) {
+			if (!run.damage)
+				continue;
+			for (unsigned int i = 0; i < world.node_count; i++) {
+				if ((run.victims & (1u << i)) && world_node_is_up(i))
+					world_flip_bit(i);
+			}
+			say("bits flip on nodes", run.victims, 0);
+		} else if (choice < 72 && !run.calm_nodes) {
+			do_heal(WORLD_ENGINE_HEALER, false);
+		} else if (choice < 85 && !run.nodes_stay_once_down) {
+			start_whatever_is_down();
+		}
+	}
+	run.nemesis_left--;
+}
+
+/* -------- checks -------- */
+
+/* After healing all shards are of one version, committed, sound, and nobody has missed any. */
+static void check_shards(void)
+{
+	for (uint64_t block = 0; block < WORLD_BLOCKS && !run.failed; block++) {
+		store_version version = {0};
+		uint32_t length = 0;
+
+		for (unsigned int s = 0; s < world.node_count && !run.failed; s++) {
+			uint32_t segment = (uint32_t)(block / WORLD_SEGMENT_BLOCKS);
+			store_read_args args = {
+				.file = {WORLD_EXPORT, segment, WORLD_FILE},
+				.geometry = {world.shape.form, world.shape.k, world.shape.m,
+					world.shape.row_bytes},
+				.shard = s,
+				.first_block = block % WORLD_SEGMENT_BLOCKS,
+				.count = 1,
+			};
+			store_read_res res;
+			struct process *process;
+			unsigned int cell = (unsigned int)block * world.cells_per_block;
+
+			store_read(world_store(world_node_of(block, s), &process), &args, &res);
+			const store_read_block *told = res.blocks.blocks_val;
+			if (res.status != 0) {
+				fail("a shard cannot be read", cell);
+				break;
+			}
+			if (s == 0) {
+				version = told->block_version;
+				length = told->length_bytes;
+			}
+			/* Who never had the block need not be told of its emptiness. */
+			if (length == 0 && told->length_bytes == 0)
+				version = told->block_version;
+			if (version_compare(version, told->block_version) != 0)
+				fail("shards differ in version", cell);
+			else if (version.generation && told->state != STORE_COMMITTED)
+				fail("a shard is not committed", cell);
+			else if (told->missed)
+				fail("a miss is left", cell);
+			free(res.blocks.blocks_val);
+			free(res.payload.payload_val);
+		}
+	}
+}
+
+static void check_history(void)
+{
+	unsigned int cell;
+
+	if (!run.failed && !checker_judge(&cell))
+		fail("no order of reads and writes explains what was read", cell);
+}
+
+/* With any m nodes off, everything can be read, and written if enough are left. */
+static void check_without_m(void)
+{
+	uint32_t off = 0;
+	unsigned int n = world.node_count, k = world.shape.k, m = world.shape.m;
+	unsigned int min_shards = m + 1 > k ? m + 1 : k;
+
+	while (__builtin_popcount(off) < (int)m)
+		off |= 1u << scheduler_below(n);
+	for (unsigned int i = 0; i < n; i++) {
+		if (off & (1u << i))
+			world_kill_node(i, scheduler_chance(500));
+	}
+	say("off for good are nodes", off, 0);
+	for (unsigned int block = 0; block < WORLD_BLOCKS && !run.failed; block++)
+		do_read(WORLD_ENGINE_HEALER, block * world.cells_per_block, world.cells_per_block,
+			true);
+	if (n - m >= min_shards && !run.failed)
+		do_write(WORLD_ENGINE_HEALER, (unsigned int)scheduler_below(world.cell_count), 1,
+			true, true);
+}
+
+/* Everything works again; what is left to be done is done. */
+static void come_to_rest(void)
+{
+	network_set_faults((struct network_faults){0});
+	start_whatever_is_down();
+	if (scheduler_chance(300))
+		network_drop_all();
+	/* Nodes that were down are noticed, late messages arrive, calls time out. */
+	scheduler_sleep(20000000);
+	run.doing = "commit at the end";
+	for (unsigned int i = 0; i < 3 && !run.failed; i++)
+		do_commit(i, true);
+	run.doing = "read at the end";
+	for (unsigned int i = 0; i < 2 && !run.failed; i++)
+		do_read(any_engine(4), 0, world.cell_count, true);
+	run.doing = "healing at the end";
+	bool healed = run.failed;
+	for (unsigned int pass = 0; pass < 4 && !healed && !run.failed; pass++) {
+		scheduler_sleep(200000);
+		healed = do_heal(WORLD_ENGINE_HEALER, true);
+	}
+	if (!healed)
+		fail("healing leaves something with all nodes up", UINT_MAX);
+	scheduler_sleep(200000);
+	run.doing = "shards at the end";
+	check_shards();
+}
+
+static void director(void *context)
+{
+	unsigned int clients = 1 + (unsigned int)scheduler_below(4);
+
+	(void)context;
+	run.doing = "start";
+	start_whatever_is_down();
+	volatile_forget_flushes(world.mutation == FORGETS_FLUSHES);
+	run.doing = "run";
+	run.op_budget = 6 + (unsigned int)scheduler_below(22);
+	run.clients_left = clients;
+	run.nemesis_left = 1;
+	if (run.damage) {
+		while (__builtin_popcount(run.victims) < (int)world.shape.m)
+			run.victims |= 1u << scheduler_below(world.node_count);
+	}
+	if (!run.calm_nodes) {
+		network_set_faulty_nodes(run.damage ? run.victims : UINT32_MAX);
+		network_set_faults((struct network_faults){
+			.lost = scheduler_chance(300) ? 20 : 0,
+			.unanswered = scheduler_chance(300) ? 20 : 0,
+			.slow = scheduler_chance(300) && !run.damage ? 50 : 0,
+			.late = scheduler_chance(300) ? 30 : 0,
+			.twice = scheduler_chance(200) ? 20 : 0,
+		});
+	}
+	for (unsigned int i = 0; i < clients; i++)
+		scheduler_start(&world.nature, client, NULL);
+	scheduler_start(&world.nature, nemesis, NULL);
+	while (run.clients_left > 0 || run.nemesis_left > 0)
+		scheduler_sleep(10000);
+	if (!run.failed)
+		come_to_rest();
+	if (!run.failed) {
+		run.doing = "read with m nodes gone";
+		check_without_m();
+	}
+	run.doing = "the history";
+	check_history();
+	for (unsigned int i = 0; i < world.node_count; i++)
+		world_kill_node(i, false);
+	for (unsigned int i = 0; i < WORLD_ENGINES; i++)
+		world_kill_engine(i);
+	network_drop_all();
+	world_bury();
+	run.ended = true;
+}
+
+/* -------- seeds -------- */
+
+static bool run_seed(uint64_t seed, enum mutation mutation, uint64_t *hash)
+{
+	static const struct {
+		unsigned int k, m;
+	} shapes[] = {{2, 1}, {4, 2}, {2, 2}, {3, 3}, {2, 3}, {8, 4}, {2, 1}, {4, 2}};
+	bool verbose = run.verbose;
+
+	scheduler_reset(seed);
+	memset(&run, 0, sizeof(run));
+	run.seed = seed;
+	run.verbose = verbose;
+	run.quiet = mutation != MUTATION_NONE && !verbose;
+	unsigned int shape = (unsigned int)scheduler_below(sizeof(shapes) / sizeof(shapes[0]));
+	bool systematic = scheduler_chance(500);
+	run.single_writer = scheduler_chance(600);
+	run.damage = scheduler_chance(200);
+	run.calm_nodes = !run.damage && scheduler_chance(150);
+	run.nodes_stay_once_down = scheduler_chance(300);
+	world_reset(
+		(struct world_shape){
+			.form = systematic ? MOJETTE_SYSTEMATIC : MOJETTE_NON_SYSTEMATIC,
+			.k = shapes[shape].k,
+			.m = shapes[shape].m,
+			.row_bytes = 64,
+		},
+		mutation);
+	checker_reset(world.cell_count);
+	scheduler_start(&world.nature, director, NULL);
+	if (!scheduler_run(RUN_LIMIT_US) || !run.ended) {
+		fprintf(stderr, "seed %" PRIu64 ": does not come to an end (%s)\n", seed, run.doing);
+		abort();
+	}
+	total_events += scheduler_events();
+	*hash = scheduler_hash();
+	return !run.failed;
+}
+
+static void log_nothing(enum rozo_log_level level, const char *line)
+{
+	(void)level;
+	(void)line;
+}
+
+static int usage(void)
+{
+	fprintf(stderr, "simulation [--first N] [--seeds N] [--mutation NAME] [--all] [--verbose]\n"
+			"simulation --repeat N: runs N seeds twice, compares\n"
+			"simulation --mutations N: each mutation must show within N seeds\n");
+	return 2;
+}
+
+/* The same seed is the same run, whatever ran before it. */
+static int repeat(uint64_t first, uint64_t count)
+{
+	for (uint64_t seed = first; seed < first + count; seed++) {
+		uint64_t one, other, between;
+
+		run_seed(seed, MUTATION_NONE, &one);
+		run_seed(seed + 1, MUTATION_NONE, &between);
+		run_seed(seed, MUTATION_NONE, &other);
+		if (one != other || one == between) {
+			fprintf(stderr, "seed %" PRIu64 " does not repeat itself\n", seed);
+			return EXIT_FAILURE;
+		}
+	}
+	printf("%" PRIu64 " seeds repeat themselves\n", count);
+	return EXIT_SUCCESS;
+}
+
+static int all_mutations(uint64_t first, uint64_t count)
+{
+	int result = EXIT_SUCCESS;
+
+	for (unsigned int mutation = 1; mutation < MUTATIONS; mutation++) {
+		uint64_t seed = first, hash;
+
+		while (seed < first + count && run_seed(seed, mutation, &hash))
+			seed++;
+		if (seed == first + count) {
+			fprintf(stderr, "%s: not noticed in %" PRIu64 " seeds\n",
+				mutation_names[mutation], count);
+			result = EXIT_FAILURE;
+		} else {
+			printf("%s: noticed after %" PRIu64 " seeds\n", mutation_names[mutation],
+				seed - first + 1);
+		}
+	}
+	return result;
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t first = 1, count = 1000, hash, done = 0, failures = 0, repeats = 0, mutations = 0;
+	enum mutation mutation = MUTATION_NONE;
+	bool all = false;
+
+	for (int i = 1; i < argc; i++) {
+		const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+
+		if (!strcmp(argv[i], "--all")) {
+			all = true;
+			continue;
+		}
+		if (!strcmp(argv[i], "--verbose")) {
+			run.verbose = true;
+			continue;
+		}
+		if (!value)
+			return usage();
+		i++;
+		if (!strcmp(argv[i - 1], "--first")) {
+			first = strtoull(value, NULL, 10);
+		} else if (!strcmp(argv[i - 1], "--seeds")) {
+			count = strtoull(value, NULL, 10);
+		} else if (!strcmp(argv[i - 1], "--repeat")) {
+			repeats = strtoull(value, NULL, 10);
+		} else if (!strcmp(argv[i - 1], "--mutations")) {
+			mutations = strtoull(value, NULL, 10);
+		} else if (!strcmp(argv[i - 1], "--mutation")) {
+			for (unsigned int m = 0; m < MUTATIONS; m++) {
+				if (!strcmp(value, mutation_names[m]))
+					mutation = m;
+			}
+			if (mutation == MUTATION_NONE)
+				return usage();
+		} else {
+			return usage();
+		}
+	}
+	if (run.verbose)
+		network_set_verbose(true);
+	else
+		rozo_log_set_sink(log_nothing);
+	if (repeats)
+		return repeat(first, repeats);
+	if (mutations)
+		return all_mutations(first, mutations);
+	for (uint64_t seed = first; seed < first + count; seed++) {
+		bool good = run_seed(seed, mutation, &hash);
+		done++;
+		failures += !good;
+		if (!good && !all) {
+			fprintf(stderr, "repeat it with: %s --first %" PRIu64 " --seeds 1 --verbose\n",
+				argv[0], seed);
+			printf("%" PRIu64 " schedules, then a failure\n", done);
+			return EXIT_FAILURE;
+		}
+	}
+	printf("%" PRIu64 " schedules, %" PRIu64 " operations, %" PRIu64
+	       " events; the longest operation took %" PRIu64 " ms\n",
+		done, total_ops, total_events, longest_ever / 1000);
+	return failures ? EXIT_FAILURE : EXIT_SUCCESS;
+}

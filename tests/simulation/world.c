@@ -1,0 +1,555 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* See world.h. */
+#include "world.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "network.h"
+#include "rpc/meta.h"
+#include "rpc/store.h"
+#include "stripe/internal.h"
+#include "tests/unit/volatile_io.h"
+
+const char *const mutation_names[MUTATIONS] = {
+	[MUTATION_NONE] = "none",
+	[ANSWERS_UNDECIDED] = "answers-undecided",
+	[SKIPS_GUARD] = "skips-guard",
+	[FORGETS_MISSES] = "forgets-misses",
+	[FORGETS_PROMISES] = "forgets-promises",
+	[TRUSTS_RESTARTED] = "trusts-restarted",
+	[FORGETS_FLUSHES] = "forgets-flushes",
+	[REPLACES_DECIDED] = "replaces-decided",
+	[OLD_EPOCHS] = "old-epochs",
+};
+
+struct world world;
+
+static struct node_state {
+	struct process *process; /* NULL: down */
+	struct store *store;
+	bool lost_power;
+	char directory[32];
+} nodes[WORLD_NODES_MAX];
+
+static struct {
+	uint64_t size;
+	uint32_t write_epoch, layout_epoch, write_gateway;
+	bool truncate;
+	uint64_t truncate_size;
+} file;
+
+static struct process **processes; /* of this run, kept to its end: messages name them */
+static unsigned int process_count;
+static unsigned int undead; /* dead processes that have not ended */
+
+static struct process *process_make(void)
+{
+	struct process *process = calloc(1, sizeof(*process));
+
+	processes = realloc(processes, (process_count + 1) * sizeof(*processes));
+	processes[process_count++] = process;
+	process->alive = true;
+	process->number = process_count;
+	return process;
+}
+
+/* -------- disks: volatile_io.h, as a process sees it that may be dead -------- */
+
+static bool dead(void)
+{
+	return scheduler_process() && !scheduler_process()->alive;
+}
+
+static int disk_open(const char *path, int flags, mode_t mode)
+{
+	return dead() ? -EIO : volatile_io.open(path, flags, mode);
+}
+
+static ssize_t disk_read(int descriptor, const struct iovec *parts, int count, uint64_t offset)
+{
+	return dead() ? -EIO : volatile_io.read(descriptor, parts, count, offset);
+}
+
+static ssize_t disk_write(int descriptor, const struct iovec *parts, int count, uint64_t offset)
+{
+	return dead() ? -EIO : volatile_io.write(descriptor, parts, count, offset);
+}
+
+/* Takes its time: others work meanwhile, and it may not come to its end. */
+static int disk_sync_data(int descriptor)
+{
+	if (!scheduler_process())
+		return volatile_io.sync_data(descriptor); /* a disk is being prepared */
+	if (dead())
+		return -EIO;
+	scheduler_sleep(scheduler_below(2000));
+	int error = dead() ? -EIO : volatile_io.sync_data(descriptor);
+	if (!error)
+		scheduler_sleep(scheduler_below(500));
+	return dead() ? -EIO : error;
+}
+
+static int disk_sync_directory(const char *path)
+{
+	return dead() ? -EIO : volatile_io.sync_directory(path);
+}
+
+static int disk_make_directory(const char *path, mode_t mode)
+{
+	return dead() ? -EIO : volatile_io.make_directory(path, mode);
+}
+
+static int disk_rename(const char *from, const char *to)
+{
+	return dead() ? -EIO : volatile_io.rename(from, to);
+}
+
+static int disk_remove(const char *path)
+{
+	return dead() ? -EIO : volatile_io.remove(path);
+}
+
+static int disk_list(const char *path, store_io_name each, void *context)
+{
+	return dead() ? -EIO : volatile_io.list(path, each, context);
+}
+
+static struct store_io disk;
+
+static void disk_init(void)
+{
+	disk = volatile_io;
+	disk.open = disk_open;
+	disk.read = disk_read;
+	disk.write = disk_write;
+	disk.sync_data = disk_sync_data;
+	disk.sync_directory = disk_sync_directory;
+	disk.make_directory = disk_make_directory;
+	disk.rename = disk_rename;
+	disk.remove = disk_remove;
+	disk.list = disk_list;
+}
+
+/* -------- exportd -------- */
+
+static void meta_placement(const meta_placement_args *args, meta_placement_res *res)
+{
+	unsigned int n = world.node_count;
+
+	res->layout_epoch = file.layout_epoch;
+	res->write_epoch = file.write_epoch;
+	res->write_gateway = file.write_gateway;
+	res->truncate = file.truncate;
+	res->truncate_size = file.truncate_size;
+	res->attributes.size = file.size;
+	res->nodes.nodes_len = n;
+	res->nodes.nodes_val = calloc(n, sizeof(uint32_t));
+	for (unsigned int s = 0; s < n; s++)
+		res->nodes.nodes_val[s] =
+			world_node_of(args->segment * WORLD_SEGMENT_BLOCKS, s) + 1;
+	res->form = world.shape.form;
+	res->k = world.shape.k;
+	res->m = world.shape.m;
+	res->row_bytes = world.shape.row_bytes;
+	res->min_shards = res->m + 1 > res->k ? res->m + 1 : res->k;
+	res->segment_blocks = WORLD_SEGMENT_BLOCKS;
+	res->segment_count = (WORLD_BLOCKS + WORLD_SEGMENT_BLOCKS - 1) / WORLD_SEGMENT_BLOCKS;
+}
+
+static void meta_written(const meta_written_args *args, meta_attributes_res *res)
+{
+	if (args->write_epoch && args->write_epoch < file.write_epoch) {
+		res->status = EAGAIN;
+		return;
+	}
+	if (args->size > file.size)
+		file.size = args->size;
+	res->attributes.size = file.size;
+}
+
+void world_meta(uint32_t procedure, const void *args, void *result)
+{
+	const meta_truncated_args *truncated = args;
+
+	switch (procedure) {
+	case META_PLACEMENT:
+		meta_placement(args, result);
+		break;
+	case META_WRITTEN:
+		meta_written(args, result);
+		break;
+	case META_TRUNCATED:
+		if (truncated->write_epoch == file.write_epoch)
+			file.truncate = false;
+		break;
+	default:
+		abort();
+	}
+}
+
+uint32_t world_begin_truncation(uint64_t size, uint64_t *truncate_size)
+{
+	if (!file.truncate || size < file.truncate_size)
+		file.truncate_size = size;
+	*truncate_size = file.truncate_size;
+	file.size = size;
+	file.truncate = true;
+	return ++file.write_epoch;
+}
+
+bool world_truncation_pending(void)
+{
+	return file.truncate;
+}
+
+void world_move_gateway(unsigned int node)
+{
+	file.write_gateway = node + 1;
+	file.layout_epoch++;
+	if (world.mutation != OLD_EPOCHS)
+		file.write_epoch++;
+	world.switched = scheduler_now();
+}
+
+/* -------- stores -------- */
+
+static void change_boot(uint64_t *boot, const struct store *store)
+{
+	if (world.mutation == TRUSTS_RESTARTED && *boot == store_boot(store))
+		*boot = 1;
+}
+
+static void execute_write(struct store *store, const store_write_args *args, store_write_res *result)
+{
+	store_write_args write = *args;
+
+	if (world.mutation == FORGETS_MISSES)
+		write.missed = 0;
+	if (world.mutation == SKIPS_GUARD && write.exact_base == STORE_BASE_DECIDED) {
+		for (uint32_t i = 0; i < write.blocks.blocks_len; i++) {
+			write.blocks.blocks_val[i].base = write.block_version;
+			write.blocks.blocks_val[i].base.generation--;
+		}
+	}
+	if (world.mutation == REPLACES_DECIDED) {
+		if (write.exact_base == STORE_BASE_DECIDED &&
+			write.blocks.blocks_val[0].base.generation)
+			write.exact_base = STORE_BASE_UNDECIDED;
+		write.undecided = *(typeof(write.undecided) *)&write.commits;
+		write.commits.commits_len = 0;
+		write.undecided_boot = store_boot(store);
+	}
+	if (world.mutation == TRUSTS_RESTARTED && write.undecided_boot == 1)
+		write.undecided_boot = store_boot(store);
+	store_write(store, &write, result);
+	change_boot(&result->boot, store);
+}
+
+void world_execute(struct store *store, uint32_t procedure, const void *args, void *result)
+{
+	if (procedure == STORE_WRITE) {
+		execute_write(store, args, result);
+	} else if (procedure == STORE_READ) {
+		store_read_args read = *(const store_read_args *)args;
+		if (world.mutation == FORGETS_PROMISES)
+			read.refuse = (store_version){0};
+		store_read(store, &read, result);
+		change_boot(&((store_read_res *)result)->boot, store);
+	} else if (procedure == STORE_MISSED && world.mutation == FORGETS_MISSES &&
+		   !((const store_missed_args *)args)->clear) {
+		((store_status_res *)result)->boot = store_boot(store);
+	} else {
+		store_local_call(store, procedure, args, result);
+		change_boot(&((store_status_res *)result)->boot, store);
+	}
+}
+
+struct store *world_store(unsigned int node, struct process **process)
+{
+	*process = nodes[node].process;
+	return nodes[node].process ? nodes[node].store : NULL;
+}
+
+bool world_lost_power(unsigned int node)
+{
+	return nodes[node].lost_power;
+}
+
+bool world_node_is_up(unsigned int node)
+{
+	return nodes[node].process != NULL;
+}
+
+uint32_t world_nodes_up(void)
+{
+	uint32_t up = 0;
+
+	for (unsigned int i = 0; i < world.node_count; i++)
+		up |= world_node_is_up(i) ? 1u << i : 0;
+	return up;
+}
+
+unsigned int world_node_of(uint64_t block, unsigned int shard)
+{
+	return (unsigned int)((shard + block / WORLD_SEGMENT_BLOCKS) % world.node_count);
+}
+
+/* -------- processes -------- */
+
+/* Calls to the store in the same process. */
+static void local_call(void *store, uint32_t procedure, const void *args, void *result)
+{
+	world_execute(store, procedure, args, result);
+}
+
+static void engine_create(struct engine *engine, struct process *process, struct store *store)
+{
+	struct stripe_node list[WORLD_NODES_MAX];
+	static const struct rpc_key key;
+
+	for (unsigned int i = 0; i < world.node_count; i++)
+		list[i] = (struct stripe_node){
+			.id = i + 1, .address = "simulated", .store_port = (uint16_t)i};
+	struct stripe_options options = {
+		.nodes = list,
+		.node_count = world.node_count,
+		.exportd_address = "simulated",
+		.exportd_port = NETWORK_EXPORTD_PORT,
+		.key = &key,
+		.local_node = store ? engine->node + 1 : 0,
+		.local_call = local_call,
+		.local_store = store,
+	};
+	if (stripe_create(&options, &engine->stripe))
+		abort();
+	engine->process = process;
+	engine->born = scheduler_now();
+}
+
+void world_start_node(unsigned int node)
+{
+	struct node_state *state = &nodes[node];
+	const char *devices[] = {state->directory};
+	struct store_options options = {
+		.cluster_id = "simulation",
+		.node_id = node + 1,
+		.devices = devices,
+		.device_count = 1,
+		.io = &disk,
+	};
+	struct process *process = process_make(), *before = scheduler_process();
+	char text[512] = "";
+
+	if (state->process)
+		abort();
+	volatile_on(node);
+	scheduler_enter(process);
+	if (store_open(&state->store, &options, text, sizeof(text))) {
+		fprintf(stderr, "store_open: %s\n", text);
+		abort();
+	}
+	state->process = process;
+	state->lost_power = false;
+	for (unsigned int i = 0; i < WORLD_ENGINES; i++) {
+		if (world.engines[i].node == node)
+			engine_create(&world.engines[i], process, state->store);
+	}
+	scheduler_enter(before);
+}
+
+void world_start_engine(unsigned int number)
+{
+	struct process *process = process_make(), *before = scheduler_process();
+
+	scheduler_enter(process);
+	engine_create(&world.engines[number], process, NULL);
+	scheduler_enter(before);
+}
+
+/* What is left of a process. */
+struct grave {
+	struct process *process;
+	struct stripe *stripe;
+	struct store *store;
+};
+
+/* Ends a dead process, in a fiber of it: nothing it does has an effect. */
+static void bury(void *context)
+{
+	struct grave *grave = context;
+	unsigned int others = 1 + (grave->stripe != NULL); /* this fiber, the engine's thread */
+
+	while (grave->process->fibers > others)
+		scheduler_sleep(200);
+	if (grave->stripe)
+		stripe_destroy(grave->stripe);
+	while (grave->process->fibers > 1)
+		scheduler_sleep(200);
+	if (grave->store)
+		store_close(grave->store);
+	undead--;
+	free(grave);
+}
+
+static void kill_process(struct process *process, struct store *store)
+{
+	struct grave *grave = calloc(1, sizeof(*grave));
+
+	*grave = (struct grave){.process = process, .store = store};
+	process->alive = false;
+	for (unsigned int i = 0; i < WORLD_ENGINES; i++) {
+		struct engine *engine = &world.engines[i];
+		if (engine->process != process)
+			continue;
+		grave->stripe = engine->stripe;
+		engine->process = NULL;
+		engine->stripe = NULL;
+	}
+	network_process_died(process);
+	undead++;
+	scheduler_start(process, bury, grave);
+}
+
+void world_kill_node(unsigned int node, bool power_loss)
+{
+	struct node_state *state = &nodes[node];
+
+	if (!state->process)
+		return;
+	struct process *process = state->process;
+	state->process = NULL;
+	state->lost_power = power_loss;
+	volatile_off(node, power_loss);
+	kill_process(process, state->store);
+	state->store = NULL;
+}
+
+void world_kill_engine(unsigned int number)
+{
+	struct engine *engine = &world.engines[number];
+
+	if (!engine->process)
+		return;
+	if (engine->node != UINT_MAX)
+		world_kill_node(engine->node, false);
+	else
+		kill_process(engine->process, NULL);
+}
+
+void world_bury(void)
+{
+	while (undead)
+		scheduler_sleep(500);
+}
+
+/* -------- damage -------- */
+
+struct listing {
+	char names[16][64];
+	unsigned int count;
+};
+
+static int list_name(void *context, const char *name)
+{
+	struct listing *listing = context;
+
+	if (listing->count < 16)
+		snprintf(listing->names[listing->count++], 64, "%s", name);
+	return 0;
+}
+
+/* Steps down through directories to a file that is a side of a store file. */
+void world_flip_bit(unsigned int node)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/shards", nodes[node].directory);
+	for (unsigned int level = 0; level < 3; level++) {
+		struct listing listing = {.count = 0};
+		struct listing *filled = &listing;
+
+		if (volatile_io.list(path, list_name, filled) || !filled->count)
+			return;
+		/* Of the hash directories, one that has something. */
+		unsigned int start = (unsigned int)scheduler_below(filled->count);
+		bool found = false;
+		for (unsigned int i = 0; i < filled->count && !found; i++) {
+			char next[256];
+			struct listing below = {.count = 0};
+			const char *name = filled->names[(start + i) % filled->count];
+
+			snprintf(next, sizeof(next), "%.180s/%s", path, name);
+			if (level < 2 && (volatile_io.list(next, list_name, &below) || !below.count))
+				continue;
+			memcpy(path, next, sizeof(path));
+			found = true;
+		}
+		if (!found)
+			return;
+	}
+	int descriptor = volatile_io.open(path, O_RDWR, 0);
+	uint64_t bytes;
+	if (descriptor < 0)
+		return;
+	if (volatile_io.size(descriptor, &bytes) == 0 && bytes > 0) {
+		/* Records and rows of the few blocks lie at the beginning of a page or row area. */
+		uint64_t at = scheduler_below(bytes);
+		uint8_t byte;
+		struct iovec part = {.iov_base = &byte, .iov_len = 1};
+
+		volatile_io.read(descriptor, &part, 1, at);
+		byte ^= (uint8_t)(1u << scheduler_below(8));
+		part = (struct iovec){.iov_base = &byte, .iov_len = 1};
+		volatile_io.write(descriptor, &part, 1, at);
+	}
+	volatile_io.close(descriptor);
+}
+
+/* -------- all of it -------- */
+
+void world_reset(struct world_shape shape, enum mutation mutation)
+{
+	unsigned int n = shape.k + shape.m;
+	char text[512] = "";
+
+	disk_init();
+	memset(&world, 0, sizeof(world));
+	memset(nodes, 0, sizeof(nodes));
+	memset(&file, 0, sizeof(file));
+	file.write_epoch = 1;
+	file.layout_epoch = 1;
+	file.write_gateway = 1;
+	while (process_count > 0)
+		free(processes[--process_count]);
+	undead = 0;
+	volatile_reset(scheduler_random());
+	network_reset();
+	world.shape = shape;
+	world.mutation = mutation;
+	world.node_count = n;
+	world.cells_per_block = shape.k < 4 ? shape.k : 4;
+	world.cell_bytes = shape.k * shape.row_bytes / world.cells_per_block;
+	world.cell_count = WORLD_BLOCKS * world.cells_per_block;
+	world.nature.alive = true;
+	world.engines[0].node = 0;
+	world.engines[1].node = 1;
+	world.engines[2].node = UINT_MAX;
+	world.engines[3].node = UINT_MAX;
+	for (unsigned int i = 0; i < n; i++) {
+		char machine[16];
+		struct node_state *state = &nodes[i];
+
+		snprintf(machine, sizeof(machine), "/%u", i);
+		snprintf(state->directory, sizeof(state->directory), "/%u/device", i);
+		volatile_io.make_directory(state->directory, 0700);
+		volatile_io.sync_directory(machine);
+		if (store_init_device(&disk, state->directory, "simulation", i + 1, text,
+			    sizeof(text)))
+			abort();
+	}
+}

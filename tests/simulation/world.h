@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * The cluster of the simulation: nodes with disks in memory and real stores, processes with real
+ * stripe engines, and an exportd reduced to what engines ask of it. One file.
+ *
+ * Node i is machine i of volatile_io.h. A node's process has its store and, on some nodes, an engine
+ * (the gateway); two processes have an engine only (the metadata server, a healer).
+ */
+#ifndef ROZO_SIMULATION_WORLD_H
+#define ROZO_SIMULATION_WORLD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "mojette/mojette.h"
+#include "scheduler.h"
+#include "storaged/store.h"
+#include "stripe/stripe.h"
+
+#define WORLD_NODES_MAX 12
+#define WORLD_ENGINES 4
+#define WORLD_ENGINE_HEALER 3 /* never killed; the others may be */
+#define WORLD_EXPORT 3
+#define WORLD_FILE 1
+#define WORLD_BLOCKS 4
+#define WORLD_SEGMENT_BLOCKS 3
+
+/* What is wrong on purpose: tests of the test. */
+enum mutation {
+	MUTATION_NONE,
+	ANSWERS_UNDECIDED, /* writes count as accepted where they were lost */
+	SKIPS_GUARD, /* partial writes are accepted whatever they were based on */
+	FORGETS_MISSES, /* nobody records who missed a write */
+	FORGETS_PROMISES, /* stores accept what they said they would refuse */
+	TRUSTS_RESTARTED, /* stores that restarted look as if they had not */
+	FORGETS_FLUSHES, /* flushes do nothing */
+	REPLACES_DECIDED, /* writers take what they committed for undecided */
+	OLD_EPOCHS, /* a writer's successor writes under the same epoch */
+	MUTATIONS,
+};
+extern const char *const mutation_names[MUTATIONS];
+
+struct world_shape {
+	enum mojette_form form;
+	unsigned int k, m;
+	uint32_t row_bytes;
+};
+
+struct engine {
+	struct process *process; /* NULL: not running */
+	struct stripe *stripe;
+	unsigned int node; /* its process's node, or UINT_MAX */
+	uint64_t born;
+};
+
+extern struct world {
+	struct world_shape shape;
+	unsigned int node_count;
+	unsigned int cells_per_block, cell_count;
+	uint32_t cell_bytes;
+	enum mutation mutation;
+	struct engine engines[WORLD_ENGINES];
+	struct process nature; /* for what is not part of the cluster */
+	uint64_t switched; /* when the write gateway changed last */
+} world;
+
+/* A new, empty cluster, nothing runs. Call outside of fibers. */
+void world_reset(struct world_shape shape, enum mutation mutation);
+
+/* Starts a node's process, or a process with an engine only. Call in a fiber. */
+void world_start_node(unsigned int node);
+void world_start_engine(unsigned int engine);
+
+/* Kills a node's process, with loss of its machine's power or without; an engine's process. */
+void world_kill_node(unsigned int node, bool power_loss);
+void world_kill_engine(unsigned int engine);
+
+bool world_node_is_up(unsigned int node);
+uint32_t world_nodes_up(void);
+
+/* When a node was down last, or its messages got lost; a node's store, NULL: it is down. */
+struct store *world_store(unsigned int node, struct process **process);
+
+/* True if the node is down for loss of power: nobody answers there, not even to refuse. */
+bool world_lost_power(unsigned int node);
+
+/* Carries out a message at a store, or what a wrong program would do. */
+void world_execute(struct store *store, uint32_t procedure, const void *args, void *result);
+
+/* Carries out a call of exportd's. */
+void world_meta(uint32_t procedure, const void *args, void *result);
+
+/* What exportd does for SETATTR of the size: returns the new write epoch. */
+uint32_t world_begin_truncation(uint64_t size, uint64_t *truncate_size);
+bool world_truncation_pending(void);
+
+/* What exportd does when another node becomes the write gateway. */
+void world_move_gateway(unsigned int node);
+
+/* The node of a block's shard, and that block's store file. */
+unsigned int world_node_of(uint64_t block, unsigned int shard);
+
+/* Changes a bit of what a node's disk has of a block. */
+void world_flip_bit(unsigned int node);
+
+/* Waits until dead processes have ended. Call in a fiber. */
+void world_bury(void);
+
+#endif
