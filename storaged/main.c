@@ -30,6 +30,13 @@
  */
 #define STORE_THREADS 32
 #define GATEWAY_THREADS 12
+/*
+ * Of each device, for small changes. Half of it is some 4000 small files; it takes longer to write
+ * those than to flush them in the background.
+ */
+#define LOG_BYTES (32 << 20)
+/* Until what is in the log is flushed to the files, if there is no need for it before. */
+#define LOG_CHECKPOINT_MS 30000
 /* Buffers below this size come from the heap, so that they are not mapped anew for every call. */
 #define HEAP_THRESHOLD_BYTES (4 << 20)
 
@@ -236,6 +243,8 @@ static int serve(const struct config *config, const struct config_node *self)
 		.node_id = self->id,
 		.devices = devices,
 		.device_count = self->device_count,
+		.log_bytes = LOG_BYTES,
+		.log_checkpoint_ms = LOG_CHECKPOINT_MS,
 	};
 	int error = store_open(&store, &options, message, sizeof(message));
 	log_lines(message);

@@ -31,6 +31,16 @@ struct store_options {
 	size_t device_count;
 	size_t open_files_max; /* store files kept open; 0: 1024, fewer if RLIMIT_NOFILE says so */
 	uint64_t freed_bytes_max; /* dropped bytes of a file not yet given back; 0: 8 MiB */
+	/*
+	 * Of the log that is made on a device that has none (less on small devices); 0: none is
+	 * made. A log that is there is used, however long.
+	 */
+	uint64_t log_bytes;
+	/*
+	 * How long changes may stay in the log before their files are flushed in the background;
+	 * 0: until the log is half full, and the caller that finds it so does it.
+	 */
+	uint32_t log_checkpoint_ms;
 	const struct store_io *io; /* NULL: the operating system's file systems */
 };
 
@@ -45,8 +55,9 @@ int store_init_device(const struct store_io *io, const char *path, const char *c
 
 /*
  * Opens a node's store. *store receives it; close with store_close().
- * A device that cannot be read, or has no label (not mounted?), is left out of service with a line
- * in the log; the others serve. error receives one line for each problem, naming path and remedy.
+ * A device that cannot be read, or has no label (not mounted?), or whose log cannot be used, is left
+ * out of service with a line in the log; the others serve. Changes that an earlier process left in
+ * a device's log are applied first. error receives one line for each problem, naming path and remedy.
  * Returns 0 (at least one device serves);
  *   -EINVAL   a label is of another cluster or node, or damaged, or of a newer format, or two
  *             paths lead to the same device
@@ -58,8 +69,9 @@ int store_open(
 	struct store **store, const struct store_options *options, char *error, size_t error_bytes);
 
 /*
- * Closes a store: no call may be running. What was written unstably is flushed first; a failure of
- * that is logged (nobody was promised those bytes).
+ * Closes a store: no call may be running. What was written unstably is flushed first, and what is
+ * in the logs is brought to the files, so that the logs are empty. A failure of that is logged;
+ * nobody was promised those bytes, or they are in the log.
  */
 void store_close(struct store *store);
 
@@ -188,7 +200,7 @@ struct store_verify_summary {
  * serves them. options as for store_open(). Each problem becomes a line on problems, naming path,
  * blocks and what is wrong; progress (may be NULL) gets a line every few seconds.
  * Returns 0 (*summary tells what was found), or, if nothing can be said, -EBUSY (another process
- * uses a device), -EACCES or -EPERM (no right to read), -ENOMEM: error then has a line.
+ * uses a device), -EUCLEAN (a log has changes that are not in the files yet), -EACCES or -EPERM (no right to read), -ENOMEM: error then has a line.
  */
 int store_verify(const struct store_options *options, FILE *problems, FILE *progress,
 	struct store_verify_summary *summary, char *error, size_t error_bytes);

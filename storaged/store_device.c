@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "storaged/store_internal.h"
+#include "storaged/store_log.h"
 
 #define HASH_DIRECTORIES 64
 
@@ -241,6 +241,7 @@ static void device_close(const struct store_io *io, struct store_device *device)
 {
 	struct store_names *names, *next;
 
+	store_log_close(device->log);
 	for (names = device->names; names != NULL; names = next) {
 		next = names->next;
 		free(names);
@@ -296,8 +297,15 @@ int store_devices_open(
 			options->node_id, &device->label_descriptor, &device->id, message,
 			sizeof(message));
 		if (result == 0) {
-			serving++;
-			continue;
+			int log_result = store_log_open(
+				store, device, options, message, sizeof(message));
+
+			if (log_result == 0) {
+				serving++;
+				continue;
+			}
+			/* Another device may serve; what is wrong with this one is said. */
+			result = log_result == -ENOMEM ? -ENOMEM : -EIO;
 		}
 		atomic_store(&device->failed, true);
 		add_line(error, error_bytes, message);

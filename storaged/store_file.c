@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "storaged/store_internal.h"
+#include "storaged/store_log.h"
 
 /* Where a header is looked for if that of page 0 is unreadable. */
 #define SEARCH_BYTES_MAX (64u << 20)
@@ -49,6 +49,7 @@ struct shard_file *shard_file_create(struct store *store, const store_file *key)
  */
 static void close_sides(struct shard_file *file)
 {
+	shard_file_forget_changes(file);
 	pthread_mutex_lock(&file->flush_lock);
 	while (file->flushing)
 		pthread_cond_wait(&file->flush_done, &file->flush_lock);
@@ -56,17 +57,12 @@ static void close_sides(struct shard_file *file)
 		if (file->descriptors[side] >= 0)
 			file->store->io->close(file->descriptors[side]);
 		file->descriptors[side] = -1;
-		file->dirty[side] = false;
 		file->size_written[side] = 0;
 		file->size_durable[side] = 0;
 	}
-	file->dirty_names = false;
 	file->named = false;
 	file->settled = false;
 	file->device = NULL;
-	store_mask_free(&file->unsynced);
-	file->durable = file->written;
-	pthread_cond_broadcast(&file->flush_done);
 	pthread_mutex_unlock(&file->flush_lock);
 }
 
@@ -202,6 +198,7 @@ static int mend_cut(struct shard_file *file, unsigned int side)
 				file->store->io, file->descriptors[side], &part, 1, offset);
 		file->size_bytes[side] = offset + STORE_PAGE_BYTES;
 	}
+	shard_file_redo_short(file);
 	if (error == 0)
 		shard_file_written(file, side, 0, 0, file->size_bytes[side]);
 	else
@@ -504,10 +501,13 @@ int shard_file_make_side(struct shard_file *file, unsigned int side)
 		store_device_error(file->store, file->device, descriptor);
 		return descriptor;
 	}
+	/* First, so that no flush takes the side for named without it. */
+	shard_file_redo(file, side, 0, NULL, 0);
 	pthread_mutex_lock(&file->flush_lock);
 	file->descriptors[side] = descriptor;
 	file->dirty_names = true;
 	file->named = false;
+	file->side_made = true;
 	pthread_mutex_unlock(&file->flush_lock);
 	return 0;
 }
@@ -567,30 +567,65 @@ static int remove_again(struct shard_file *file)
 	return store_device_any_failed(store) ? -EIO : 0;
 }
 
+/*
+ * Makes it durable that the file is removed, before it is. Returns true if so: it then is removed
+ * after a crash, too, and its directory need not be flushed. The log is held then.
+ */
+static bool log_removal(struct shard_file *file, int *error)
+{
+	struct store_log *log = file->device->log;
+	uint64_t sequence;
+
+	if (log == NULL ||
+		store_log_append(log, STORE_LOG_REMOVE, &file->key, NULL, 0, &sequence) != 0)
+		return false;
+	*error = store_log_wait(log, sequence);
+	return true;
+}
+
 int shard_file_remove(struct shard_file *file)
 {
 	char path[STORE_PATH_MAX];
 	int error = 0;
+	struct store_log *log;
+	bool logged;
 
 	if (!file->exists)
 		return remove_again(file);
+	log = file->device->log;
+	/* Nothing of it may come into the log behind this. */
+	shard_file_forget_changes(file);
+	logged = log_removal(file, &error);
 	/* Side b first: side a alone is a file, side b alone is one that lost its side a. */
-	for (int side = STORE_SIDES - 1; side >= 0; side--) {
+	for (int side = STORE_SIDES - 1; side >= 0 && error == 0; side--) {
 		int result;
 
 		store_side_path(file->device, &file->key, (unsigned int)side, path);
 		result = file->store->io->remove(path);
-		if (result != 0 && result != -ENOENT && error == 0)
+		if (result != -ENOENT)
 			error = result;
 	}
-	store_side_directory(file->device, &file->key, path);
-	if (error == 0)
+	if (error == 0 && !logged) {
+		store_side_directory(file->device, &file->key, path);
 		error = file->store->io->sync_directory(path);
+	}
 	if (error == 0)
 		error = store_marker_remove(file->store, file->device, &file->key);
+	if (logged)
+		store_log_release(log);
+	else if (error == 0 && log != NULL)
+		error = store_log_clean(log, &file->key);
 	if (error != 0) {
+		store_side_path(file->device, &file->key, 0, path);
 		rozo_log_limited(ERROR, "%s: cannot be removed: %s", path, strerror(-error));
 		store_device_error(file->store, file->device, error);
+		if (logged) {
+			/* It will be gone when the store is opened again, so nothing may be
+			 * written to it. */
+			pthread_mutex_lock(&file->flush_lock);
+			file->failed = true;
+			pthread_mutex_unlock(&file->flush_lock);
+		}
 	}
 	/* What is left of it is looked for again. */
 	file->opened = error == 0;

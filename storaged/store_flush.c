@@ -5,11 +5,16 @@
  * flush_lock guards what of a file is written and what of that is durable. A flush itself runs
  * without any lock, so that readers and writers go on meanwhile; those that want to be durable and
  * find one running wait for it and then share the next.
+ *
+ * A flush is a record in the device's log, if all that was written since the last one is known and
+ * little; otherwise the sides and the directory are flushed, and the log is told.
  */
+#include <endian.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "storaged/store_internal.h"
+#include "storaged/store_log.h"
 
 void shard_file_written(
 	struct shard_file *file, unsigned int side, uint64_t group, uint64_t rows, uint64_t end)
@@ -20,6 +25,103 @@ void shard_file_written(
 	if (end > file->size_written[side])
 		file->size_written[side] = end;
 	store_mask_add(&file->unsynced, group, side, rows);
+	pthread_mutex_unlock(&file->flush_lock);
+}
+
+/* Called with flush_lock. */
+static void redo_forget(struct shard_file *file)
+{
+	free(file->redo);
+	file->redo = NULL;
+	file->redo_bytes = 0;
+	file->redo_room = 0;
+}
+
+/* Room for bytes more, or NULL, and then the rest is not kept. Called with flush_lock. */
+static uint8_t *redo_extend(struct shard_file *file, uint64_t bytes)
+{
+	const struct store_log *log = file->device->log;
+	uint32_t room = file->redo_room == 0 ? 8192 : file->redo_room;
+	uint8_t *larger;
+
+	if (file->redo_short)
+		return NULL;
+	if (log == NULL || file->redo_bytes + bytes > store_log_payload_max(log))
+		goto too_short;
+	while (room < file->redo_bytes + bytes)
+		room *= 2;
+	if (room > file->redo_room) {
+		larger = realloc(file->redo, room);
+		if (larger == NULL)
+			goto too_short;
+		file->redo = larger;
+		file->redo_room = room;
+	}
+	larger = file->redo + file->redo_bytes;
+	file->redo_bytes += (uint32_t)bytes;
+	return larger;
+too_short:
+	file->redo_short = true;
+	redo_forget(file);
+	return NULL;
+}
+
+void shard_file_redo(struct shard_file *file, unsigned int side, uint64_t offset,
+	const struct iovec *parts, int count)
+{
+	struct store_log_extent extent = {.offset = htole64(offset), .side = htole32(side)};
+	uint64_t bytes = 0, stored;
+	const uint8_t *last;
+	uint8_t *to;
+
+	for (int i = 0; i < count; i++)
+		bytes += parts[i].iov_len;
+	stored = bytes;
+	if (count == 1) {
+		/* Most of a group's page is zeros while few blocks of it were written. */
+		for (last = parts[0].iov_base; stored > 0 && last[stored - 1] == 0;)
+			stored--;
+	}
+	pthread_mutex_lock(&file->flush_lock);
+	to = redo_extend(file, sizeof(extent) + store_log_round(stored, 8));
+	if (to != NULL) {
+		extent.bytes = htole32((uint32_t)bytes);
+		extent.stored_bytes = htole32((uint32_t)stored);
+		memcpy(to, &extent, sizeof(extent));
+		to += sizeof(extent);
+		memset(to + stored, 0, store_log_round(stored, 8) - stored);
+		for (int i = 0; i < count && stored > 0; i++) {
+			size_t part = count == 1 ? stored : parts[i].iov_len;
+
+			memcpy(to, parts[i].iov_base, part);
+			to += part;
+		}
+	}
+	pthread_mutex_unlock(&file->flush_lock);
+}
+
+void shard_file_redo_short(struct shard_file *file)
+{
+	pthread_mutex_lock(&file->flush_lock);
+	file->redo_short = true;
+	redo_forget(file);
+	pthread_mutex_unlock(&file->flush_lock);
+}
+
+void shard_file_forget_changes(struct shard_file *file)
+{
+	pthread_mutex_lock(&file->flush_lock);
+	while (file->flushing)
+		pthread_cond_wait(&file->flush_done, &file->flush_lock);
+	for (unsigned int side = 0; side < STORE_SIDES; side++)
+		file->dirty[side] = false;
+	file->dirty_names = false;
+	file->side_made = false;
+	redo_forget(file);
+	file->redo_short = false;
+	store_mask_free(&file->unsynced);
+	file->durable = file->written;
+	pthread_cond_broadcast(&file->flush_done);
 	pthread_mutex_unlock(&file->flush_lock);
 }
 
@@ -64,63 +166,116 @@ uint64_t shard_file_unsynced(struct shard_file *file, uint64_t group, unsigned i
 	return rows;
 }
 
+/* What a flush is for, as it was when it began. */
+struct flush {
+	struct store_device *device;
+	uint64_t target; /* changes */
+	uint64_t sizes[STORE_SIDES];
+	int descriptors[STORE_SIDES]; /* of sides that are dirty; -1: not this one */
+	bool names; /* the directory is dirty */
+	bool side_made;
+	uint8_t *redo; /* NULL: cannot go to the log */
+	uint32_t redo_bytes;
+};
+
+/* Puts the changes into the log. Returns false if it does not take them. */
+static bool flush_to_log(struct shard_file *file, struct flush *flush, int *error)
+{
+	uint64_t sequence;
+
+	if (flush->redo == NULL || store_log_append(flush->device->log, STORE_LOG_CHANGE, &file->key,
+					   flush->redo, flush->redo_bytes, &sequence) != 0)
+		return false;
+	*error = store_log_wait(flush->device->log, sequence);
+	if (*error != 0) {
+		char path[STORE_PATH_MAX];
+
+		store_side_path(flush->device, &file->key, 0, path);
+		rozo_log(ERROR,
+			"%s: flush failed; the store file answers EIO until rozo-storaged is "
+			"restarted",
+			path);
+	}
+	return true;
+}
+
+/* Flushes the sides and the directory, and tells the log. Returns 0 or a negative errno. */
+static int flush_sides(struct shard_file *file, const struct flush *flush)
+{
+	const struct store_io *io = file->store->io;
+	char path[STORE_PATH_MAX];
+	int error = 0;
+
+	for (unsigned int side = 0; side < STORE_SIDES && error == 0; side++) {
+		if (flush->descriptors[side] < 0)
+			continue;
+		error = io->sync_data(flush->descriptors[side]);
+		if (error != 0)
+			store_side_path(flush->device, &file->key, side, path);
+	}
+	if (flush->names && error == 0) {
+		store_side_directory(flush->device, &file->key, path);
+		error = io->sync_directory(path);
+	}
+	if (error != 0) {
+		rozo_log(ERROR,
+			"%s: flush failed: %s; the store file, or one in this directory, answers "
+			"EIO until rozo-storaged is restarted",
+			path, strerror(-error));
+		store_device_error(file->store, flush->device, error);
+	} else if (flush->device != NULL && flush->device->log != NULL) {
+		error = store_log_clean(flush->device->log, &file->key);
+	}
+	return error;
+}
+
 /* One flush of what is written by now. Called with flush_lock, which is released meanwhile. */
 static void flush_once(struct shard_file *file)
 {
 	const struct store_io *io = file->store->io;
-	struct store_device *device = file->device;
-	uint64_t target = file->written;
-	uint64_t sizes[STORE_SIDES];
-	int descriptors[STORE_SIDES];
-	/* The first flush also covers what a process that was killed left unflushed. */
-	bool names = file->dirty_names || !file->settled;
-	char path[STORE_PATH_MAX];
+	struct flush flush = {
+		.device = file->device,
+		.target = file->written,
+		/* The first flush also covers what a process that was killed left unflushed. */
+		.names = file->device != NULL && (file->dirty_names || !file->settled),
+		.side_made = file->side_made,
+	};
+	bool logged;
 	int error = 0;
 
 	file->flushing = true;
-	if (file->device == NULL)
-		names = false; /* removed meanwhile */
 	for (unsigned int side = 0; side < STORE_SIDES; side++) {
-		descriptors[side] =
+		flush.descriptors[side] =
 			file->dirty[side] || !file->settled ? file->descriptors[side] : -1;
-		sizes[side] = file->size_written[side];
+		flush.sizes[side] = file->size_written[side];
 		file->dirty[side] = false;
 	}
 	file->dirty_names = false;
+	file->side_made = false;
+	if (file->settled && !file->redo_short && file->redo_bytes > 0) {
+		flush.redo = file->redo;
+		flush.redo_bytes = file->redo_bytes;
+		file->redo = NULL;
+	}
+	redo_forget(file);
+	file->redo_short = false;
 	file->syncing = file->unsynced;
 	file->unsynced = (struct store_mask){0};
 	pthread_mutex_unlock(&file->flush_lock);
 
-	for (unsigned int side = 0; side < STORE_SIDES && error == 0; side++) {
-		if (descriptors[side] < 0)
-			continue;
-		error = io->sync_data(descriptors[side]);
-		if (error != 0) {
-			store_side_path(device, &file->key, side, path);
-			rozo_log(ERROR,
-				"%s: flush failed: %s; the store file answers EIO until "
-				"rozo-storaged is "
-				"restarted",
-				path, strerror(-error));
-		}
-	}
-	if (names && error == 0) {
-		store_side_directory(device, &file->key, path);
-		error = io->sync_directory(path);
-		if (error != 0)
-			rozo_log(ERROR,
-				"%s: flush failed: %s; a store file in it answers EIO until "
-				"rozo-storaged is "
-				"restarted",
-				path, strerror(-error));
-	}
+	logged = flush_to_log(file, &flush, &error);
+	if (!logged)
+		error = flush_sides(file, &flush);
+	free(flush.redo);
 	if (error != 0) {
-		store_device_error(file->store, device, error);
 		/* What could not be written must not be served from memory after a restart. */
 		for (unsigned int side = 0; side < STORE_SIDES; side++) {
-			if (descriptors[side] >= 0)
-				io->drop_cache(descriptors[side]);
+			if (flush.descriptors[side] >= 0)
+				io->drop_cache(flush.descriptors[side]);
 		}
+		/* It may have been what a record of the log is for. */
+		if (flush.device != NULL && flush.device->log != NULL)
+			store_log_pin(flush.device->log);
 	}
 
 	pthread_mutex_lock(&file->flush_lock);
@@ -128,13 +283,18 @@ static void flush_once(struct shard_file *file)
 	if (error != 0) {
 		file->failed = true;
 	} else {
-		file->durable = target;
+		file->durable = flush.target;
 		file->settled = true;
-		file->named = file->named || (names && !file->dirty_names);
+		file->named = file->named ||
+			      ((logged ? flush.side_made : flush.names) && !file->side_made);
 		for (unsigned int side = 0; side < STORE_SIDES; side++) {
-			if (descriptors[side] >= 0)
-				file->size_durable[side] = sizes[side];
+			if (flush.descriptors[side] < 0)
+				continue;
+			file->size_durable[side] = flush.sizes[side];
+			/* When the file itself is flushed, it must not be left out. */
+			file->dirty[side] = file->dirty[side] || logged;
 		}
+		file->dirty_names = file->dirty_names || (logged && flush.names);
 	}
 	file->flushing = false;
 	pthread_cond_broadcast(&file->flush_done);

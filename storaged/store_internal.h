@@ -7,6 +7,7 @@
  *   store.table_lock         the table of files, references, the idle list
  *   store_device.names_lock  directories and markers being made
  *   shard_file.flush_lock    what of a file is written and not yet durable
+ *   store_log.lock           the log of a device; taken with none but shard_file.lock held
  * No lock but the first and names_lock is held during I/O, and none during a flush of data, except
  * when a file is removed.
  */
@@ -49,6 +50,7 @@ void store_mask_each(const struct store_mask *mask,
 /* -------- devices (store_device.c, store_label.c) -------- */
 
 struct store_names;
+struct store_log;
 
 struct store_device {
 	char *path;
@@ -58,6 +60,7 @@ struct store_device {
 	atomic_uint errors; /* I/O errors met */
 	pthread_mutex_t names_lock;
 	struct store_names *names; /* directories known to be durable; guarded by names_lock */
+	struct store_log *log; /* NULL: has none */
 };
 
 /*
@@ -142,9 +145,15 @@ struct shard_file {
 	bool flushing;
 	bool failed; /* a flush failed: nothing is known any more */
 	bool settled; /* flushed once since opening: what lies there is durable */
+	/* What a flush of the file itself has to cover. What is in the log only still is dirty. */
 	bool dirty[STORE_SIDES];
 	bool dirty_names; /* a side was made and its directory not flushed yet */
-	bool named; /* the names of all sides are known to be durable */
+	bool named; /* the names of all sides are known to be durable, or are in the log */
+	bool side_made; /* since the last flush */
+	/* What was written since the last flush, as the payload of a record of the log. */
+	uint8_t *redo;
+	uint32_t redo_bytes, redo_room;
+	bool redo_short; /* that is not all: only a flush of the file makes it durable */
 	uint64_t size_written[STORE_SIDES];
 	uint64_t size_durable[STORE_SIDES];
 	struct store_mask unsynced; /* rows with changes that are not durable */
@@ -213,6 +222,18 @@ int shard_file_remove(struct shard_file *file);
  */
 void shard_file_written(
 	struct shard_file *file, unsigned int side, uint64_t group, uint64_t rows, uint64_t end);
+
+/*
+ * Keeps what was written to a side for the log, or that the side was made (count 0). Everything
+ * that shard_file_written() is to tell must have been kept, or shard_file_redo_short() be called.
+ * The bytes are copied; parts is not changed.
+ */
+void shard_file_redo(struct shard_file *file, unsigned int side, uint64_t offset,
+	const struct iovec *parts, int count);
+void shard_file_redo_short(struct shard_file *file);
+
+/* Nothing of the file has to become durable any more: it is about to be removed. */
+void shard_file_forget_changes(struct shard_file *file);
 
 /* Groups of a side that are known to be durable. */
 uint64_t shard_file_groups_durable(struct shard_file *file, unsigned int side);

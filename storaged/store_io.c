@@ -63,6 +63,12 @@ static int posix_sync_data(int descriptor)
 	return fdatasync(descriptor) == 0 ? 0 : -errno;
 }
 
+static int posix_sync_file_system(int descriptor)
+{
+	/* Tells of errors since Linux 5.8. */
+	return syncfs(descriptor) == 0 ? 0 : -errno;
+}
+
 static void posix_drop_cache(int descriptor)
 {
 	posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED);
@@ -164,6 +170,7 @@ const struct store_io store_io_posix = {
 	.read = posix_read,
 	.write = posix_write,
 	.sync_data = posix_sync_data,
+	.sync_file_system = posix_sync_file_system,
 	.drop_cache = posix_drop_cache,
 	.forget_range = posix_forget_range,
 	.sync_directory = posix_sync_directory,

@@ -34,6 +34,12 @@ struct store_io {
 	ssize_t (*write)(int descriptor, const struct iovec *parts, int count, uint64_t offset);
 	/* As fdatasync(2): the bytes and what is needed to find them again. */
 	int (*sync_data)(int descriptor);
+	/*
+	 * As syncfs(2): everything written on the descriptor's file system and all names, with the
+	 * errors met since the descriptor was opened. NULL: cannot be done; the store then keeps
+	 * no log.
+	 */
+	int (*sync_file_system)(int descriptor);
 	/* Forgets what of the file is only in memory, as far as it can. */
 	void (*drop_cache)(int descriptor);
 	/* Advice that what is on the device need not be kept in memory. May be NULL. */

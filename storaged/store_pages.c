@@ -153,6 +153,7 @@ static int remake_lost_side(struct shard_file *file, unsigned int side)
 			file->store->io, file->descriptors[side], &part, 1, offset);
 		file->size_bytes[side] = offset + STORE_PAGE_BYTES;
 	}
+	shard_file_redo_short(file);
 	if (error == 0) {
 		file->lost[side] = false;
 		shard_file_written(file, side, 0, 0, file->size_bytes[side]);
@@ -198,9 +199,12 @@ static int page_write(struct store_pages *pages, struct store_page *page)
 	}
 	if (end > file->size_bytes[page->side])
 		file->size_bytes[page->side] = end;
-	if (page->rows != 0 || page->durable)
+	if (page->rows != 0 || page->durable) {
+		part = (struct iovec){.iov_base = page->bytes, .iov_len = STORE_PAGE_BYTES};
+		shard_file_redo(file, page->side, offset, &part, 1);
 		shard_file_written(
 			file, page->side, page->group, page->rows, file->size_bytes[page->side]);
+	}
 	page->changed = false;
 	return 0;
 }

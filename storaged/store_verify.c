@@ -16,7 +16,7 @@
 #include <time.h>
 
 #include "rpc/crc32c.h"
-#include "storaged/store_internal.h"
+#include "storaged/store_log.h"
 
 #define PROGRESS_MS 5000
 #define SEARCH_BYTES_MAX (64u << 20) /* where a sound header is looked for, as when serving */
@@ -579,6 +579,33 @@ static int verify_device(struct verify *verify)
 	return store_scan_device(verify->io, device, &calls, verify);
 }
 
+/*
+ * What is in a device's log belongs to its files. Returns 0, or -EUCLEAN with a line in message: the
+ * files cannot be judged yet.
+ */
+static int check_log(
+	struct verify *verify, struct store_device *device, char *message, size_t message_bytes)
+{
+	uint64_t records;
+	int error = store_log_count(verify->io, device, &records, message, message_bytes);
+
+	if (error == -ENOMEM)
+		return error;
+	if (error != 0) {
+		verify->summary->problems++;
+		fprintf(verify->problems, "%s\n", message);
+		return 0;
+	}
+	if (records == 0)
+		return 0;
+	snprintf(message, message_bytes,
+		"%s/" STORE_LOG_NAME ": %" PRIu64
+		" changes are not in the store files yet, since rozo-storaged was not stopped "
+		"cleanly: start it, which brings them there, stop it, and verify then",
+		device->path, records);
+	return -EUCLEAN;
+}
+
 /* Opens all labels, so that the whole node is ours. Returns 0 or why nothing can be said. */
 static int lock_devices(struct verify *verify, char *error, size_t error_bytes)
 {
@@ -593,7 +620,9 @@ static int lock_devices(struct verify *verify, char *error, size_t error_bytes)
 		result = store_label_open(verify->io, device->path, verify->options->cluster_id,
 			verify->options->node_id, &device->label_descriptor, &device->id, message,
 			sizeof(message));
-		if (result == -EBUSY || result == -EACCES || result == -EPERM ||
+		if (result == 0)
+			result = check_log(verify, device, message, sizeof(message));
+		if (result == -EUCLEAN || result == -EBUSY || result == -EACCES || result == -EPERM ||
 			result == -ENOMEM) {
 			snprintf(error, error_bytes, "%s", message);
 			return result;

@@ -235,7 +235,7 @@ static int write_rows(struct write_call *call, uint32_t first, uint32_t *count)
 	uint64_t block = args->first_block + first;
 	unsigned int side = call->plans[first].side;
 	uint64_t offset = store_row_offset(shape, block), bytes = 0;
-	struct iovec parts[STORE_ROWS_MAX];
+	struct iovec parts[STORE_ROWS_MAX], kept[STORE_ROWS_MAX];
 	int error;
 	uint32_t n = 0;
 
@@ -268,8 +268,11 @@ static int write_rows(struct write_call *call, uint32_t first, uint32_t *count)
 		page->changed = true;
 		page->durable = true;
 	}
+	memcpy(kept, parts, n * sizeof(*parts)); /* the parts are used up */
 	error = store_io_write_all(
 		call->file->store->io, call->file->descriptors[side], parts, (int)n, offset);
+	if (error == 0)
+		shard_file_redo(call->file, side, offset, kept, (int)n);
 	if (error != 0) {
 		rozo_log_limited(ERROR, "%s: block %" PRIu64 " and %u more cannot be written: %s",
 			shard_file_name(call->file, side), block, n - 1, strerror(-error));

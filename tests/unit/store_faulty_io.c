@@ -183,6 +183,25 @@ static int faulty_sync_data(int descriptor)
 	return error;
 }
 
+/* Everything that is remembered is on the file system. */
+static int faulty_sync_file_system(int descriptor)
+{
+	(void)descriptor;
+	if (dead)
+		return 0;
+	pthread_mutex_lock(&lock);
+	syncs++;
+	for (struct shadow *shadow = shadows; shadow != NULL; shadow = shadow->next) {
+		if (!shadow->removed && access(shadow->path, F_OK) == 0)
+			shadow_load(shadow);
+		shadow->named = !shadow->removed;
+		if (shadow->removed)
+			shadow->size = 0;
+	}
+	pthread_mutex_unlock(&lock);
+	return 0;
+}
+
 static int faulty_sync_directory(const char *path)
 {
 	size_t length = strlen(path);
@@ -270,6 +289,7 @@ const struct store_io faulty_io = {
 	.read = faulty_read,
 	.write = faulty_write,
 	.sync_data = faulty_sync_data,
+	.sync_file_system = faulty_sync_file_system,
 	.drop_cache = faulty_drop_cache,
 	.sync_directory = faulty_sync_directory,
 	.size = faulty_size,

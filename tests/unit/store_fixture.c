@@ -103,6 +103,8 @@ void fixture_open(struct fixture *fixture)
 		.device_count = fixture->device_count,
 		.open_files_max = fixture->open_files_max,
 		.freed_bytes_max = fixture->freed_bytes_max,
+		.log_bytes = fixture->log_bytes,
+		.log_checkpoint_ms = fixture->log_checkpoint_ms,
 		.io = fixture->io,
 	};
 
@@ -132,6 +134,7 @@ void fixture_begin(struct fixture *fixture, size_t devices)
 	rozo_log_set_sink(log_sink);
 	fixture_forget_log();
 	fixture_seed(1);
+	fixture->log_bytes = 256 << 10;
 	snprintf(fixture->base, sizeof(fixture->base), "%s/store-test.XXXXXX",
 		top != NULL && strlen(top) < 40 ? top : "/tmp");
 	CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(fixture->base));

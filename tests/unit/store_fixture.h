@@ -24,6 +24,8 @@ struct fixture {
 	size_t device_count;
 	size_t open_files_max;
 	uint64_t freed_bytes_max;
+	uint64_t log_bytes; /* [256 KiB] */
+	uint32_t log_checkpoint_ms; /* [0: no thread] */
 	const struct store_io *io;
 	struct store *store;
 };

@@ -33,6 +33,14 @@ static void begin_faulty(void)
 	fixture_open(&fixture);
 }
 
+/* From now on the device is one that forgets; the store's log on it, too. */
+static void remember(void)
+{
+	fixture_close(&fixture);
+	faulty_remember();
+	fixture_open(&fixture);
+}
+
 static void end_faulty(void)
 {
 	faulty_sync_after(-1);
@@ -356,8 +364,7 @@ static void what_was_promised_survives_power_loss(void)
 	for (uint64_t seed = first; seed <= last; seed++) {
 		begin_faulty();
 		fixture.freed_bytes_max = seed % 3 == 0 ? 0 : seed % 3 == 1 ? 1 : 40 * 4096;
-		fixture_reopen(&fixture);
-		faulty_remember();
+		remember();
 		fixture_seed(seed);
 		memset(model, 0, sizeof(model));
 		model_number = 1;
@@ -382,7 +389,7 @@ static void what_is_finalized_after_a_crash_stays(void)
 		uint32_t states[60];
 
 		begin_faulty();
-		faulty_remember();
+		remember();
 		fixture_seed(seed);
 		CU_ASSERT_EQUAL(
 			PUT(&fixture, .version = VERSION(1, 1), .count = 60, .unstable = true), 0);
@@ -413,7 +420,7 @@ static void a_risen_epoch_survives_power_loss(void)
 		store_status_res res;
 
 		begin_faulty();
-		faulty_remember();
+		remember();
 		fixture_seed(seed);
 		CU_ASSERT_EQUAL(
 			PUT(&fixture, .version = VERSION(1, 1), .epoch = 2, .count = 40), 0);

@@ -30,6 +30,7 @@ struct block_model {
 	uint64_t top; /* newest acknowledged; decided, or not (yet) */
 	bool durable; /* top was acknowledged as durable */
 	uint32_t missed; /* recorded durably with top */
+	uint64_t removed; /* this version and older ones went with the file */
 };
 
 static struct state {
@@ -37,6 +38,8 @@ static struct state {
 	unsigned int step;
 	struct store *store;
 	uint32_t row_bytes;
+	uint64_t log_bytes;
+	size_t open_files_max;
 	uint64_t number; /* of the newest version */
 	struct block_model blocks[FILES][BLOCKS];
 	/* The call under way, or the last one: what it may have written. */
@@ -107,7 +110,8 @@ static void shard_fill(uint64_t number, uint64_t block, uint8_t *bytes)
 	}
 }
 
-static void open_store(void)
+/* The machine may go off meanwhile, in the middle of bringing the log to the files, too. */
+static bool try_to_open_store(bool *failed)
 {
 	const char *devices[] = {DEVICE};
 	struct store_options options = {
@@ -117,10 +121,39 @@ static void open_store(void)
 		.device_count = 1,
 		.io = &volatile_io,
 		.freed_bytes_max = random_number() % 2 ? 1 : 10 * state.row_bytes,
+		.open_files_max = state.open_files_max,
+		.log_bytes = state.log_bytes,
 	};
 	char error[512];
+	int result;
 
-	CU_ASSERT_EQUAL_FATAL(store_open(&state.store, &options, error, sizeof(error)), 0);
+	if (random_number() % 2)
+		volatile_off_after(0, 1 + (unsigned int)(random_number() % 30),
+			random_number() % 4 != 0);
+	result = store_open(&state.store, &options, error, sizeof(error));
+	*failed = result != 0 && volatile_is_on(0);
+	if (*failed)
+		return false;
+	if (result == 0 && volatile_is_on(0)) {
+		volatile_on(0); /* not after this */
+		return true;
+	}
+	if (result == 0)
+		store_close(state.store);
+	volatile_off(0, random_number() % 4 != 0);
+	volatile_on(0);
+	return false;
+}
+
+static bool open_store(void)
+{
+	bool failed = false;
+
+	while (!failed && !try_to_open_store(&failed))
+		;
+	if (failed)
+		fail("cannot be opened", 0);
+	return !failed;
 }
 
 /* -------- calls -------- */
@@ -259,6 +292,8 @@ static void remove_file(void)
 	store_remove(state.store, &args, &res);
 	if (done(res.status)) {
 		memset(state.blocks[state.file], 0, sizeof(state.blocks[state.file]));
+		for (uint64_t i = 0; i < BLOCKS; i++)
+			state.blocks[state.file][i].removed = state.number;
 		state.removing = false;
 	}
 }
@@ -314,9 +349,11 @@ static void check_block(uint64_t block)
 	read_block(block, 0, &told);
 	uint64_t number = number_of(told.block_version);
 
+	if (number && number <= model->removed)
+		fail("was removed", block);
 	if (state.removing) {
 		/* Half removed: its sides are gone in any order. */
-		memset(model, 0, sizeof(*model));
+		*model = (struct block_model){.removed = model->removed};
 		return;
 	}
 	if (told.state == STORE_DAMAGED)
@@ -352,7 +389,8 @@ static void check_block(uint64_t block)
 	*model = (struct block_model){.decided = model->decided,
 		.top = number,
 		.durable = number != 0,
-		.missed = number == model->top ? model->missed : 0};
+		.missed = number == model->top ? model->missed : 0,
+		.removed = model->removed};
 }
 
 static void check(void)
@@ -427,25 +465,30 @@ static void step(void)
 	}
 }
 
-static bool run(uint64_t seed, bool forget_flushes)
+static bool run(uint64_t seed, enum volatile_flaw flaw)
 {
 	static const uint32_t rows[] = {512, 1024, 4096};
+	/* None, and such that few, some or all changes fit. */
+	static const uint64_t logs[] = {0, 32 << 10, 64 << 10, 96 << 10, 192 << 10, 1 << 20};
 	char error[512];
 
 	memset(&state, 0, sizeof(state));
 	state.seed = seed;
-	state.quiet = forget_flushes;
+	state.quiet = flaw != VOLATILE_SOUND;
 	random_seed(seed * UINT64_C(0x9e3779b97f4a7c15) + 1);
 	for (unsigned int i = 0; i < 4; i++)
 		random_number();
 	volatile_reset(random_number());
 	state.row_bytes = rows[random_number() % 3];
+	state.log_bytes = logs[random_number() % 6];
+	state.open_files_max = random_number() % 3 == 0 ? 1 : 0;
 	volatile_io.make_directory(DEVICE, 0700);
 	volatile_io.sync_directory("/0");
 	CU_ASSERT_EQUAL_FATAL(
 		store_init_device(&volatile_io, DEVICE, "unit", 1, error, sizeof(error)), 0);
-	volatile_forget_flushes(forget_flushes);
-	open_store();
+	volatile_set_flaw(flaw);
+	if (!open_store())
+		return false;
 	for (unsigned int loss = 0; loss < 6 && !state.failed; loss++) {
 		unsigned int operations = 1 + (unsigned int)(random_number() % 80);
 
@@ -454,10 +497,16 @@ static bool run(uint64_t seed, bool forget_flushes)
 			state.step++;
 			step();
 		}
+		/* Also stopped as it should be. */
+		bool stopped = random_number() % 5 == 0;
+		if (stopped)
+			store_close(state.store);
 		volatile_off(0, random_number() % 4 != 0);
-		store_close(state.store);
+		if (!stopped)
+			store_close(state.store);
 		volatile_on(0);
-		open_store();
+		if (!open_store())
+			return false;
 		if (!state.failed)
 			check();
 	}
@@ -478,20 +527,50 @@ static void what_was_promised_is_there(void)
 	unsigned int failures = 0;
 
 	for (uint64_t i = 0; i < count && failures < 10; i++)
-		failures += !run(first + i, false);
+		failures += !run(first + i, VOLATILE_SOUND);
 	printf("%" PRIu64 " seeds ", count);
 	CU_ASSERT_EQUAL(failures, 0);
 }
 
-/* A test of the test. */
-static void flushes_that_do_nothing_are_noticed(void)
+/* Tests of the test. */
+static void is_noticed(enum volatile_flaw flaw, uint64_t seeds, unsigned int more_than)
 {
 	unsigned int failures = 0;
 
-	for (uint64_t seed = 1; seed <= 50; seed++)
-		failures += !run(seed, true);
-	printf("%u of 50 ", failures);
-	CU_ASSERT(failures > 5);
+	for (uint64_t seed = 1; seed <= seeds; seed++)
+		failures += !run(seed, flaw);
+	printf("%u of %" PRIu64 " ", failures, seeds);
+	CU_ASSERT(failures > more_than);
+}
+
+static void flushes_that_do_nothing_are_noticed(void)
+{
+	is_noticed(VOLATILE_FORGET_FLUSHES, 50, 5);
+}
+
+static void answers_before_the_log_is_flushed_are_noticed(void)
+{
+	is_noticed(VOLATILE_FORGET_LOG_FLUSHES, 50, 5);
+}
+
+static void flushes_of_files_that_do_nothing_are_noticed(void)
+{
+	is_noticed(VOLATILE_FORGET_FILE_FLUSHES, 50, 5);
+}
+
+static void checkpoints_that_flush_nothing_are_noticed(void)
+{
+	is_noticed(VOLATILE_FORGET_CHECKPOINTS, 100, 5);
+}
+
+static void records_older_than_a_flush_of_the_file_are_noticed(void)
+{
+	is_noticed(VOLATILE_FORGET_CLEAN, 200, 5);
+}
+
+static void removed_files_that_come_back_are_noticed(void)
+{
+	is_noticed(VOLATILE_FORGET_REMOVALS, 400, 5);
 }
 
 static void log_nothing(enum rozo_log_level level, const char *line)
@@ -505,6 +584,16 @@ int main(void)
 	static CU_TestInfo tests[] = {
 		{"what was promised is there", what_was_promised_is_there},
 		{"flushes that do nothing are noticed", flushes_that_do_nothing_are_noticed},
+		{"answers before the log is flushed are noticed",
+			answers_before_the_log_is_flushed_are_noticed},
+		{"flushes of files that do nothing are noticed",
+			flushes_of_files_that_do_nothing_are_noticed},
+		{"checkpoints that flush nothing are noticed",
+			checkpoints_that_flush_nothing_are_noticed},
+		{"records older than a flush of the file are noticed",
+			records_older_than_a_flush_of_the_file_are_noticed},
+		{"removed files that come back are noticed",
+			removed_files_that_come_back_are_noticed},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {

@@ -9,6 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "rpc/crc32c.h"
+#include "storaged/store_log.h"
+
 #define UNIT 512 /* what changes are tracked by; disks write it as a whole */
 #define PAGE 4096
 #define DESCRIPTORS_MAX 4096
@@ -16,6 +19,7 @@
 struct inode {
 	unsigned int references; /* names of both images, descriptors */
 	bool directory;
+	bool log; /* the log of a device */
 	size_t room; /* of both images; zeros beyond their sizes */
 	uint8_t *now, *durable;
 	uint64_t now_bytes, durable_bytes;
@@ -45,7 +49,7 @@ static struct machine {
 } machines[VOLATILE_MACHINES];
 static struct descriptor descriptors[DESCRIPTORS_MAX];
 static uint64_t random_state, changes;
-static bool forget_flushes;
+static enum volatile_flaw flaw;
 
 static void must(bool condition, const char *what)
 {
@@ -330,7 +334,12 @@ bool volatile_is_on(unsigned int machine)
 
 void volatile_forget_flushes(bool forget)
 {
-	forget_flushes = forget;
+	flaw = forget ? VOLATILE_FORGET_FLUSHES : VOLATILE_SOUND;
+}
+
+void volatile_set_flaw(enum volatile_flaw now)
+{
+	flaw = now;
 }
 
 void volatile_reset(uint64_t seed)
@@ -359,7 +368,7 @@ void volatile_reset(uint64_t seed)
 	}
 	random_state = seed;
 	changes = 0;
-	forget_flushes = false;
+	flaw = VOLATILE_SOUND;
 	pthread_mutex_unlock(&lock);
 }
 
@@ -386,6 +395,7 @@ static int open_locked(const char *path, int flags)
 		if (goes_off(machine))
 			return -EIO;
 		inode = inode_make(false);
+		inode->log = strstr(path, "/" STORE_LOG_NAME) != NULL;
 		name_set(name_find(path, true), inode, ++changes);
 	}
 	if ((flags & O_TRUNC) != 0 && inode->now_bytes > 0) {
@@ -466,6 +476,27 @@ static ssize_t volatile_read(int descriptor, const struct iovec *parts, int coun
 	return total;
 }
 
+/* Makes something else of the records in what was written to a log that say what is clean. */
+static void spoil_records(struct inode *inode, uint64_t offset, uint64_t bytes)
+{
+	for (uint64_t at = offset; at + sizeof(struct store_log_record) <= offset + bytes;
+		at += STORE_LOG_UNIT) {
+		struct store_log_record record;
+		uint32_t crc;
+
+		memcpy(&record, inode->now + at, sizeof(record));
+		if (record.magic != STORE_LOG_RECORD_MAGIC ||
+			record.kind != (flaw == VOLATILE_FORGET_CLEAN ? STORE_LOG_CLEAN
+								      : STORE_LOG_REMOVE))
+			continue;
+		record.kind = STORE_LOG_CLEAN;
+		record.file_id = 999; /* nobody's */
+		crc = rozo_crc32c(&record, offsetof(struct store_log_record, crc32c));
+		record.crc32c = crc;
+		memcpy(inode->now + at, &record, sizeof(record));
+	}
+}
+
 static ssize_t volatile_write(int descriptor, const struct iovec *parts, int count, uint64_t offset)
 {
 	ssize_t total = 0;
@@ -479,6 +510,9 @@ static ssize_t volatile_write(int descriptor, const struct iovec *parts, int cou
 			continue;
 		inode_make_room(inode, offset + parts[i].iov_len);
 		memcpy(inode->now + offset, parts[i].iov_base, parts[i].iov_len);
+		if (inode->log &&
+			(flaw == VOLATILE_FORGET_CLEAN || flaw == VOLATILE_FORGET_REMOVALS))
+			spoil_records(inode, offset, parts[i].iov_len);
 		touch(inode, offset, parts[i].iov_len);
 		offset += parts[i].iov_len;
 		total += (ssize_t)parts[i].iov_len;
@@ -493,10 +527,30 @@ static int volatile_sync_data(int descriptor)
 {
 	pthread_mutex_lock(&lock);
 	struct inode *inode = usable(descriptor, true);
-	if (inode != NULL && !forget_flushes)
+	if (inode != NULL && flaw != VOLATILE_FORGET_FLUSHES &&
+		(flaw != VOLATILE_FORGET_LOG_FLUSHES || !inode->log) &&
+		(flaw != VOLATILE_FORGET_FILE_FLUSHES || inode->log))
 		inode_flush(inode);
 	pthread_mutex_unlock(&lock);
 	return inode != NULL ? 0 : -EIO;
+}
+
+static int volatile_sync_file_system(int descriptor)
+{
+	pthread_mutex_lock(&lock);
+	struct machine *machine = &machines[descriptors[descriptor].machine];
+	bool on = usable(descriptor, true) != NULL;
+	for (struct name *name = machine->names; name != NULL && on; name = name->next) {
+		if (flaw == VOLATILE_FORGET_FLUSHES || flaw == VOLATILE_FORGET_CHECKPOINTS)
+			break;
+		/* The log is flushed for itself; here it would only hide that it was not. */
+		if (name->now != NULL && !name->now->log)
+			inode_flush(name->now);
+		if (strstr(name->path, "/" STORE_LOG_NAME) == NULL)
+			name_settle(name, true);
+	}
+	pthread_mutex_unlock(&lock);
+	return on ? 0 : -EIO;
 }
 
 static void volatile_drop_cache(int descriptor)
@@ -640,6 +694,7 @@ const struct store_io volatile_io = {
 	.read = volatile_read,
 	.write = volatile_write,
 	.sync_data = volatile_sync_data,
+	.sync_file_system = volatile_sync_file_system,
 	.drop_cache = volatile_drop_cache,
 	.sync_directory = volatile_sync_directory,
 	.size = volatile_size,

@@ -5,7 +5,7 @@
  *
  * Paths begin with the machine's number: "/3/device/...". Each file has two images: what the
  * operating system shows, and what is on the medium. sync_data() copies the first to the second,
- * sync_directory() does so for the names in a directory. When the power fails, each page written
+ * sync_directory() does so for the names in a directory, sync_file_system() for everything but logs. When the power fails, each page written
  * since is on the medium or not, in any combination, as are the file's size and each change of a
  * name (a rename is one change). The choices follow from the seed.
  *
@@ -40,7 +40,19 @@ void volatile_off_after(unsigned int machine, unsigned int number, bool power_lo
 void volatile_on(unsigned int machine);
 bool volatile_is_on(unsigned int machine);
 
-/* A flaw to test the tests with: while set, sync_data() does nothing and says that it did. */
+/* Flaws to test the tests with. What is forgotten does nothing and says that it did. */
+enum volatile_flaw {
+	VOLATILE_SOUND,
+	VOLATILE_FORGET_FLUSHES, /* sync_data(), sync_file_system() */
+	VOLATILE_FORGET_LOG_FLUSHES, /* sync_data() of a log: answers come before its flush */
+	VOLATILE_FORGET_FILE_FLUSHES, /* sync_data() of everything else */
+	VOLATILE_FORGET_CHECKPOINTS, /* sync_file_system(): a log's tail moves too early */
+	VOLATILE_FORGET_CLEAN, /* records in a log that say that a file was flushed by itself */
+	VOLATILE_FORGET_REMOVALS, /* records in a log that say that a file was removed */
+};
+void volatile_set_flaw(enum volatile_flaw flaw);
+
+/* The first of them. */
 void volatile_forget_flushes(bool forget);
 
 #endif
