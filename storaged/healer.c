@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
  * See healer.h. Each node that took a write holds the record of who missed it. Of those that are up
- * the one with the lowest shard does the work; should two do it at once, no harm is done, since
- * shards are written under the version they belong to.
+ * the one with the lowest shard does the work. It may not have the record, though: the writer may have
+ * died before it had told everyone. So with each pass that leaves something to do, the next one in
+ * the order of shards helps, too. Should two do it at once, no harm is done, since shards are written
+ * under the version they belong to.
  */
 #include "storaged/healer.h"
 
@@ -22,17 +24,23 @@ struct healer {
 	struct periodic periodic;
 	struct store *store;
 	struct stripe *stripe;
-	uint64_t healed;             /* in this pass; only the thread uses it */
+	/* Only the thread uses these. */
+	uint64_t healed;             /* in this pass */
+	bool left_to_others;         /* in this pass: something that could have been healed */
+	unsigned int waited;         /* passes in a row that left something to others */
 };
 
 /* True if this node is to heal a block that the shards in missed did not get. */
-static bool ours(uint32_t shard, uint32_t missed, uint32_t up)
+static bool ours(struct healer *healer, uint32_t shard, uint32_t missed, uint32_t up)
 {
-	uint32_t candidates = up & ~missed;
+	uint32_t before = up & ~missed & ((1u << shard) - 1);
 
 	if (!(missed & up))
 		return false; /* nobody to heal is back yet */
-	return candidates == 0 || (uint32_t)__builtin_ctz(candidates) == shard;
+	if ((unsigned int)__builtin_popcount(before) <= healer->waited)
+		return true;
+	healer->left_to_others = true;
+	return false;
 }
 
 static int heal_file(void *context, const struct store_missed_file *missed)
@@ -58,7 +66,7 @@ static int heal_file(void *context, const struct store_missed_file *missed)
 		for (size_t i = 0; i < count;) {
 			size_t run = 1;
 
-			if (!ours(missed->shard, blocks[i].missed, up)) {
+			if (!ours(healer, missed->shard, blocks[i].missed, up)) {
 				i++;
 				continue;
 			}
@@ -86,7 +94,9 @@ static void heal(void *context)
 	struct healer *healer = context;
 
 	healer->healed = 0;
+	healer->left_to_others = false;
 	store_missed_scan(healer->store, heal_file, healer);
+	healer->waited = healer->left_to_others ? healer->waited + 1 : 0;
 	if (healer->healed)
 		rozo_log(INFO, "healed %" PRIu64 " shards that nodes had missed", healer->healed);
 }
