@@ -24,14 +24,18 @@
 #define DEVICES_MAX 256
 
 #define DEFAULT_SCRUB_MIB_PER_SECOND 8
+#define DEFAULT_HEAL_MIB_PER_SECOND 32
 #define DEFAULT_EXPORTD_PORT 7600
 #define DEFAULT_STORE_PORT 7601
 #define DEFAULT_NFS_PORT 2049
 #define DEFAULT_NODE_DOWN_AFTER_MS 3000
+#define DEFAULT_DOWN_OUT_INTERVAL_S 600
 #define DEFAULT_ROW_BYTES 4096
 #define DEFAULT_SEGMENT_BYTES (UINT64_C(64) << 30)
 
 #define SCRUB_MIB_PER_SECOND_MAX 10000
+#define HEAL_MIB_PER_SECOND_MAX 10000
+#define DOWN_OUT_INTERVAL_S_MAX 31536000 /* a year */
 #define NODE_DOWN_AFTER_MS_MIN 100
 #define NODE_DOWN_AFTER_MS_MAX 3600000
 #define ROW_BYTES_MIN 1024
@@ -74,8 +78,10 @@ static uint16_t take_port(struct reading *reading, const char *parent, const jso
 
 static void read_cluster(struct reading *reading, const json_t *document)
 {
-	static const char *const names[] = {"id", "key_file", "scrub_mib_per_second", NULL};
+	static const char *const names[] = {
+		"id", "key_file", "scrub_mib_per_second", "heal_mib_per_second", NULL};
 	uint64_t scrub_mib_per_second = DEFAULT_SCRUB_MIB_PER_SECOND;
+	uint64_t heal_mib_per_second = DEFAULT_HEAL_MIB_PER_SECOND;
 	const json_t *cluster = json_object_get(document, "cluster");
 	struct config *config = reading->config;
 
@@ -93,6 +99,9 @@ static void read_cluster(struct reading *reading, const json_t *document)
 	config_take_number(&reading->problems, "cluster", cluster, "scrub_mib_per_second",
 		CONFIG_OPTIONAL, 0, SCRUB_MIB_PER_SECOND_MAX, &scrub_mib_per_second);
 	config->scrub_mib_per_second = (uint32_t)scrub_mib_per_second;
+	config_take_number(&reading->problems, "cluster", cluster, "heal_mib_per_second",
+		CONFIG_OPTIONAL, 0, HEAL_MIB_PER_SECOND_MAX, &heal_mib_per_second);
+	config->heal_mib_per_second = (uint32_t)heal_mib_per_second;
 	if (config->key_file != NULL)
 		reading->file_error = config_read_key(&reading->problems, "cluster.key_file",
 			config->key_file, config->key.bytes);
@@ -100,15 +109,17 @@ static void read_cluster(struct reading *reading, const json_t *document)
 
 static void read_exportd(struct reading *reading, const json_t *document)
 {
-	static const char *const names[] = {"address", "port", "data", "node_down_after_ms", NULL};
+	static const char *const names[] = {
+		"address", "port", "data", "node_down_after_ms", "down_out_interval_s", NULL};
 	const json_t *exportd = json_object_get(document, "exportd");
 	struct config *config = reading->config;
 	uint64_t node_down_after_ms = DEFAULT_NODE_DOWN_AFTER_MS;
+	uint64_t down_out_interval_s = DEFAULT_DOWN_OUT_INTERVAL_S;
 
 	if (exportd == NULL) {
 		config_problem(&reading->problems, "exportd", NULL,
 			"missing; allowed: an object with the members address, port, data, "
-			"node_down_after_ms");
+			"node_down_after_ms, down_out_interval_s");
 		return;
 	}
 	if (!config_check_object(&reading->problems, "exportd", exportd, names) &&
@@ -126,6 +137,14 @@ static void read_exportd(struct reading *reading, const json_t *document)
 		CONFIG_OPTIONAL, NODE_DOWN_AFTER_MS_MIN, NODE_DOWN_AFTER_MS_MAX,
 		&node_down_after_ms);
 	config->node_down_after_ms = (uint32_t)node_down_after_ms;
+	if (config_take_number(&reading->problems, "exportd", exportd, "down_out_interval_s",
+		    CONFIG_OPTIONAL, 0, DOWN_OUT_INTERVAL_S_MAX, &down_out_interval_s) &&
+		down_out_interval_s != 0 && down_out_interval_s * 1000 < node_down_after_ms)
+		config_problem(&reading->problems, "exportd.down_out_interval_s",
+			json_object_get(exportd, "down_out_interval_s"),
+			"allowed: 0 (never), or not less than node_down_after_ms (%" PRIu64 ")",
+			node_down_after_ms);
+	config->down_out_interval_s = (uint32_t)down_out_interval_s;
 }
 
 static void read_devices(

@@ -43,11 +43,15 @@ struct config {
 	char *cluster_id;
 	char *key_file;
 	uint32_t scrub_mib_per_second; /* of each storage node, 0: off; default 8 */
+	uint32_t heal_mib_per_second; /* shards written, by each storage node, 0: no limit; default
+					 32 */
 	struct rpc_key key; /* read from key_file: 64 hex digits; mode must be 0600 or 0400 */
 	char *exportd_address;
 	uint16_t exportd_port; /* default 7600 */
 	char *exportd_data; /* directory of the metadata */
 	uint32_t node_down_after_ms; /* silence after which a node is down; default 3000 */
+	uint32_t down_out_interval_s; /* silence after which it is out: its shards are made on
+					 others; 0: never; default 600 */
 	struct config_node *nodes; /* ascending id */
 	size_t node_count;
 	struct config_export *exports; /* ascending id */

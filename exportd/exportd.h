@@ -9,6 +9,7 @@
 #ifndef ROZO_EXPORTD_EXPORTD_H
 #define ROZO_EXPORTD_EXPORTD_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -35,6 +36,11 @@ struct exportd {
 	struct commit *commit;
 	struct map *map;
 	struct written *written;
+	struct { /* by the rebuild thread, for status */
+		_Atomic uint64_t moved; /* shards, since the start */
+		_Atomic uint64_t without_replacement, in_danger; /* as the last pass found them */
+		_Atomic uint32_t version; /* of the cluster map at that pass */
+	} rebuilt;
 	struct exportd_export *exports; /* as in config->exports */
 };
 

@@ -29,8 +29,7 @@ struct file_call {
 
 /* -------- setattr -------- */
 
-/* Gives the file its next write epoch. */
-static int file_next_write_epoch(uint32_t export_id, uint64_t file_id, struct record_inode *inode)
+int file_next_write_epoch(uint32_t export_id, uint64_t file_id, struct record_inode *inode)
 {
 	if (inode->write_epoch >= RECORD_WRITE_EPOCH_MAX) {
 		rozo_log_limited(ERROR,
@@ -244,7 +243,7 @@ int file_place(struct kv_txn *txn, const struct exportd_export *export,
 {
 	int error;
 
-	placement->count = export->shards;
+	*placement = (struct record_placement){.count = export->shards};
 	error = placement_choose(nodes->nodes, nodes->count, export->config->id, file_id, segment,
 		export->shards, placement->nodes);
 	if (error == -ENOSPC)
@@ -322,6 +321,7 @@ static int placement_operation(struct kv_txn *txn, void *context)
 		.min_shards = config->min_shards,
 		.segment_blocks = call->export->segment_blocks,
 		.segment_count = inode.segment_count,
+		.rebuilding = placement.rebuilding,
 	};
 	inode_attributes(call->export, args->file.file_id, &inode, &result->attributes);
 	result->nodes.nodes_val = calloc(placement.count, sizeof(uint32_t));

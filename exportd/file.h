@@ -41,6 +41,12 @@ void file_placement(struct exportd *exportd, const struct meta_placement_args *a
 void file_layout(struct exportd *exportd, const struct meta_layout_args *args,
 	struct meta_layout_res *result);
 
+/*
+ * Gives the file its next write epoch; the caller stores the inode.
+ * Returns 0 or -EOVERFLOW (there is none left; it is in the log).
+ */
+int file_next_write_epoch(uint32_t export_id, uint64_t file_id, struct record_inode *inode);
+
 /* -------- for namespace_create() -------- */
 
 /* All nodes of the cluster at one time, made before a transaction that chooses among them. */

@@ -31,7 +31,38 @@ static int collect_segment(void *context, struct kv_bytes key, struct kv_bytes v
 	return batch->count == SEGMENTS_AT_ONCE ? 1 : 0;
 }
 
-static int add_segment(struct kv_txn *txn, uint64_t sequence, uint32_t export_id, uint64_t file_id,
+/* Puts an item under its sequence number and under each of its nodes. */
+static int add_item(struct kv_txn *txn, uint64_t sequence, const struct record_free *item)
+{
+	int result = record_free_put(txn, sequence, item);
+
+	for (uint32_t i = 0; result == 0 && i < item->count; i++)
+		result = record_free_node_put(txn, item->nodes[i], sequence, item);
+	return result;
+}
+
+/* Takes a segment that goes out of the lists of what is to be made. */
+static int drop_rebuilds(struct kv_txn *txn, uint32_t export_id, uint64_t file_id, uint32_t segment,
+	const struct record_placement *placement)
+{
+	int result = 0;
+
+	for (uint32_t s = 0; s < placement->count && result == 0; s++) {
+		struct record_rebuild entry = {.node = placement->nodes[s],
+			.urgency = (uint8_t)placement->urgency,
+			.export_id = export_id,
+			.file_id = file_id,
+			.segment = segment};
+
+		if (placement->rebuilding & (1u << s))
+			result = record_rebuild_remove(txn, &entry);
+		if (result == -ENOENT)
+			result = 0;
+	}
+	return result;
+}
+
+static int add_segment(struct kv_txn *txn, uint64_t *sequence, uint32_t export_id, uint64_t file_id,
 	uint32_t segment, const struct record_placement *placement)
 {
 	struct record_key key = record_key_placement(export_id, file_id, segment);
@@ -48,10 +79,34 @@ static int add_segment(struct kv_txn *txn, uint64_t sequence, uint32_t export_id
 		item.nodes[i] = placement->nodes[i];
 	result = kv_remove(txn, record_key_bytes(&key));
 	if (result == 0)
-		result = record_free_put(txn, sequence, &item);
-	for (i = 0; result == 0 && i < item.count; i++)
-		result = record_free_node_put(txn, item.nodes[i], sequence, &item);
+		result = drop_rebuilds(txn, export_id, file_id, segment, placement);
+	if (result == 0)
+		result = add_item(txn, (*sequence)++, &item);
+	/* Nodes that were out may have old copies; formers have items of their own already. */
+	item.count = 0;
+	for (i = 0; i < placement->count; i++)
+		if (placement->origins[i] != 0)
+			item.nodes[item.count++] = placement->origins[i];
+	if (result == 0 && item.count > 0)
+		result = add_item(txn, (*sequence)++, &item);
 	return result;
+}
+
+int free_queue_add_node(struct kv_txn *txn, uint32_t export_id, uint64_t file_id, uint32_t segment,
+	uint32_t node)
+{
+	struct record_free item = {.export_id = export_id,
+		.segment = segment,
+		.file_id = file_id,
+		.count = 1,
+		.nodes = {node}};
+	struct record_counters counters;
+	int result = record_counters_get(txn, &counters);
+
+	if (result != 0)
+		return result == -ENOENT ? -EIO : result;
+	result = add_item(txn, counters.next_free_sequence++, &item);
+	return result == 0 ? record_counters_put(txn, &counters) : result;
 }
 
 int free_queue_add_file(struct kv_txn *txn, uint32_t export_id, uint64_t file_id)
@@ -72,7 +127,7 @@ int free_queue_add_file(struct kv_txn *txn, uint32_t export_id, uint64_t file_id
 		if (result < 0)
 			return result;
 		for (i = 0; i < batch.count; i++) {
-			result = add_segment(txn, counters.next_free_sequence++, export_id, file_id,
+			result = add_segment(txn, &counters.next_free_sequence, export_id, file_id,
 				batch.segments[i], &batch.placements[i]);
 			if (result != 0)
 				return result;
@@ -151,6 +206,24 @@ void free_queue_list(
 
 /* -------- freed -------- */
 
+/* If the item's file is still there, the node may be chosen for the segment again. */
+static int forget_former(struct kv_txn *txn, uint32_t node, const struct record_free *item)
+{
+	struct record_placement placement;
+	uint32_t left = 0;
+	int result = record_placement_get(
+		txn, item->export_id, item->file_id, item->segment, &placement);
+
+	if (result != 0 || placement.former_count == 0)
+		return result == -ENOENT ? 0 : result;
+	for (uint32_t i = 0; i < placement.former_count; i++)
+		if (placement.formers[i] != node)
+			placement.formers[left++] = placement.formers[i];
+	placement.former_count = left;
+	return record_placement_put(
+		txn, item->export_id, item->file_id, item->segment, &placement);
+}
+
 static int freed_one(struct kv_txn *txn, uint32_t node, uint64_t sequence)
 {
 	struct record_key by_node = record_key_free_node(node, sequence);
@@ -167,6 +240,9 @@ static int freed_one(struct kv_txn *txn, uint32_t node, uint64_t sequence)
 	result = record_free_get(txn, sequence, &item);
 	if (result != 0)
 		return result == -ENOENT ? -EIO : result;
+	result = forget_former(txn, node, &item);
+	if (result != 0)
+		return result;
 	for (i = 0; i < item.count; i++)
 		if (item.nodes[i] != node)
 			item.nodes[left++] = item.nodes[i];

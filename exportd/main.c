@@ -16,6 +16,7 @@
 #include "config/config.h"
 #include "exportd/exportd.h"
 #include "exportd/map.h"
+#include "exportd/rebuild.h"
 #include "exportd/service.h"
 #include "rpc/log.h"
 #include "rpc/rpc.h"
@@ -33,7 +34,7 @@ static const char usage_text[] =
 	"Usage: rozo-exportd --config PATH [--check | --init] [--log-level LEVEL]\n"
 	"\n"
 	"The metadata server of a Rozo pNFS cluster. Runs in the foreground, logs to stderr,\n"
-	"and stops on SIGTERM.\n"
+	"and stops on SIGTERM. SIGHUP: reads down_out_interval_s again.\n"
 	"\n"
 	"  --config PATH      the cluster's configuration (JSON)\n"
 	"  --check            read and check the configuration, then exit\n"
@@ -115,6 +116,23 @@ static bool options_parse(int argc, char **argv, struct options *options, int *s
 	return true;
 }
 
+/* Reads the configuration again and takes over what may change at run time. */
+static void reload(struct exportd *exportd)
+{
+	struct config *config = NULL;
+	char error[4096];
+
+	if (config_load(exportd->config->path, &config, error, sizeof(error)) != 0) {
+		rozo_log(ERROR, "SIGHUP: nothing was changed: %s", error);
+		return;
+	}
+	map_set_down_out_interval(exportd->map, config->down_out_interval_s);
+	rozo_log(INFO,
+		"SIGHUP: down_out_interval_s is %u; other changes of %s count from the next start on",
+		config->down_out_interval_s, config->path);
+	config_free(config);
+}
+
 /* Serves until a signal says stop. */
 static void run(struct exportd *exportd, const sigset_t *signals)
 {
@@ -132,7 +150,9 @@ static void run(struct exportd *exportd, const sigset_t *signals)
 	};
 	for (;;) {
 		signal_number = sigtimedwait(signals, NULL, &period);
-		if (signal_number > 0) {
+		if (signal_number == SIGHUP) {
+			reload(exportd);
+		} else if (signal_number > 0) {
 			rozo_log(INFO, "stopping on signal %s", strsignal(signal_number));
 			return;
 		}
@@ -146,6 +166,7 @@ static int serve(const struct config *config, const sigset_t *signals)
 	struct exportd *exportd = NULL;
 	struct rpc_server *server = NULL;
 	struct rpc_program program;
+	struct rebuild *rebuild = NULL;
 	uint64_t operations, commits;
 	int result;
 
@@ -156,10 +177,18 @@ static int serve(const struct config *config, const sigset_t *signals)
 	result = rpc_server_start(&server, config->exportd_address, config->exportd_port, &program,
 		&config->key, EXPORTD_THREADS);
 	if (result == 0) {
+		result = rebuild_start(exportd, &rebuild);
+		if (result != 0) {
+			rozo_log(ERROR, "cannot start a thread: %s", strerror(-result));
+			rpc_server_stop(server);
+		}
+	}
+	if (result == 0) {
 		rozo_log(INFO,
 			"rozo-exportd " ROZO_VERSION ": cluster \"%s\", serving at %s port %u",
 			config->cluster_id, config->exportd_address, config->exportd_port);
 		run(exportd, signals);
+		rebuild_stop(rebuild);
 		rpc_server_stop(server);
 		commit_counts(exportd->commit, &operations, &commits);
 		rozo_log(INFO, "stopped after %llu changes in %llu commits",
@@ -182,6 +211,7 @@ int main(int argc, char **argv)
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGHUP);
 	/* Before any thread is made, so that all inherit it. */
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	signal(SIGPIPE, SIG_IGN);

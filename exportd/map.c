@@ -40,6 +40,8 @@ struct map_heard {
 	uint64_t total_bytes;
 	uint64_t free_bytes;
 	uint64_t failed_devices;
+	uint32_t devices;
+	struct meta_work work; /* its list is ours */
 };
 
 struct map_snapshot {
@@ -52,6 +54,7 @@ struct map {
 	struct commit *commit;
 	uint64_t started_ns; /* monotonic */
 	uint64_t silence_ns;
+	_Atomic uint64_t out_ns; /* silence after which a node is out, 0: never */
 	uint32_t *domains; /* number of each node's failure domain */
 	struct map_heard *heard;
 	pthread_mutex_t mutex;
@@ -145,6 +148,7 @@ int map_create(const struct config *config, struct kv *kv, struct commit *commit
 	made->commit = commit;
 	made->started_ns = clock_now_ns(CLOCK_KIND_MONOTONIC);
 	made->silence_ns = (uint64_t)config->node_down_after_ms * 1000000u;
+	map_set_down_out_interval(made, config->down_out_interval_s);
 	made->ticked_ns = made->started_ns;
 	made->resumed_ns = made->started_ns;
 	pthread_mutex_init(&made->mutex, NULL);
@@ -187,8 +191,10 @@ void map_destroy(struct map *map)
 
 	if (map == NULL)
 		return;
-	for (i = 0; map->heard != NULL && i < map->config->node_count; i++)
+	for (i = 0; map->heard != NULL && i < map->config->node_count; i++) {
 		pthread_mutex_destroy(&map->heard[i].mutex);
+		free(map->heard[i].work.missed.missed_val);
+	}
 	free(atomic_load(&map->snapshot));
 	free(map->stored);
 	free(map->heard);
@@ -217,7 +223,7 @@ static bool map_differs(const struct map_update *update, size_t i)
 
 	if (!now->up && !update->before->nodes[i].up && !update->settled)
 		return false;
-	return now->up != stored->up || now->boot != stored->boot ||
+	return now->up != stored->up || now->out != stored->out || now->boot != stored->boot ||
 	       now->incarnation != stored->incarnation;
 }
 
@@ -245,13 +251,14 @@ static int map_store(struct kv_txn *txn, void *context)
 static void map_evaluate(struct map *map, size_t i, uint64_t now_ns, struct record_node *node)
 {
 	struct map_heard *heard = &map->heard[i];
-	uint64_t since_ns;
+	uint64_t since_ns, out_ns = atomic_load(&map->out_ns);
 
 	pthread_mutex_lock(&heard->mutex);
 	since_ns = heard->at_ns > map->resumed_ns ? heard->at_ns : map->resumed_ns;
 	/* The sum, since at_ns may be later than now_ns, which was read before. */
 	if (!heard->ever || now_ns >= since_ns + map->silence_ns) {
 		node->up = false;
+		node->out = node->out || (out_ns != 0 && now_ns >= since_ns + out_ns);
 	} else if (!node->up || node->boot != heard->boot) {
 		/*
 		 * Up for the first time since exportd started, in the run that exportd knew before:
@@ -261,6 +268,7 @@ static void map_evaluate(struct map *map, size_t i, uint64_t now_ns, struct reco
 			node->incarnation++;
 		node->boot = heard->boot;
 		node->up = true;
+		node->out = false;
 	}
 	pthread_mutex_unlock(&heard->mutex);
 }
@@ -283,6 +291,11 @@ static void map_log_changes(
 				" ms, map version %" PRIu32,
 				map->config->nodes[i].id, map->config->node_down_after_ms,
 				after->version);
+		else if (after->nodes[i].out && !before->nodes[i].out)
+			rozo_log(WARNING,
+				"node %" PRIu32 " is out: other nodes take over its shards, map "
+				"version %" PRIu32,
+				map->config->nodes[i].id, after->version);
 		else if (after->nodes[i].incarnation != before->nodes[i].incarnation)
 			rozo_log(INFO,
 				"node %" PRIu32 " was restarted, incarnation %" PRIu32
@@ -318,7 +331,8 @@ int map_tick(struct map *map)
 	for (i = 0; i < map->config->node_count; i++) {
 		map_evaluate(map, i, now_ns, &next->nodes[i]);
 		changed = changed || map_differs(&update, i) ||
-			  next->nodes[i].up != before->nodes[i].up;
+			  next->nodes[i].up != before->nodes[i].up ||
+			  next->nodes[i].out != before->nodes[i].out;
 	}
 	if (!changed)
 		goto out;
@@ -343,6 +357,24 @@ out:
 	}
 	free(unused);
 	return result;
+}
+
+/* Keeps what a node says of its work. Called with heard->mutex held. */
+static void map_take_work(struct map_heard *heard, const struct meta_work *work)
+{
+	size_t bytes = work->missed.missed_len * sizeof(*work->missed.missed_val);
+	struct meta_missed *missed = heard->work.missed.missed_val;
+
+	if (work->missed.missed_len != heard->work.missed.missed_len) {
+		missed = bytes > 0 ? malloc(bytes) : NULL;
+		if (bytes > 0 && missed == NULL)
+			return; /* the next heartbeat tells again */
+		free(heard->work.missed.missed_val);
+	}
+	if (bytes > 0)
+		memcpy(missed, work->missed.missed_val, bytes);
+	heard->work = *work;
+	heard->work.missed.missed_val = missed;
 }
 
 void map_heartbeat(
@@ -383,6 +415,8 @@ void map_heartbeat(
 	heard->free_bytes = available;
 	failed_changed = heard->failed_devices != failed;
 	heard->failed_devices = failed;
+	heard->devices = args->devices.devices_len;
+	map_take_work(heard, &args->work);
 	pthread_mutex_unlock(&heard->mutex);
 	if (failed_changed)
 		rozo_log(WARNING, "node %" PRIu32 " reports %" PRIu64 " failed devices of %" PRIu32,
@@ -427,7 +461,9 @@ void map_answer(struct map *map, const struct meta_map_args *args, struct meta_m
 	result->map_version = snapshot->version;
 	for (i = 0; i < count; i++) {
 		nodes[i].id = map->config->nodes[i].id;
-		nodes[i].state = snapshot->nodes[i].up ? META_NODE_UP : META_NODE_DOWN;
+		nodes[i].state = snapshot->nodes[i].up    ? META_NODE_UP
+				 : snapshot->nodes[i].out ? META_NODE_OUT
+							  : META_NODE_DOWN;
 		nodes[i].incarnation = snapshot->nodes[i].incarnation;
 	}
 	map_read_unlock(map);
@@ -475,6 +511,7 @@ void map_nodes(struct map *map, struct map_node *nodes)
 	for (i = 0; i < map->config->node_count; i++) {
 		nodes[i].id = map->config->nodes[i].id;
 		nodes[i].domain = map->domains[i];
+		nodes[i].out = snapshot->nodes[i].out;
 		nodes[i].state = map_state(map, snapshot, i, now_ns);
 	}
 	map_read_unlock(map);
@@ -485,4 +522,89 @@ void map_nodes(struct map *map, struct map_node *nodes)
 		nodes[i].free_bytes = map->heard[i].free_bytes;
 		pthread_mutex_unlock(&map->heard[i].mutex);
 	}
+}
+
+void map_set_down_out_interval(struct map *map, uint32_t seconds)
+{
+	atomic_store(&map->out_ns, (uint64_t)seconds * 1000000000u);
+}
+
+bool map_strangers_are_out(struct map *map)
+{
+	uint64_t out_ns = atomic_load(&map->out_ns);
+
+	return out_ns != 0 && clock_now_ns(CLOCK_KIND_MONOTONIC) >= map->started_ns + out_ns;
+}
+
+uint32_t map_version(struct map *map)
+{
+	const struct map_snapshot *snapshot = map_read_lock(map);
+	uint32_t version = snapshot->version;
+
+	map_read_unlock(map);
+	return version;
+}
+
+/* What is known of node i by its heartbeats. Returns 0 or -ENOMEM. */
+static int map_node_status(
+	struct map *map, size_t i, uint64_t now_ns, struct meta_node_status *status)
+{
+	struct map_heard *heard = &map->heard[i];
+	uint64_t since_ns = map->started_ns;
+	struct meta_missed *missed = NULL;
+	int result = 0;
+	size_t bytes;
+
+	pthread_mutex_lock(&heard->mutex);
+	if (heard->ever)
+		since_ns = heard->at_ns;
+	bytes = heard->work.missed.missed_len * sizeof(*missed);
+	if (bytes > 0) {
+		missed = malloc(bytes);
+		result = missed == NULL ? -ENOMEM : 0;
+	}
+	if (result == 0) {
+		if (bytes > 0)
+			memcpy(missed, heard->work.missed.missed_val, bytes);
+		status->heard = heard->ever;
+		status->devices = heard->devices;
+		status->devices_failed = (uint32_t)heard->failed_devices;
+		status->total_bytes = heard->total_bytes;
+		status->free_bytes = heard->free_bytes;
+		status->work = heard->work;
+		status->work.missed.missed_val = missed;
+	}
+	pthread_mutex_unlock(&heard->mutex);
+	/* The heartbeat may have come after now_ns was read. */
+	status->silent_ms = now_ns > since_ns ? (now_ns - since_ns) / 1000000u : 0;
+	return result;
+}
+
+int map_cluster(struct map *map, struct meta_cluster_res *result)
+{
+	uint64_t now_ns = clock_now_ns(CLOCK_KIND_MONOTONIC);
+	size_t count = map->config->node_count, i;
+	const struct map_snapshot *snapshot;
+	struct meta_node_status *nodes;
+	int error = 0;
+
+	nodes = calloc(count, sizeof(*nodes));
+	if (nodes == NULL)
+		return -ENOMEM;
+	result->nodes.nodes_len = (uint32_t)count;
+	result->nodes.nodes_val = nodes;
+	result->down_out_interval_s = (uint32_t)(atomic_load(&map->out_ns) / 1000000000u);
+	snapshot = map_read_lock(map);
+	result->map_version = snapshot->version;
+	for (i = 0; i < count; i++) {
+		nodes[i].id = map->config->nodes[i].id;
+		nodes[i].state = snapshot->nodes[i].up    ? META_NODE_UP
+				 : snapshot->nodes[i].out ? META_NODE_OUT
+							  : META_NODE_DOWN;
+		nodes[i].incarnation = snapshot->nodes[i].incarnation;
+	}
+	map_read_unlock(map);
+	for (i = 0; i < count && error == 0; i++)
+		error = map_node_status(map, i, now_ns, &nodes[i]);
+	return error;
 }

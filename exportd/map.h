@@ -3,7 +3,8 @@
  * The cluster map: which storage nodes there are, whether they answer, and their room.
  *
  * Nodes come from the configuration, their state from heartbeats. A node is up from the first
- * heartbeat on and down when it has been silent for longer than the configured time. Each change
+ * heartbeat on and down when it has been silent for longer than the configured time; after a
+ * longer time (down_out_interval_s) it is out as well, until its next heartbeat. Each change
  * of state makes a new version of the map; version, incarnations and states are durable before
  * anyone is told, so neither number ever goes back.
  *
@@ -34,6 +35,7 @@ enum map_node_state {
 /* One node as it is now. */
 struct map_node {
 	uint32_t id;
+	bool out; /* down for longer than down_out_interval_s, durably; false as soon as it is up */
 	uint32_t domain; /* nodes of one failure domain have the same number */
 	enum map_node_state state;
 	bool capacity_known; /* it has sent a heartbeat since exportd started */
@@ -65,6 +67,24 @@ void map_heartbeat(
  * again.
  */
 int map_tick(struct map *map);
+
+/* Sets the silence after which a node that is down is also out; 0: never. Starts as configured. */
+void map_set_down_out_interval(struct map *map, uint32_t seconds);
+
+/*
+ * True if a node that is not in the configuration is to be treated as out, because exportd has been
+ * running for down_out_interval_s with that configuration.
+ */
+bool map_strangers_are_out(struct map *map);
+
+/* The version of the newest map. */
+uint32_t map_version(struct map *map);
+
+/*
+ * Fills in version, interval and nodes of META_CLUSTER's answer: all but what is in the store. The
+ * lists in it are allocated; free with its XDR. Returns 0 or -ENOMEM.
+ */
+int map_cluster(struct map *map, struct meta_cluster_res *result);
 
 /* Answers META_MAP. Status: 0 or ENOMEM. */
 void map_answer(struct map *map, const struct meta_map_args *args, struct meta_map_res *result);

@@ -163,7 +163,7 @@ static int check_placement(void *context, struct kv_bytes key, struct kv_bytes v
 	uint64_t file_id = record_key_u64(key, 5);
 	uint32_t segment = record_key_u32(key, RECORD_PREFIX_FILE);
 	struct checked_inode *inode = check_find(check, file_id);
-	struct record_placement placement;
+	struct record_placement placement = {0};
 
 	if (record_placement_decode(key, value, &placement) != 0)
 		check->faults++;
@@ -175,6 +175,76 @@ static int check_placement(void *context, struct kv_bytes key, struct kv_bytes v
 			segment, file_id);
 	else if (segment == 0)
 		inode->placed = true;
+	for (uint32_t s = 0; s < RECORD_SHARDS_MAX; s++) {
+		struct record_rebuild entry = {.node = placement.nodes[s],
+			.urgency = (uint8_t)placement.urgency,
+			.export_id = check->export_id,
+			.file_id = file_id,
+			.segment = segment};
+		struct record_key list = record_key_rebuild(&entry);
+		struct kv_bytes found;
+
+		if ((placement.rebuilding & (1u << s)) &&
+			(s >= placement.count ||
+				kv_get(check->txn, record_key_bytes(&list), &found) != 0))
+			FAULT(check,
+				"shard %" PRIu32 " of segment %" PRIu32 " of file %" PRIu64
+				" is being made, but its node %" PRIu32 " has no such item",
+				s, segment, file_id, placement.nodes[s]);
+	}
+	return 0;
+}
+
+/* True if an item names only nodes that its segment, which exists, has no use for any more. */
+static bool check_formers(struct check *check, const struct record_free *item)
+{
+	struct record_placement placement;
+	uint32_t i, j;
+
+	if (record_placement_get(check->txn, item->export_id, item->file_id, item->segment,
+		    &placement) != 0)
+		return false;
+	for (i = 0; i < item->count; i++) {
+		bool former = false;
+
+		for (j = 0; j < placement.former_count; j++)
+			former = former || placement.formers[j] == item->nodes[i];
+		for (j = 0; j < placement.count; j++)
+			if (placement.nodes[j] == item->nodes[i] ||
+				placement.origins[j] == item->nodes[i])
+				return false;
+		if (!former)
+			return false;
+	}
+	return true;
+}
+
+/* What a node is to make: its placement says so, too. */
+static int check_rebuild(void *context, struct kv_bytes key, struct kv_bytes value)
+{
+	struct check *check = context;
+	struct record_placement placement;
+	struct record_rebuild entry;
+	uint32_t origin, s = 0;
+
+	if (record_rebuild_decode(key, value, &entry, &origin) != 0) {
+		check->faults++;
+		return 0;
+	}
+	if (entry.export_id != check->export_id)
+		return 0;
+	if (record_placement_get(check->txn, entry.export_id, entry.file_id, entry.segment,
+		    &placement) != 0)
+		placement.count = 0;
+	while (s < placement.count &&
+		(placement.nodes[s] != entry.node || !(placement.rebuilding & (1u << s)) ||
+			placement.origins[s] != origin || placement.urgency != entry.urgency))
+		s++;
+	if (s == placement.count)
+		FAULT(check,
+			"node %" PRIu32 " is to make a shard of segment %" PRIu32 " of file %" PRIu64
+			", whose placement says otherwise",
+			entry.node, entry.segment, entry.file_id);
 	return 0;
 }
 
@@ -191,9 +261,11 @@ static int check_free(void *context, struct kv_bytes key, struct kv_bytes value)
 		check->faults++;
 		return 0;
 	}
-	if (item.export_id == check->export_id && check_find(check, item.file_id) != NULL)
+	if (item.export_id == check->export_id && check_find(check, item.file_id) != NULL &&
+		!check_formers(check, &item))
 		FAULT(check,
-			"item %" PRIu64 " of the free queue names file %" PRIu64 ", which exists",
+			"item %" PRIu64 " of the free queue names file %" PRIu64
+			", which exists and needs it",
 			sequence, item.file_id);
 	if (item.count == 0)
 		FAULT(check, "item %" PRIu64 " of the free queue names no node", sequence);
@@ -299,6 +371,8 @@ int namespace_check(struct exportd *exportd, uint32_t export_id, uint64_t *fault
 		result = check_scan(&check, RECORD_TARGET, false, check_target);
 	if (result == 0)
 		result = check_scan(&check, RECORD_PLACEMENT, false, check_placement);
+	if (result == 0)
+		result = check_scan(&check, RECORD_REBUILD, true, check_rebuild);
 	if (result == 0)
 		result = check_scan(&check, RECORD_FREE, true, check_free);
 	if (result == 0)

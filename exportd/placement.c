@@ -62,6 +62,15 @@ static double mean_free_bytes(const struct map_node *nodes, size_t count)
 	return known > 0 ? sum / (double)known : 1.0;
 }
 
+/* A node's score, the smaller the better: small ones are the likelier the larger its weight. */
+static double draw(uint64_t seed, uint32_t node, double weight)
+{
+	/* 53 random bits in (0, 1): never 0, whose logarithm would be infinite. */
+	double u = ((double)(placement_hash(seed, node, 0) >> 11) + 0.5) * 0x1p-53;
+
+	return -log(u) / weight;
+}
+
 int placement_choose(const struct map_node *nodes, size_t node_count, uint32_t export_id,
 	uint64_t file_id, uint32_t segment, uint32_t n, uint32_t *chosen)
 {
@@ -81,14 +90,11 @@ int placement_choose(const struct map_node *nodes, size_t node_count, uint32_t e
 		bool full = node->capacity_known && node->free_bytes == 0;
 		double weight =
 			node->capacity_known && !full ? (double)node->free_bytes : unknown_weight;
-		/* 53 random bits in (0, 1): never 0, whose logarithm would be infinite. */
-		double u = ((double)(placement_hash(seed, node->id, 0) >> 11) + 0.5) * 0x1p-53;
-
 		candidates[i] = (struct candidate){
 			.id = node->id,
 			.domain = node->domain,
 			.reserve = node->state == MAP_NODE_DOWN || full,
-			.score = -log(u) / weight,
+			.score = draw(seed, node->id, weight),
 		};
 	}
 	qsort(candidates, node_count, sizeof(*candidates), candidate_compare);
@@ -135,6 +141,43 @@ static bool contains(const uint32_t *ids, size_t count, uint32_t id)
 		if (ids[i] == id)
 			return true;
 	return false;
+}
+
+int placement_replace(const struct map_node *nodes, size_t node_count, uint32_t export_id,
+	uint64_t file_id, uint32_t segment, const uint32_t *kept, size_t kept_count,
+	const uint32_t *barred, size_t barred_count, uint32_t *chosen)
+{
+	uint64_t seed = placement_hash(export_id, file_id, segment);
+	size_t fewest = SIZE_MAX, domain_count = 0, i, j;
+	uint32_t domains[kept_count > 0 ? kept_count : 1];
+	double best = 0;
+
+	for (i = 0; i < kept_count; i++) {
+		const struct map_node *node =
+			bsearch(&kept[i], nodes, node_count, sizeof(*nodes), node_compare);
+
+		if (node != NULL)
+			domains[domain_count++] = node->domain;
+	}
+	for (i = 0; i < node_count; i++) {
+		const struct map_node *node = &nodes[i];
+		size_t held = 0;
+		double score;
+
+		if (node->state != MAP_NODE_UP || !node->capacity_known || node->free_bytes == 0 ||
+			contains(kept, kept_count, node->id) ||
+			contains(barred, barred_count, node->id))
+			continue;
+		for (j = 0; j < domain_count; j++)
+			held += domains[j] == node->domain;
+		score = draw(seed, node->id, (double)node->free_bytes);
+		if (held > fewest || (held == fewest && score >= best))
+			continue;
+		fewest = held;
+		best = score;
+		*chosen = node->id;
+	}
+	return fewest == SIZE_MAX ? -ENOSPC : 0;
 }
 
 size_t placement_healthy(const struct map_node *nodes, size_t node_count, const uint32_t *placed,

@@ -205,7 +205,8 @@ int record_node_get(struct kv_txn *txn, uint32_t node, struct record_node *recor
 		return result;
 	record->boot = le64toh(disk.boot);
 	record->incarnation = le32toh(disk.incarnation);
-	record->up = disk.up != 0;
+	record->up = (le32toh(disk.flags) & DISK_NODE_UP) != 0;
+	record->out = (le32toh(disk.flags) & DISK_NODE_OUT) != 0;
 	return 0;
 }
 
@@ -215,7 +216,8 @@ int record_node_put(struct kv_txn *txn, uint32_t node, const struct record_node 
 	struct disk_node disk = {
 		.boot = htole64(record->boot),
 		.incarnation = htole32(record->incarnation),
-		.up = htole32(record->up),
+		.flags = htole32((record->up ? DISK_NODE_UP : 0) |
+				 (record->out ? DISK_NODE_OUT : 0)),
 	};
 
 	return value_put(txn, &key, &disk, sizeof(disk));
@@ -528,8 +530,33 @@ int record_placement_decode(
 	result = value_open(key, value, &disk, sizeof(disk), &rest);
 	if (result != 0)
 		return result;
-	placement->count = le32toh(disk.count);
-	return value_nodes(key, rest, placement->count, placement->nodes);
+	*placement = (struct record_placement){.count = le32toh(disk.count)};
+	size_t bytes = placement->count * sizeof(uint32_t);
+	if (placement->count > RECORD_SHARDS_MAX || rest.bytes <= bytes)
+		return value_nodes(key, rest, placement->count, placement->nodes);
+
+	struct disk_placement_change change;
+	const uint8_t *next = (const uint8_t *)rest.data + bytes;
+	size_t left = rest.bytes - bytes;
+
+	if (left < sizeof(change) + bytes)
+		return damaged(key, "its list of nodes is not as long as it says");
+	memcpy(&change, next, sizeof(change));
+	next += sizeof(change);
+	left -= sizeof(change) + bytes;
+	placement->rebuilding = le32toh(change.rebuilding);
+	placement->urgency = le32toh(change.urgency);
+	placement->switch_epoch = le32toh(change.switch_epoch);
+	placement->former_count = le32toh(change.former_count);
+	result = value_nodes(key, (struct kv_bytes){rest.data, bytes}, placement->count,
+		placement->nodes);
+	if (result == 0)
+		result = value_nodes(key, (struct kv_bytes){next, bytes}, placement->count,
+			placement->origins);
+	if (result == 0)
+		result = value_nodes(key, (struct kv_bytes){next + bytes, left},
+			placement->former_count, placement->formers);
+	return result;
 }
 
 int record_placement_get(struct kv_txn *txn, uint32_t export_id, uint64_t file_id, uint32_t segment,
@@ -549,13 +576,66 @@ int record_placement_put(struct kv_txn *txn, uint32_t export_id, uint64_t file_i
 	const struct record_placement *placement)
 {
 	struct record_key key = record_key_placement(export_id, file_id, segment);
-	uint8_t value[sizeof(struct disk_placement) + RECORD_SHARDS_MAX * 4];
+	uint8_t value[sizeof(struct disk_placement) + sizeof(struct disk_placement_change) +
+		      3 * RECORD_SHARDS_MAX * 4];
 	struct disk_placement disk = {.count = htole32(placement->count)};
 	size_t bytes = sizeof(disk);
 
 	memcpy(value, &disk, sizeof(disk));
 	bytes += add_nodes(value + bytes, placement->count, placement->nodes);
+	if (placement->rebuilding != 0 || placement->former_count != 0) {
+		struct disk_placement_change change = {
+			.rebuilding = htole32(placement->rebuilding),
+			.urgency = htole32(placement->urgency),
+			.switch_epoch = htole32(placement->switch_epoch),
+			.former_count = htole32(placement->former_count),
+		};
+
+		memcpy(value + bytes, &change, sizeof(change));
+		bytes += sizeof(change);
+		bytes += add_nodes(value + bytes, placement->count, placement->origins);
+		bytes += add_nodes(value + bytes, placement->former_count, placement->formers);
+	}
 	return value_put(txn, &key, value, bytes);
+}
+
+int record_rebuild_decode(struct kv_bytes key, struct kv_bytes value,
+	struct record_rebuild *rebuild, uint32_t *origin)
+{
+	const uint8_t *bytes = key.data;
+	struct disk_rebuild disk;
+	struct kv_bytes rest;
+	int result;
+
+	if (key.bytes != RECORD_KEY_REBUILD_BYTES)
+		return damaged(key, "its key is not as long as it should be");
+	result = value_open(key, value, &disk, sizeof(disk), &rest);
+	if (result != 0)
+		return result;
+	*rebuild = (struct record_rebuild){
+		.node = record_key_u32(key, 1),
+		.urgency = (uint8_t)~bytes[5],
+		.export_id = record_key_u32(key, 6),
+		.file_id = record_key_u64(key, 10),
+		.segment = record_key_u32(key, 18),
+	};
+	*origin = le32toh(disk.origin);
+	return 0;
+}
+
+int record_rebuild_put(struct kv_txn *txn, const struct record_rebuild *rebuild, uint32_t origin)
+{
+	struct record_key key = record_key_rebuild(rebuild);
+	struct disk_rebuild disk = {.origin = htole32(origin)};
+
+	return value_put(txn, &key, &disk, sizeof(disk));
+}
+
+int record_rebuild_remove(struct kv_txn *txn, const struct record_rebuild *rebuild)
+{
+	struct record_key key = record_key_rebuild(rebuild);
+
+	return kv_remove(txn, record_key_bytes(&key));
 }
 
 int record_free_decode(struct kv_bytes key, struct kv_bytes value, struct record_free *item)

@@ -43,6 +43,7 @@ enum record_kind {
 	RECORD_PLACEMENT = 'P', /* P export file segment    nodes of a segment */
 	RECORD_FREE = 'Q', /* Q sequence               a segment to be freed */
 	RECORD_FREE_NODE = 'F', /* F node sequence          the same, by node */
+	RECORD_REBUILD = 'R', /* R node urgency export file segment: a shard to be made there */
 };
 
 struct record_meta {
@@ -60,6 +61,7 @@ struct record_node {
 	uint64_t boot; /* of the run that was heard last */
 	uint32_t incarnation;
 	bool up; /* state in the newest map */
+	bool out; /* not up, and for so long that others take over its shards */
 };
 
 struct record_export {
@@ -120,6 +122,26 @@ struct record_cookie {
 struct record_placement {
 	uint32_t count;
 	uint32_t nodes[RECORD_SHARDS_MAX]; /* by shard */
+	/*
+	 * The rest is 0 but after a node was out. rebuilding, bit s: shard s is still being made on
+	 * its node, and origins[s] may have an old copy of it, which is kept until that is done.
+	 * formers: nodes that have been told to remove a copy, and have not said so yet.
+	 */
+	uint32_t rebuilding;
+	uint32_t urgency; /* of the RECORD_REBUILD entries, one for each shard in rebuilding */
+	uint32_t switch_epoch; /* write epoch since which the nodes are these */
+	uint32_t origins[RECORD_SHARDS_MAX]; /* by shard, 0: none */
+	uint32_t former_count;
+	uint32_t formers[RECORD_SHARDS_MAX];
+};
+
+/* What a node is to make a shard of, by its key. */
+struct record_rebuild {
+	uint32_t node;
+	uint8_t urgency; /* shards that were missing when it was entered; most urgent ones sort first */
+	uint32_t export_id;
+	uint64_t file_id;
+	uint32_t segment;
 };
 
 struct record_free {
@@ -152,12 +174,15 @@ struct record_key record_key_target(uint32_t export_id, uint64_t file_id);
 struct record_key record_key_placement(uint32_t export_id, uint64_t file_id, uint32_t segment);
 struct record_key record_key_free(uint64_t sequence);
 struct record_key record_key_free_node(uint32_t node, uint64_t sequence);
+struct record_key record_key_rebuild(const struct record_rebuild *rebuild);
+
+#define RECORD_KEY_REBUILD_BYTES 22
 
 /* Bytes of a key before its last part: what a scan of all its like has in common. */
 #define RECORD_PREFIX_KIND 1 /* every key of a kind */
 #define RECORD_PREFIX_EXPORT 5 /* every inode, ... of an export */
 #define RECORD_PREFIX_FILE 13 /* every entry, cookie or placement of a file */
-#define RECORD_PREFIX_NODE 5 /* every RECORD_FREE_NODE of a node */
+#define RECORD_PREFIX_NODE 5 /* every RECORD_FREE_NODE or RECORD_REBUILD of a node */
 
 struct kv_bytes record_key_bytes(const struct record_key *key);
 
@@ -216,6 +241,10 @@ int record_free_put(struct kv_txn *txn, uint64_t sequence, const struct record_f
 int record_free_node_put(
 	struct kv_txn *txn, uint32_t node, uint64_t sequence, const struct record_free *item);
 
+/* origin: the node that had the shard before. remove: -ENOENT if there is no such entry. */
+int record_rebuild_put(struct kv_txn *txn, const struct record_rebuild *rebuild, uint32_t origin);
+int record_rebuild_remove(struct kv_txn *txn, const struct record_rebuild *rebuild);
+
 /*
  * Decoders for values met in a scan. Return 0 or -EIO (named in the log).
  */
@@ -224,6 +253,8 @@ int record_entry_decode(struct kv_bytes key, struct kv_bytes value, struct recor
 int record_cookie_decode(struct kv_bytes key, struct kv_bytes value, struct record_cookie *cookie);
 int record_placement_decode(
 	struct kv_bytes key, struct kv_bytes value, struct record_placement *placement);
+int record_rebuild_decode(struct kv_bytes key, struct kv_bytes value,
+	struct record_rebuild *rebuild, uint32_t *origin);
 int record_free_decode(struct kv_bytes key, struct kv_bytes value, struct record_free *item);
 int record_export_decode(struct kv_bytes key, struct kv_bytes value, struct record_export *export);
 int record_target_decode(struct kv_bytes key, struct kv_bytes value, char *target);

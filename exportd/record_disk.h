@@ -43,8 +43,10 @@ struct disk_node {
 	struct disk_header header;
 	uint64_t boot;
 	uint32_t incarnation;
-	uint32_t up;
+	uint32_t flags; /* DISK_NODE_* */
 };
+#define DISK_NODE_UP 1
+#define DISK_NODE_OUT 2
 _Static_assert(sizeof(struct disk_node) == 24, "format");
 
 struct disk_export {
@@ -123,6 +125,23 @@ struct disk_placement {
 };
 #define DISK_PLACEMENT_BYTES 12
 _Static_assert(sizeof(struct disk_placement) == DISK_PLACEMENT_BYTES, "format");
+
+/* Follows the list of nodes if any field of it is not 0. */
+struct disk_placement_change {
+	uint32_t rebuilding;
+	uint32_t urgency;
+	uint32_t switch_epoch;
+	uint32_t former_count;
+	/* origins: count node ids of 4 bytes; then former_count of them */
+};
+_Static_assert(sizeof(struct disk_placement_change) == 16, "format");
+
+struct disk_rebuild {
+	struct disk_header header;
+	uint32_t origin;
+	uint32_t reserved;
+};
+_Static_assert(sizeof(struct disk_rebuild) == 16, "format");
 
 struct disk_free {
 	struct disk_header header;

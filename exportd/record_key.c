@@ -128,6 +128,17 @@ struct record_key record_key_free_node(uint32_t node, uint64_t sequence)
 	return key;
 }
 
+struct record_key record_key_rebuild(const struct record_rebuild *rebuild)
+{
+	struct record_key key = key_u32(RECORD_REBUILD, rebuild->node);
+
+	key.bytes[key.length++] = (uint8_t)~rebuild->urgency; /* the most urgent first */
+	key_add_u32(&key, rebuild->export_id);
+	key_add_u64(&key, rebuild->file_id);
+	key_add_u32(&key, rebuild->segment);
+	return key;
+}
+
 struct kv_bytes record_key_bytes(const struct record_key *key)
 {
 	return (struct kv_bytes){key->bytes, key->length};
@@ -204,6 +215,13 @@ void record_key_describe(struct kv_bytes key, char *text, size_t text_bytes)
 	case RECORD_FREE_NODE:
 		snprintf(text, text_bytes, "item %" PRIu64 " of the free queue of node %" PRIu32,
 			file, first);
+		break;
+	case RECORD_REBUILD:
+		snprintf(text, text_bytes,
+			"segment %" PRIu32 " of file %" PRIu64
+			" in the list of shards to be made on node %" PRIu32,
+			key.bytes >= RECORD_KEY_REBUILD_BYTES ? record_key_u32(key, 18) : 0,
+			key.bytes >= RECORD_KEY_REBUILD_BYTES ? record_key_u64(key, 10) : 0, first);
 		break;
 	default:
 		snprintf(text, text_bytes, "a record of unknown kind 0x%02x",

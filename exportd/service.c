@@ -8,6 +8,8 @@
 #include "exportd/free_queue.h"
 #include "exportd/map.h"
 #include "exportd/namespace.h"
+#include "exportd/orphan.h"
+#include "exportd/rebuild.h"
 #include "exportd/service.h"
 #include "rpc/log.h"
 #include "rpc/meta.h"
@@ -17,8 +19,10 @@ static void service_heartbeat(struct exportd *exportd, const struct meta_heartbe
 {
 	map_heartbeat(exportd->map, args, result);
 	/* An error here is in the log, and the next heartbeat asks again. */
-	if (result->status == 0)
+	if (result->status == 0) {
 		result->free_waiting = free_queue_waiting(exportd, args->node) == 1;
+		result->rebuild_waiting = rebuild_waiting(exportd, args->node) == 1;
+	}
 }
 
 static void service_map(
@@ -47,7 +51,10 @@ static void service_map(
 	X(HEARTBEAT, meta_heartbeat_args, meta_heartbeat_res, service_heartbeat)                   \
 	X(MAP, meta_map_args, meta_map_res, service_map)                                           \
 	X(FREE_LIST, meta_free_args, meta_free_res, free_queue_list)                               \
-	X(FREED, meta_freed_args, meta_status_res, free_queue_freed)
+	X(FREED, meta_freed_args, meta_status_res, free_queue_freed)                               \
+	X(REBUILD_LIST, meta_rebuild_args, meta_rebuild_res, rebuild_list)                         \
+	X(REBUILT, meta_rebuilt_args, meta_status_res, rebuild_done)                               \
+	X(ORPHANS, meta_orphans_args, meta_orphans_res, orphan_judge)
 
 #define SERVICE_HANDLER(name, args_type, result_type, operation)                                   \
 	static void handle_##name(                                                                 \
@@ -67,7 +74,23 @@ SERVICE_PROCEDURES(SERVICE_HANDLER)
 		.result_xdr = RPC_XDR(xdr_##result_type),                                          \
 		.result_bytes = sizeof(struct result_type),                                        \
 	},
-static const struct rpc_procedure service_procedures[] = {SERVICE_PROCEDURES(SERVICE_ENTRY)};
+static void handle_CLUSTER(
+	void *context, const struct rpc_caller *caller, const void *args, void *result)
+{
+	(void)caller;
+	(void)args;
+	rebuild_cluster(context, result);
+}
+
+static const struct rpc_procedure service_procedures[] = {
+	SERVICE_PROCEDURES(SERVICE_ENTRY)
+	[META_CLUSTER] = {
+		.name = "CLUSTER",
+		.handler = handle_CLUSTER,
+		.result_xdr = RPC_XDR(xdr_meta_cluster_res),
+		.result_bytes = sizeof(struct meta_cluster_res),
+	},
+};
 
 void service_program(struct exportd *exportd, struct rpc_program *program)
 {

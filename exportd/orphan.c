@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * META_ORPHANS: which store files of a node nobody needs. In doubt they are kept. Only a file whose
+ * id this database has given out, and which is not there any more, is gone for good; of a file that
+ * is there, a segment's copy on a node that the placement does not know. Takes no locks.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "exportd/orphan.h"
+#include "exportd/record.h"
+
+struct orphan_call {
+	struct exportd *exportd;
+	const struct meta_orphans_args *args;
+	struct meta_orphans_res *result;
+};
+
+static bool placement_names(const struct record_placement *placement, uint32_t node)
+{
+	for (uint32_t i = 0; i < placement->count; i++)
+		if (placement->nodes[i] == node || placement->origins[i] == node)
+			return true;
+	for (uint32_t i = 0; i < placement->former_count; i++)
+		if (placement->formers[i] == node)
+			return true; /* the free queue sees to it */
+	return false;
+}
+
+static uint32_t judge(struct kv_txn *txn, uint32_t node, const struct meta_orphan *file)
+{
+	struct record_allocation allocation;
+	struct record_placement placement;
+	struct record_inode inode;
+	int inode_error, placement_error;
+
+	if (record_allocation_get(txn, file->export_id, &allocation) != 0 ||
+		file->file_id >= allocation.next_file_id)
+		return META_ORPHAN_KEEP;
+	inode_error = record_inode_get(txn, file->export_id, file->file_id, &inode);
+	placement_error = record_placement_get(
+		txn, file->export_id, file->file_id, file->segment, &placement);
+	if (inode_error == -ENOENT && placement_error == -ENOENT)
+		return META_ORPHAN_GONE;
+	if (inode_error == 0 && placement_error == 0 && !placement_names(&placement, node))
+		return META_ORPHAN_GONE;
+	return META_ORPHAN_KEEP;
+}
+
+static int orphans_operation(struct kv_txn *txn, void *context)
+{
+	struct orphan_call *call = context;
+
+	for (uint32_t i = 0; i < call->args->files.files_len; i++) {
+		const struct meta_orphan *file = &call->args->files.files_val[i];
+		const struct exportd_export *export =
+			exportd_export(call->exportd, file->export_id);
+
+		if (export == NULL)
+			continue; /* taken out of the configuration, perhaps for a while */
+		call->result->filesystem_ids.filesystem_ids_val[i] = export->filesystem_id;
+		call->result->verdicts.verdicts_val[i] = judge(txn, call->args->node, file);
+	}
+	return 0;
+}
+
+void orphan_judge(struct exportd *exportd, const struct meta_orphans_args *args,
+	struct meta_orphans_res *result)
+{
+	struct orphan_call call = {.exportd = exportd, .args = args, .result = result};
+	uint32_t count = args->files.files_len;
+	int error = 0;
+
+	if (count == 0)
+		return;
+	/* META_ORPHAN_KEEP is 0 */
+	result->verdicts.verdicts_val = calloc(count, sizeof(uint32_t));
+	result->filesystem_ids.filesystem_ids_val = calloc(count, sizeof(uint64_t));
+	if (result->verdicts.verdicts_val == NULL ||
+		result->filesystem_ids.filesystem_ids_val == NULL)
+		error = -ENOMEM;
+	else
+		error = exportd_read(exportd, orphans_operation, &call);
+	result->status = (uint32_t)-error;
+	if (error != 0) {
+		free(result->verdicts.verdicts_val);
+		free(result->filesystem_ids.filesystem_ids_val);
+		result->verdicts.verdicts_val = NULL;
+		result->filesystem_ids.filesystem_ids_val = NULL;
+		return;
+	}
+	result->verdicts.verdicts_len = count;
+	result->filesystem_ids.filesystem_ids_len = count;
+}
