@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
- * Writing: whole blocks are encoded as they come, partial ones are read, changed and written back
- * guarded by the version that was read. A write that is stable is decided when it returns; an
- * unstable one is remembered until stripe_commit() has made it durable everywhere.
+ * Writing: whole blocks are encoded as they come, partial ones are gather.c's. A write that is stable
+ * is decided when it returns; an unstable one is remembered until stripe_commit() has made it durable
+ * everywhere.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 #include <time.h>
 
 #include "rpc/crc32c.h"
-#include "stripe/internal.h"
+#include "stripe/gather.h"
 
 /* Attempts of one write when other writers interfere; the pauses grow up to 64 ms. */
 #define ATTEMPTS_MAX 10
@@ -384,6 +384,12 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	pthread_mutex_lock(&file->lock);
 	uint32_t write_epoch = file->write_epoch;
 	pthread_mutex_unlock(&file->lock);
+	if (write->write_epoch &&
+		(write->write_epoch != write_epoch ||
+			write->write_epoch != version.generation >> GENERATION_COUNTER_BITS)) {
+		error = -ESTALE;
+		goto out;
+	}
 	fanout_init(&fanout, file->stripe);
 	for (unsigned int s = 0; s < n; s++) {
 		store_write_args *args = &outgoing[s].args;
@@ -439,6 +445,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	}
 	run_book(file, run, write->stable);
 	run = NULL;
+	*newest = version;
 out:
 	for (unsigned int s = 0; outgoing && s < n; s++) {
 		fanout_call_free(&outgoing[s].call);
@@ -556,79 +563,7 @@ static int write_whole(struct stripe_file *file, const struct segment *segment,
 	}
 }
 
-static bool is_ahead(struct stripe_file *file, store_version version)
-{
-	pthread_mutex_lock(&file->lock);
-	bool ahead = version.generation >> GENERATION_COUNTER_BITS > file->write_epoch;
-	pthread_mutex_unlock(&file->lock);
-	return ahead;
-}
-
-/* Changes part of one block: from, length are inside it. number is the block's in the file. */
-static int write_part(struct stripe_file *file, const struct segment *segment, uint64_t number,
-	uint32_t from, uint32_t length, const uint8_t *bytes, bool stable)
-{
-	struct block block = {.bytes = malloc(file->block_bytes)};
-	uint64_t in_segment = number % file->segment_blocks;
-	uint32_t exact_base;
-	int error = -ENOMEM;
-
-	if (!block.bytes)
-		return error;
-	for (unsigned int attempt = 0;; attempt++) {
-		store_version newest = {0};
-
-		/*
-		 * A block beyond the known end is taken to be empty without asking: the guard
-		 * tells if it is not.
-		 */
-		if (attempt == 0 && number * file->block_bytes >= stripe_file_size(file)) {
-			block.version = newest;
-			block.length_bytes = 0;
-			memset(block.bytes, 0, file->block_bytes);
-			exact_base = STORE_BASE_DECIDED;
-			error = 0;
-		} else {
-			error = block_read(file, segment, in_segment, attempt > 0, &block);
-			/*
-			 * Written under an epoch that we have not heard of, by a truncation, say:
-			 * our next version would be the older one.
-			 */
-			if (!error && is_ahead(file, block.version))
-				error = -ESTALE;
-			if (!error)
-				error = block_base(file, segment, in_segment, &block, &exact_base);
-		}
-		if (error)
-			break;
-		memcpy(block.bytes + from, bytes, length);
-		struct write_run run = {
-			.segment = segment,
-			.first_block = in_segment,
-			.count = 1,
-			.bytes = block.bytes,
-			.length_bytes = block.length_bytes > from + length ? block.length_bytes
-									   : from + length,
-			.exact_base = exact_base,
-			.base = block.version,
-			.stable = stable,
-		};
-		error = block_write_run(file, &run, &newest);
-		if (error == 0)
-			break;
-		error = block_write_recover(file, segment, in_segment, 1, error, newest, attempt);
-		if (error)
-			break;
-	}
-	free(block.bytes);
-	return error;
-}
-
-/*
- * After the stores refused our write epoch: learn the new one.
- * Returns 0 to try again, -ESTALE if this writer is fenced, or an error of exportd's.
- */
-static int learn_epoch(struct stripe_file *file)
+int file_learn_epoch(struct stripe_file *file)
 {
 	uint32_t before = stripe_file_layout_epoch(file);
 	int error = stripe_file_refresh(file);
@@ -657,11 +592,13 @@ static int write_blocks(struct stripe_file *file, const struct segment *segment,
 			taken = (size_t)count * file->block_bytes;
 			error = write_whole(
 				file, segment, number % file->segment_blocks, count, bytes, stable);
+			if (!error)
+				gather_forget(file, number, number + count - 1, true);
 		} else {
 			taken = file->block_bytes - from;
 			if (taken > length)
 				taken = length;
-			error = write_part(
+			error = gather_write(
 				file, segment, number, from, (uint32_t)taken, bytes, stable);
 		}
 		offset += taken;
@@ -689,7 +626,7 @@ static int write_piece(
 		if (error != -ESTALE)
 			break;
 		/* Not with the range held: a truncation may have to be carried out first. */
-		error = learn_epoch(file);
+		error = file_learn_epoch(file);
 		if (error)
 			break;
 	}
@@ -722,6 +659,14 @@ static int write_range(
 	return error;
 }
 
+bool runs_are_many(struct stripe_file *file)
+{
+	pthread_mutex_lock(&file->lock);
+	bool many = file->unstable_count >= UNSTABLE_RUNS_MAX;
+	pthread_mutex_unlock(&file->lock);
+	return many;
+}
+
 int stripe_write(
 	struct stripe_file *file, uint64_t offset, const void *buffer, size_t length, bool stable)
 {
@@ -730,11 +675,10 @@ int stripe_write(
 
 	if (end < offset || end > INT64_MAX)
 		return -EFBIG;
-	pthread_mutex_lock(&file->lock);
-	bool full = file->unstable_count >= UNSTABLE_RUNS_MAX;
-	pthread_mutex_unlock(&file->lock);
-	if (full)
+	if (runs_are_many(file))
 		error = stripe_commit(file);
+	if (!stable)
+		gather_make_room(file);
 	for (unsigned int attempt = 0; !error; attempt++) {
 		pthread_mutex_lock(&file->lock);
 		uint32_t write_epoch = file->write_epoch;
@@ -757,7 +701,7 @@ int stripe_write(
 		if (error != -EAGAIN || attempt + 1 == ATTEMPTS_MAX)
 			break;
 		/* Truncated since: what was written belongs to the time before. */
-		error = learn_epoch(file);
+		error = file_learn_epoch(file);
 	}
 	if (!error)
 		atomic_fetch_add(&file->stripe->written_bytes, length);
@@ -865,7 +809,7 @@ static uint64_t unstable_take(
 	*link = NULL;
 	uint64_t end = file->unstable_end;
 	*write_epoch = file->unstable_epoch;
-	if (!file->unstable) {
+	if (!file->unstable && atomic_load(&file->cached.dirty_bytes) == 0) {
 		file->unstable_end = 0;
 		file->unstable_epoch = 0;
 	}
@@ -876,30 +820,34 @@ static uint64_t unstable_take(
 static int commit_locked(struct stripe_file *file)
 {
 	struct range_hold hold;
-	uint64_t first, last;
+	uint64_t first, last, end;
+	uint32_t write_epoch;
+	int error = 0;
 
 	/* New runs come in at the head; from here to the end the list is only changed by us. */
 	pthread_mutex_lock(&file->lock);
 	struct run *runs = file->unstable;
 	pthread_mutex_unlock(&file->lock);
-	if (!runs)
-		return 0;
-	/*
-	 * Between the flush and the booking nobody may replace these versions, as they would any
-	 * that is not decided; and nobody may take them for decided before, as what is on neither
-	 * list.
-	 */
-	runs_extent(file, runs, &first, &last);
-	range_acquire(&file->ranges, &hold, first, last, false);
-	uint32_t write_epoch;
-	uint64_t end = unstable_take(file, runs, &write_epoch);
-	int error = commit_runs(file, runs);
-	range_release(&file->ranges, &hold);
-	if (!error)
+	if (runs) {
+		/*
+		 * Between the flush and the booking nobody may replace these versions, as they
+		 * would any that is not decided; and nobody may take them for decided before, as
+		 * what is on neither list.
+		 */
+		runs_extent(file, runs, &first, &last);
+		range_acquire(&file->ranges, &hold, first, last, false);
+		end = unstable_take(file, runs, &write_epoch);
+		error = commit_runs(file, runs);
+		range_release(&file->ranges, &hold);
+	} else {
+		/* A commit that came between a write and its note of the end has left that to us. */
+		end = unstable_take(file, NULL, &write_epoch);
+	}
+	if (!error && end)
 		error = file_report_size(file, end, write_epoch);
 	if (error == -EAGAIN) {
 		/* Truncated since: the clients are to send again what they think is there. */
-		error = learn_epoch(file);
+		error = file_learn_epoch(file);
 		atomic_fetch_add(&file->stripe->verifier, 1);
 		return error;
 	}
@@ -916,9 +864,10 @@ static int commit_locked(struct stripe_file *file)
 int stripe_commit(struct stripe_file *file)
 {
 	pthread_mutex_lock(&file->commit_lock);
+	int lost = gather_commit(file);
 	int error = commit_locked(file);
 	pthread_mutex_unlock(&file->commit_lock);
-	return error;
+	return error ? error : lost;
 }
 
 /* -------- telling the stores what is decided -------- */
