@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "stripe/internal.h"
+#include "stripe/gather.h"
 
 void runs_free(struct run *runs)
 {
@@ -121,7 +121,7 @@ static uint64_t unstable_take(
 	*link = NULL;
 	uint64_t end = file->unstable_end;
 	*write_epoch = file->unstable_epoch;
-	if (!file->unstable) {
+	if (!file->unstable && atomic_load(&file->cached.dirty_bytes) == 0) {
 		file->unstable_end = 0;
 		file->unstable_epoch = 0;
 	}
@@ -132,26 +132,30 @@ static uint64_t unstable_take(
 static int commit_locked(struct stripe_file *file)
 {
 	struct range_hold hold;
-	uint64_t first, last;
+	uint64_t first, last, end;
+	uint32_t write_epoch;
+	int error = 0;
 
 	/* New runs come in at the head; from here to the end the list is only changed by us. */
 	pthread_mutex_lock(&file->lock);
 	struct run *runs = file->unstable;
 	pthread_mutex_unlock(&file->lock);
-	if (!runs)
-		return 0;
-	/*
-	 * Between the flush and the booking nobody may replace these versions, as they would any
-	 * that is not decided; and nobody may take them for decided before, as what is on neither
-	 * list.
-	 */
-	runs_extent(file, runs, &first, &last);
-	range_acquire(&file->ranges, &hold, first, last, false);
-	uint32_t write_epoch;
-	uint64_t end = unstable_take(file, runs, &write_epoch);
-	int error = commit_runs(file, runs);
-	range_release(&file->ranges, &hold);
-	if (!error)
+	if (runs) {
+		/*
+		 * Between the flush and the booking nobody may replace these versions, as they
+		 * would any that is not decided; and nobody may take them for decided before, as
+		 * what is on neither list.
+		 */
+		runs_extent(file, runs, &first, &last);
+		range_acquire(&file->ranges, &hold, first, last, false);
+		end = unstable_take(file, runs, &write_epoch);
+		error = commit_runs(file, runs);
+		range_release(&file->ranges, &hold);
+	} else {
+		/* A commit that came between a write and its note of the end has left that to us. */
+		end = unstable_take(file, NULL, &write_epoch);
+	}
+	if (!error && end)
 		error = file_report_size(file, end, write_epoch);
 	if (error == -EAGAIN) {
 		/* Truncated since: the clients are to send again what they think is there. */
@@ -172,9 +176,10 @@ static int commit_locked(struct stripe_file *file)
 int stripe_commit(struct stripe_file *file)
 {
 	pthread_mutex_lock(&file->commit_lock);
+	int lost = gather_commit(file);
 	int error = commit_locked(file);
 	pthread_mutex_unlock(&file->commit_lock);
-	return error;
+	return error ? error : lost;
 }
 
 /* -------- telling the stores what is decided -------- */

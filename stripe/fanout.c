@@ -75,6 +75,8 @@ void fanout_start(struct fanout *fanout, struct fanout_call *call, struct node *
 		return;
 	}
 	memset(result, 0, types[procedure].result_bytes);
+	fanout->started++;
+	atomic_fetch_add(&fanout->stripe->calls[procedure], 1);
 	if (!node->client) {
 		call->local_next = fanout->local;
 		fanout->local = call;
@@ -90,6 +92,8 @@ void fanout_start(struct fanout *fanout, struct fanout_call *call, struct node *
 
 void fanout_wait(struct fanout *fanout)
 {
+	if (fanout->started)
+		atomic_fetch_add(&fanout->stripe->rounds, 1);
 	for (struct fanout_call *call = fanout->local; call; call = call->local_next) {
 		fanout->stripe->local_call(
 			fanout->stripe->local_store, call->procedure, call->args, call->result);

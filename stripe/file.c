@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "stripe/internal.h"
+#include "stripe/gather.h"
 
 /* For one call to exportd: one transaction and its flush, on a busy disk. */
 #define META_TIMEOUT_MS 10000
@@ -31,6 +31,7 @@ int file_table_init(struct stripe *stripe)
 
 static void file_free(struct stripe_file *file)
 {
+	cache_forget_file(&file->stripe->cache, file);
 	while (file->segments) {
 		struct segment *next = file->segments->next;
 		free(file->segments);
@@ -296,6 +297,9 @@ int file_attach(struct stripe_file *file)
 		file->min_shards = placement.min_shards;
 		file->segment_blocks = placement.segment_blocks;
 	}
+	/* attach_lock is held: nobody else changes the epoch. */
+	if (placement.write_epoch > file->write_epoch)
+		gather_end_epoch(file);
 	pthread_mutex_lock(&file->lock);
 	if (placement.write_epoch > file->write_epoch) {
 		file->write_epoch = placement.write_epoch;

@@ -3,12 +3,14 @@
  * What the files of the stripe engine share.
  *
  * Locks, in the order in which they may be taken:
- *   stripe_file.attach_lock  placement questions to exportd, truncations begun elsewhere
  *   stripe_file.commit_lock  one commit at a time, so that none returns before its data is safe
+ *   stripe_file.attach_lock  placement questions to exportd, truncations begun elsewhere
  *   range lock of the file   (range_lock.h) held while blocks are read or written
  *   stripe_file.tell_lock    telling stores what is decided
  *   stripe.files_lock        the table of files, their reference counts and the idle list
  *   stripe_file.lock         epochs, sizes, counter, segments, runs
+ *   stripe.gather_lock       the list of files that have collected something (gather.c)
+ *   stripe.cache.lock        the cache (cache.h)
  *   fanout.lock              one set of calls
  * No lock but the first four is held while waiting for a node or exportd.
  */
@@ -21,6 +23,7 @@
 #include "rpc/log.h"
 #include "rpc/meta.h"
 #include "rpc/store.h"
+#include "stripe/cache.h"
 #include "stripe/range_lock.h"
 #include "stripe/stripe.h"
 
@@ -107,6 +110,12 @@ struct stripe_file {
 	unsigned int decided_count;
 	bool commit_scheduled; /* in stripe.commit_queue, which holds a reference */
 	struct stripe_file *commit_next;
+
+	struct cache_file cached; /* cache.h */
+	bool gather_listed; /* guarded by stripe.gather_lock: in its list, which holds a reference */
+	struct stripe_file *gather_next;
+	atomic_bool gather_failed; /* what was collected could not be sent: collect no more */
+	atomic_uint gather_pause; /* partial writes to be sent at once before any is collected */
 };
 
 struct stripe {
@@ -134,8 +143,18 @@ struct stripe {
 	bool stopping; /* guarded by background_lock */
 	struct stripe_file *commit_queue; /* guarded by background_lock */
 
+	struct cache cache;
+	bool gather; /* collect unstable writes of parts of blocks */
+	unsigned int gather_delay_ms;
+	pthread_t gather_thread;
+	pthread_mutex_t gather_lock;
+	pthread_cond_t gather_wake;
+	bool gather_stopping; /* guarded by gather_lock */
+	struct stripe_file *gather_files; /* guarded by gather_lock */
+
 	_Atomic uint64_t read_bytes, written_bytes, degraded_blocks, damaged_shards, missed_shards,
-		healed_shards, conflicts;
+		healed_shards, conflicts, cached_bases, collected, collected_lost;
+	_Atomic uint64_t calls[STRIPE_PROCEDURES], rounds;
 };
 
 /* -------- calls to stores (fanout.c) -------- */
@@ -146,6 +165,7 @@ struct fanout {
 	pthread_mutex_t lock;
 	pthread_cond_t idle;
 	unsigned int busy; /* guarded by lock */
+	unsigned int started;
 	struct fanout_call *local; /* run by fanout_wait() in the caller's thread */
 };
 
@@ -303,13 +323,14 @@ struct write_run {
 	uint32_t length_bytes; /* of the last block; whole ones before it */
 	uint32_t exact_base; /* STORE_BASE_* */
 	store_version base; /* count is 1 then */
+	uint32_t write_epoch; /* to be written under this one or not at all; 0: the newest known */
 	bool stable;
 };
 
 /*
  * Writes one run once, with a version of its own, and books it as unstable or decided.
- * Returns 0; -EAGAIN (a conflict: *newest tells the newest version met); -ESTALE (the stores know a
- * newer write epoch); -ENOSPC; -EIO.
+ * Returns 0 (*newest is the version written); -EAGAIN (a conflict: *newest tells the newest version
+ * met); -ESTALE (the stores know a newer write epoch, or write_epoch is not the file's); -ENOSPC; -EIO.
  */
 int block_write_run(struct stripe_file *file, const struct write_run *run, store_version *newest);
 
@@ -348,6 +369,16 @@ uint32_t segment_known_down(const struct stripe_file *file, const struct segment
 
 /* Tells the stores which runs of a file are decided, and forgets those that were told. */
 void runs_tell_decided(struct stripe_file *file);
+
+/* True if unstable runs should be committed before there are more. */
+bool runs_are_many(struct stripe_file *file);
+
+/*
+ * After the stores refused our write epoch: learns the new one. No range may be held: a truncation
+ * may have to be carried out.
+ * Returns 0 to try again, -ESTALE if this writer is fenced, or an error of exportd's.
+ */
+int file_learn_epoch(struct stripe_file *file);
 
 /* Frees a list of runs. */
 void runs_free(struct run *runs);

@@ -9,7 +9,7 @@
 #include <time.h>
 
 #include "rpc/crc32c.h"
-#include "stripe/internal.h"
+#include "stripe/gather.h"
 
 /* Versions on the move (another process writing) settle within a few of these. */
 static const unsigned int retry_delays_ms[] = {2, 10, 50, 200, 500};
@@ -405,6 +405,8 @@ static int read_run(struct stripe_file *file, const struct segment *segment, uin
 		if (error == -EAGAIN)
 			error = block_read_carefully(
 				file, segment, first_block + i, &block, scratch);
+		if (!error)
+			gather_overlay(file, start / file->block_bytes, &block);
 		if (error || whole)
 			continue;
 		uint64_t from = start > sink->offset ? start : sink->offset;

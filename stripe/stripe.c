@@ -12,13 +12,15 @@
 
 #include <sodium.h>
 
-#include "stripe/internal.h"
+#include "stripe/gather.h"
 
 #define CALL_TIMEOUT_MS 5000
 #define FILES_MAX 4096
 /* How long a decided run may wait to ride along with the next write of its file. */
 #define TELL_DELAY_MS 50
 #define PROBE_TIMEOUT_MS 2000
+#define CACHE_BYTES (64u << 20)
+#define GATHER_DELAY_MS 100
 
 static bool xdr_nothing(XDR *xdrs, void *object)
 {
@@ -130,6 +132,10 @@ int stripe_create(const struct stripe_options *options, struct stripe **result)
 		options->call_timeout_ms ? options->call_timeout_ms : CALL_TIMEOUT_MS;
 	stripe->tell_delay_ms = options->tell_delay_ms ? options->tell_delay_ms : TELL_DELAY_MS;
 	stripe->files_max = options->files_max ? options->files_max : FILES_MAX;
+	stripe->gather = options->gather;
+	stripe->gather_delay_ms =
+		options->gather_delay_ms ? options->gather_delay_ms : GATHER_DELAY_MS;
+	size_t cache_bytes = options->cache_bytes ? options->cache_bytes : CACHE_BYTES;
 	do
 		randombytes_buf(&stripe->writer, sizeof(stripe->writer));
 	while (stripe->writer == 0);
@@ -161,19 +167,30 @@ int stripe_create(const struct stripe_options *options, struct stripe **result)
 			goto fail;
 		}
 	}
+	error = cache_init(&stripe->cache, cache_bytes,
+		options->cache_file_bytes ? options->cache_file_bytes : cache_bytes / 4);
+	if (error)
+		goto fail;
 	error = file_table_init(stripe);
 	if (error)
 		goto fail;
+	error = gather_start(stripe);
+	if (error) {
+		file_table_free(stripe);
+		goto fail;
+	}
 	pthread_mutex_init(&stripe->background_lock, NULL);
 	pthread_cond_init(&stripe->background_wake, NULL);
 	error = -pthread_create(&stripe->background, NULL, background, stripe);
 	if (error) {
+		gather_stop(stripe);
 		file_table_free(stripe);
 		goto fail;
 	}
 	*result = stripe;
 	return 0;
 fail:
+	cache_destroy(&stripe->cache);
 	free_clients(stripe);
 	free(stripe);
 	return error;
@@ -186,6 +203,7 @@ void stripe_destroy(struct stripe *stripe)
 	pthread_cond_signal(&stripe->background_wake);
 	pthread_mutex_unlock(&stripe->background_lock);
 	pthread_join(stripe->background, NULL);
+	gather_stop(stripe);
 	/* What some store has not heard by now, the next writer settles. */
 	while (stripe->commit_queue) {
 		struct stripe_file *file = stripe->commit_queue;
@@ -194,6 +212,7 @@ void stripe_destroy(struct stripe *stripe)
 	}
 	free_clients(stripe);
 	file_table_free(stripe);
+	cache_destroy(&stripe->cache);
 	pthread_cond_destroy(&stripe->background_wake);
 	pthread_mutex_destroy(&stripe->background_lock);
 	free(stripe);
@@ -219,5 +238,11 @@ void stripe_counters(const struct stripe *stripe, struct stripe_counters *counte
 		.missed_shards = atomic_load(&stripe->missed_shards),
 		.healed_shards = atomic_load(&stripe->healed_shards),
 		.conflicts = atomic_load(&stripe->conflicts),
+		.cached_bases = atomic_load(&stripe->cached_bases),
+		.collected = atomic_load(&stripe->collected),
+		.collected_lost = atomic_load(&stripe->collected_lost),
+		.rounds = atomic_load(&stripe->rounds),
 	};
+	for (unsigned int i = 0; i < STRIPE_PROCEDURES; i++)
+		counters->calls[i] = atomic_load(&stripe->calls[i]);
 }

@@ -48,6 +48,15 @@ struct stripe_options {
 	unsigned int tell_delay_ms; /* until stores are told what is decided, at most, and until
 				       nodes that are down are asked again; 0: 50 */
 	size_t files_max; /* files kept attached when unused; 0: 4096 */
+	size_t cache_bytes; /* for decoded blocks, all files together; 0: 64 MiB */
+	size_t cache_file_bytes; /* for those of one file; 0: a quarter of cache_bytes */
+	/*
+	 * Collect unstable writes of parts of blocks in memory, up to half of the cache, until the
+	 * block is complete, stripe_commit(), or gather_delay_ms. Only for a caller whose clients
+	 * compare stripe_write_verifier().
+	 */
+	bool gather;
+	unsigned int gather_delay_ms; /* 0: 100 */
 };
 
 /*
@@ -109,7 +118,8 @@ int stripe_read(struct stripe_file *file, uint64_t offset, void *buffer, size_t 
  * Writes length bytes at offset.
  * stable: return only when the bytes are durable on all nodes that are up and at least min_shards,
  * and exportd knows the size. Otherwise they are safe only after stripe_commit(), and must be sent
- * again if stripe_write_verifier() has changed by then.
+ * again if stripe_write_verifier() has changed by then; with stripe_options.gather they may be in this
+ * process's memory only, where stripe_read() of this engine sees them and others do not.
  * Returns 0; -EIO (too few nodes); -ENOSPC; -EFBIG; -ESTALE (the file is gone, or this writer has
  * been fenced by a newer write epoch that names another write gateway); or an error of rpc_call()
  * towards exportd.
@@ -117,7 +127,11 @@ int stripe_read(struct stripe_file *file, uint64_t offset, void *buffer, size_t 
 int stripe_write(
 	struct stripe_file *file, uint64_t offset, const void *buffer, size_t length, bool stable);
 
-/* Makes all unstable writes of this engine to the file durable. Returns as stripe_write(). */
+/*
+ * Makes all unstable writes of this engine to the file durable. Returns as stripe_write(); after an
+ * error the verifier has changed, and also after 0 if something of what was collected was overtaken by
+ * another writer.
+ */
 int stripe_commit(struct stripe_file *file);
 
 /*
@@ -143,6 +157,8 @@ uint32_t stripe_shards_up(struct stripe_file *file, uint32_t segment);
 int stripe_heal(struct stripe_file *file, uint32_t segment, uint64_t first_block, uint32_t count,
 	uint64_t *healed, uint64_t *left);
 
+#define STRIPE_PROCEDURES 16
+
 /* Counters since the start of the engine, for status pages and tests. */
 struct stripe_counters {
 	uint64_t read_bytes;
@@ -152,6 +168,11 @@ struct stripe_counters {
 	uint64_t missed_shards; /* not written because a node was down */
 	uint64_t healed_shards;
 	uint64_t conflicts; /* writes that had to be tried again */
+	uint64_t cached_bases; /* writes of parts of blocks that needed no read */
+	uint64_t collected; /* writes of parts of blocks that were collected in memory */
+	uint64_t collected_lost; /* blocks collected and given up: the verifier changed */
+	uint64_t calls[STRIPE_PROCEDURES]; /* to stores, by procedure of rpc/store.x */
+	uint64_t rounds; /* of such calls, made together and waited for */
 };
 
 void stripe_counters(const struct stripe *stripe, struct stripe_counters *counters);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "stripe/internal.h"
+#include "stripe/gather.h"
 
 /* Cuts the block that contains `size` down to it. */
 static int cut_block(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
@@ -159,6 +159,7 @@ int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 	}
 	pthread_mutex_unlock(&file->lock);
 	range_acquire(&file->ranges, &hold, size / file->block_bytes, UINT64_MAX, true);
+	gather_forget(file, size / file->block_bytes, UINT64_MAX, false);
 	int error = truncate_stores(file, size, write_epoch);
 	range_release(&file->ranges, &hold);
 	if (error == -ESTALE) /* a later truncation has taken over; it is told by exportd */
@@ -183,6 +184,7 @@ int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 int stripe_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 {
 	pthread_mutex_lock(&file->attach_lock);
+	gather_truncate(file, size);
 	pthread_mutex_lock(&file->lock);
 	file->size = size;
 	file->size_reported = size;

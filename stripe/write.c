@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
- * Writing: whole blocks are encoded as they come, partial ones are read, changed and written back
- * guarded by the version that was read. A write that is stable is decided when it returns; an
- * unstable one is remembered until stripe_commit() has made it durable everywhere.
+ * Writing: whole blocks are encoded as they come, partial ones are gather.c's. A write that is stable
+ * is decided when it returns; an unstable one is remembered until stripe_commit() has made it durable
+ * everywhere.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 #include <time.h>
 
 #include "rpc/crc32c.h"
-#include "stripe/internal.h"
+#include "stripe/gather.h"
 
 /* Attempts of one write when other writers interfere; the pauses grow up to 64 ms. */
 #define ATTEMPTS_MAX 10
@@ -374,6 +374,12 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	pthread_mutex_lock(&file->lock);
 	uint32_t write_epoch = file->write_epoch;
 	pthread_mutex_unlock(&file->lock);
+	if (write->write_epoch &&
+		(write->write_epoch != write_epoch ||
+			write->write_epoch != version.generation >> GENERATION_COUNTER_BITS)) {
+		error = -ESTALE;
+		goto out;
+	}
 	fanout_init(&fanout, file->stripe);
 	for (unsigned int s = 0; s < n; s++) {
 		store_write_args *args = &outgoing[s].args;
@@ -429,6 +435,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	}
 	run_book(file, run, write->stable);
 	run = NULL;
+	*newest = version;
 out:
 	for (unsigned int s = 0; outgoing && s < n; s++) {
 		fanout_call_free(&outgoing[s].call);
@@ -546,74 +553,6 @@ static int write_whole(struct stripe_file *file, const struct segment *segment,
 	}
 }
 
-static bool is_ahead(struct stripe_file *file, store_version version)
-{
-	pthread_mutex_lock(&file->lock);
-	bool ahead = version.generation >> GENERATION_COUNTER_BITS > file->write_epoch;
-	pthread_mutex_unlock(&file->lock);
-	return ahead;
-}
-
-/* Changes part of one block: from, length are inside it. number is the block's in the file. */
-static int write_part(struct stripe_file *file, const struct segment *segment, uint64_t number,
-	uint32_t from, uint32_t length, const uint8_t *bytes, bool stable)
-{
-	struct block block = {.bytes = malloc(file->block_bytes)};
-	uint64_t in_segment = number % file->segment_blocks;
-	uint32_t exact_base;
-	int error = -ENOMEM;
-
-	if (!block.bytes)
-		return error;
-	for (unsigned int attempt = 0;; attempt++) {
-		store_version newest = {0};
-
-		/*
-		 * A block beyond the known end is taken to be empty without asking: the guard
-		 * tells if it is not.
-		 */
-		if (attempt == 0 && number * file->block_bytes >= stripe_file_size(file)) {
-			block.version = newest;
-			block.length_bytes = 0;
-			memset(block.bytes, 0, file->block_bytes);
-			exact_base = STORE_BASE_DECIDED;
-			error = 0;
-		} else {
-			error = block_read(file, segment, in_segment, attempt > 0, &block);
-			/*
-			 * Written under an epoch that we have not heard of, by a truncation, say:
-			 * our next version would be the older one.
-			 */
-			if (!error && is_ahead(file, block.version))
-				error = -ESTALE;
-			if (!error)
-				error = block_base(file, segment, in_segment, &block, &exact_base);
-		}
-		if (error)
-			break;
-		memcpy(block.bytes + from, bytes, length);
-		struct write_run run = {
-			.segment = segment,
-			.first_block = in_segment,
-			.count = 1,
-			.bytes = block.bytes,
-			.length_bytes = block.length_bytes > from + length ? block.length_bytes
-									   : from + length,
-			.exact_base = exact_base,
-			.base = block.version,
-			.stable = stable,
-		};
-		error = block_write_run(file, &run, &newest);
-		if (error == 0)
-			break;
-		error = block_write_recover(file, segment, in_segment, 1, error, newest, attempt);
-		if (error)
-			break;
-	}
-	free(block.bytes);
-	return error;
-}
-
 int file_learn_epoch(struct stripe_file *file)
 {
 	uint32_t before = stripe_file_layout_epoch(file);
@@ -643,11 +582,13 @@ static int write_blocks(struct stripe_file *file, const struct segment *segment,
 			taken = (size_t)count * file->block_bytes;
 			error = write_whole(
 				file, segment, number % file->segment_blocks, count, bytes, stable);
+			if (!error)
+				gather_forget(file, number, number + count - 1, true);
 		} else {
 			taken = file->block_bytes - from;
 			if (taken > length)
 				taken = length;
-			error = write_part(
+			error = gather_write(
 				file, segment, number, from, (uint32_t)taken, bytes, stable);
 		}
 		offset += taken;
@@ -708,6 +649,14 @@ static int write_range(
 	return error;
 }
 
+bool runs_are_many(struct stripe_file *file)
+{
+	pthread_mutex_lock(&file->lock);
+	bool many = file->unstable_count >= UNSTABLE_RUNS_MAX;
+	pthread_mutex_unlock(&file->lock);
+	return many;
+}
+
 int stripe_write(
 	struct stripe_file *file, uint64_t offset, const void *buffer, size_t length, bool stable)
 {
@@ -716,11 +665,10 @@ int stripe_write(
 
 	if (end < offset || end > INT64_MAX)
 		return -EFBIG;
-	pthread_mutex_lock(&file->lock);
-	bool full = file->unstable_count >= UNSTABLE_RUNS_MAX;
-	pthread_mutex_unlock(&file->lock);
-	if (full)
+	if (runs_are_many(file))
 		error = stripe_commit(file);
+	if (!stable)
+		gather_make_room(file);
 	for (unsigned int attempt = 0; !error; attempt++) {
 		pthread_mutex_lock(&file->lock);
 		uint32_t write_epoch = file->write_epoch;

@@ -174,6 +174,9 @@ struct stripe *engine_create(void)
 		.key = &cluster.key,
 		/* In memory, nothing happens but what the test asks for. */
 		.tell_delay_ms = cluster.in_memory ? 3600000 : 0,
+		.gather = cluster.gather,
+		.gather_delay_ms = cluster.in_memory ? 3600000 : cluster.gather_delay_ms,
+		.cache_bytes = cluster.cache_bytes,
 	};
 	CU_ASSERT_EQUAL_FATAL(stripe_create(&options, &stripe), 0);
 	return stripe;

@@ -48,6 +48,9 @@ struct cluster {
 	uint32_t row_bytes;
 	uint32_t min_shards;
 	uint64_t segment_blocks;
+	bool gather; /* engines collect unstable writes; to be set before the cluster is started */
+	size_t cache_bytes;
+	unsigned int gather_delay_ms;
 	unsigned int node_count;
 	struct test_node nodes[NODES_MAX];
 	uint16_t meta_port;

@@ -158,6 +158,12 @@ static void fail(const char *what, uint64_t cell, uint64_t value)
 	history.failed = true;
 }
 
+/* True if the value was written unstably, and the client told since to send it again. */
+static bool is_disowned(const struct cell *cell)
+{
+	return cell->dirty && cell->verifier != stripe_write_verifier(cluster.stripe);
+}
+
 static void cell_set(struct cell *cell, uint64_t value)
 {
 	cell->allowed[0] = value;
@@ -408,6 +414,14 @@ static void at_message(const struct stripe *from, uint32_t node)
 static void after_step(bool calm)
 {
 	no_more_faults();
+	/* With the verifier changes what was unstable: it is there or not. */
+	for (unsigned int i = 0; i < CELLS; i++) {
+		struct cell *cell = &history.cells[i];
+		if (is_disowned(cell)) {
+			cell->known = false;
+			history.messy[i / CELLS_PER_BLOCK] = true;
+		}
+	}
 	/* A write that was tried again may have cost what was unstable in its blocks. */
 	for (unsigned int i = 0; i < CELLS && !calm; i++) {
 		if (history.cells[i].dirty)
@@ -450,7 +464,8 @@ static void read_cells(struct stripe_file *file, uint64_t first, uint64_t count,
 
 		if (!cell_allows(cell, value))
 			fail("wrong value", first + i, value);
-		else if (cell->known && cell->current != value && !(in_hook && cell->dirty))
+		else if (cell->known && cell->current != value && !(in_hook && cell->dirty) &&
+			!is_disowned(cell))
 			fail("not the newest value", first + i, value);
 	}
 	free(bytes);
@@ -712,6 +727,9 @@ static void check_agreement(void)
 {
 	uint8_t *bytes = malloc(CELLS * cell_bytes());
 
+	/* What the engine has collected others cannot see. If it cannot be sent, it is dropped. */
+	if (cluster.gather && !history.failed)
+		step_commit();
 	for (uint64_t i = 0; i < CELLS && !history.failed; i += CELLS_PER_BLOCK) {
 		int error = stripe_read(history.reader_file, i * cell_bytes(),
 			bytes + i * cell_bytes(), CELLS_PER_BLOCK * cell_bytes());
@@ -875,6 +893,7 @@ static bool run_history(uint64_t seed, unsigned int steps, struct flaw flaw)
 		cell_set(&history.cells[i], 0);
 	unsigned int shape = choose(4);
 	enum mojette_form form = choose(2) ? MOJETTE_NON_SYSTEMATIC : MOJETTE_SYSTEMATIC;
+	cluster.gather = seed % 2;
 	cluster_start_in_memory(
 		form, shapes[shape].k, shapes[shape].m, rows[choose(3)], SEGMENT_BLOCKS);
 	history.doing = "start";
