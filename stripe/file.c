@@ -297,7 +297,8 @@ int file_attach(struct stripe_file *file)
 		file->segment_blocks = placement.segment_blocks;
 	}
 	pthread_mutex_lock(&file->lock);
-	if (placement.write_epoch > file->write_epoch) {
+	/* That of a truncation is for writers only once nothing can be read from before it. */
+	if (placement.write_epoch > file->write_epoch && !placement.truncate) {
 		file->write_epoch = placement.write_epoch;
 		file->counter = 0;
 	}
@@ -401,19 +402,34 @@ store_geometry file_geometry(const struct stripe_file *file)
 		.row_bytes = file->row_bytes};
 }
 
-store_version file_next_version(struct stripe_file *file, uint64_t above)
+uint32_t file_write_epoch(struct stripe_file *file)
 {
 	pthread_mutex_lock(&file->lock);
-	if (above >> GENERATION_COUNTER_BITS == file->write_epoch &&
-		(above & GENERATION_COUNTER_MASK) > file->counter)
-		file->counter = above & GENERATION_COUNTER_MASK;
-	store_version version = {
-		.generation =
-			(uint64_t)file->write_epoch << GENERATION_COUNTER_BITS | ++file->counter,
-		.writer = file->stripe->writer,
-	};
+	uint32_t write_epoch = file->write_epoch;
 	pthread_mutex_unlock(&file->lock);
-	return version;
+	return write_epoch;
+}
+
+int file_next_version(
+	struct stripe_file *file, uint32_t write_epoch, uint64_t above, store_version *version)
+{
+	int error = 0;
+
+	pthread_mutex_lock(&file->lock);
+	if (write_epoch != file->write_epoch) {
+		error = -ESTALE;
+	} else {
+		if (above >> GENERATION_COUNTER_BITS == write_epoch &&
+			(above & GENERATION_COUNTER_MASK) > file->counter)
+			file->counter = above & GENERATION_COUNTER_MASK;
+		*version = (store_version){
+			.generation = (uint64_t)write_epoch << GENERATION_COUNTER_BITS |
+				      ++file->counter,
+			.writer = file->stripe->writer,
+		};
+	}
+	pthread_mutex_unlock(&file->lock);
+	return error;
 }
 
 uint32_t stripe_file_layout_epoch(const struct stripe_file *constant)

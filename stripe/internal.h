@@ -208,8 +208,15 @@ int file_segment(
  */
 int file_report_size(struct stripe_file *file, uint64_t end, uint32_t write_epoch);
 
-/* The next version of this writer under the file's write epoch, newer than `above`. */
-store_version file_next_version(struct stripe_file *file, uint64_t above);
+/* The newest write epoch that this engine may write under. */
+uint32_t file_write_epoch(struct stripe_file *file);
+
+/*
+ * The next version of this writer under a write epoch, newer than `above`.
+ * Returns 0, or -ESTALE: the file has a newer write epoch by now.
+ */
+int file_next_version(
+	struct stripe_file *file, uint32_t write_epoch, uint64_t above, store_version *version);
 
 /*
  * After the stores refused our write epoch: learn the new one.
@@ -303,13 +310,15 @@ struct write_run {
 	uint32_t length_bytes; /* of the last block; whole ones before it */
 	uint32_t exact_base; /* STORE_BASE_* */
 	store_version base; /* count is 1 then */
+	uint32_t write_epoch; /* the file's before the base was read: what was read under an older
+				 one may have been truncated since */
 	bool stable;
 };
 
 /*
  * Writes one run once, with a version of its own, and books it as unstable or decided.
- * Returns 0; -EAGAIN (a conflict: *newest tells the newest version met); -ESTALE (the stores know a
- * newer write epoch); -ENOSPC; -EIO.
+ * Returns 0; -EAGAIN (a conflict: *newest tells the newest version met); -ESTALE (the stores, or this
+ * engine, know a newer write epoch); -ENOSPC; -EIO.
  */
 int block_write_run(struct stripe_file *file, const struct write_run *run, store_version *newest);
 

@@ -46,6 +46,7 @@ static int cut_block(struct stripe_file *file, uint64_t size, uint32_t write_epo
 			.length_bytes = length,
 			.exact_base = exact_base,
 			.base = block.version,
+			.write_epoch = write_epoch,
 			.stable = true,
 		};
 		error = block_write_run(file, &run, &newest);
@@ -152,13 +153,17 @@ int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 
 	/* What is decided must be known before blocks are judged by their versions. */
 	runs_tell_decided(file);
+	range_acquire(&file->ranges, &hold, size / file->block_bytes, UINT64_MAX, true);
+	/*
+	 * With the range held: who changes part of a block that goes away must not have read it
+	 * before, and write it under the new epoch.
+	 */
 	pthread_mutex_lock(&file->lock);
 	if (write_epoch > file->write_epoch) {
 		file->write_epoch = write_epoch;
 		file->counter = 0;
 	}
 	pthread_mutex_unlock(&file->lock);
-	range_acquire(&file->ranges, &hold, size / file->block_bytes, UINT64_MAX, true);
 	int error = truncate_stores(file, size, write_epoch);
 	range_release(&file->ranges, &hold);
 	if (error == -ESTALE) /* a later truncation has taken over; it is told by exportd */

@@ -370,10 +370,10 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 		goto out;
 
 	known_down = segment_known_down(file, segment);
-	store_version version = file_next_version(file, write->base.generation);
-	pthread_mutex_lock(&file->lock);
-	uint32_t write_epoch = file->write_epoch;
-	pthread_mutex_unlock(&file->lock);
+	store_version version;
+	error = file_next_version(file, write->write_epoch, write->base.generation, &version);
+	if (error)
+		goto out;
 	fanout_init(&fanout, file->stripe);
 	for (unsigned int s = 0; s < n; s++) {
 		store_write_args *args = &outgoing[s].args;
@@ -381,7 +381,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 		args->file = file_store_file(file, segment);
 		args->geometry = file_geometry(file);
 		args->shard = s;
-		args->write_epoch = write_epoch;
+		args->write_epoch = write->write_epoch;
 		args->block_version = version;
 		args->exact_base = write->exact_base;
 		args->stable = write->stable;
@@ -536,6 +536,7 @@ static int write_whole(struct stripe_file *file, const struct segment *segment,
 
 	for (unsigned int attempt = 0;; attempt++) {
 		store_version newest;
+		run.write_epoch = file_write_epoch(file);
 		int error = block_write_run(file, &run, &newest);
 		if (error == 0)
 			return 0;
@@ -567,6 +568,7 @@ static int write_part(struct stripe_file *file, const struct segment *segment, u
 		return error;
 	for (unsigned int attempt = 0;; attempt++) {
 		store_version newest = {0};
+		uint32_t write_epoch = file_write_epoch(file);
 
 		/*
 		 * A block beyond the known end is taken to be empty without asking: the guard
@@ -601,6 +603,7 @@ static int write_part(struct stripe_file *file, const struct segment *segment, u
 									   : from + length,
 			.exact_base = exact_base,
 			.base = block.version,
+			.write_epoch = write_epoch,
 			.stable = stable,
 		};
 		error = block_write_run(file, &run, &newest);
@@ -722,9 +725,7 @@ int stripe_write(
 	if (full)
 		error = stripe_commit(file);
 	for (unsigned int attempt = 0; !error; attempt++) {
-		pthread_mutex_lock(&file->lock);
-		uint32_t write_epoch = file->write_epoch;
-		pthread_mutex_unlock(&file->lock);
+		uint32_t write_epoch = file_write_epoch(file);
 		error = write_range(file, offset, buffer, length, stable);
 		if (error)
 			break;
