@@ -297,11 +297,9 @@ int file_attach(struct stripe_file *file)
 		file->segment_blocks = placement.segment_blocks;
 	}
 	pthread_mutex_lock(&file->lock);
-	/* That of a truncation is for writers only once nothing can be read from before it. */
-	if (placement.write_epoch > file->write_epoch && !placement.truncate) {
+	/* That of a truncation is for writers only once it has been carried out. */
+	if (placement.write_epoch > file->write_epoch && !placement.truncate)
 		file->write_epoch = placement.write_epoch;
-		file->counter = 0;
-	}
 	file->layout_epoch = placement.layout_epoch;
 	file->write_gateway = placement.write_gateway;
 	if (placement.segment_count > file->segment_count)
@@ -410,13 +408,21 @@ uint32_t file_write_epoch(struct stripe_file *file)
 	return write_epoch;
 }
 
+void file_raise_epoch(struct stripe_file *file, uint32_t write_epoch)
+{
+	pthread_mutex_lock(&file->lock);
+	if (write_epoch > file->write_epoch)
+		file->write_epoch = write_epoch;
+	pthread_mutex_unlock(&file->lock);
+}
+
 int file_next_version(
 	struct stripe_file *file, uint32_t write_epoch, uint64_t above, store_version *version)
 {
 	int error = 0;
 
 	pthread_mutex_lock(&file->lock);
-	if (write_epoch != file->write_epoch) {
+	if (write_epoch < file->write_epoch) {
 		error = -ESTALE;
 	} else {
 		if (above >> GENERATION_COUNTER_BITS == write_epoch &&

@@ -211,8 +211,12 @@ int file_report_size(struct stripe_file *file, uint64_t end, uint32_t write_epoc
 /* The newest write epoch that this engine may write under. */
 uint32_t file_write_epoch(struct stripe_file *file);
 
+/* From now on this engine writes under this epoch, if it is newer than what it knows. */
+void file_raise_epoch(struct stripe_file *file, uint32_t write_epoch);
+
 /*
- * The next version of this writer under a write epoch, newer than `above`.
+ * The next version of this writer under a write epoch (the file's, or that of a truncation which is
+ * being carried out), newer than `above`. No version is given twice.
  * Returns 0, or -ESTALE: the file has a newer write epoch by now.
  */
 int file_next_version(

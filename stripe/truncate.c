@@ -147,6 +147,24 @@ static int truncate_stores(struct stripe_file *file, uint64_t size, uint32_t wri
 	return error;
 }
 
+/* Tells exportd that a truncation was carried out. Returns 0; -EAGAIN: not the newest one. */
+static int tell_truncated(struct stripe_file *file, uint32_t write_epoch)
+{
+	meta_truncated_args args = {
+		.file = {.export_id = file->export_id, .file_id = file->file_id},
+		.write_epoch = write_epoch,
+	};
+	meta_status_res result = {0};
+
+	int error = rpc_call(file->stripe->meta, META_TRUNCATED, RPC_XDR(xdr_meta_truncated_args),
+		&args, RPC_XDR(xdr_meta_status_res), &result, file->stripe->call_timeout_ms);
+	if (error)
+		return error;
+	error = -(int)result.status;
+	rpc_free(RPC_XDR(xdr_meta_status_res), &result);
+	return error;
+}
+
 int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 {
 	struct range_hold hold;
@@ -154,34 +172,20 @@ int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 	/* What is decided must be known before blocks are judged by their versions. */
 	runs_tell_decided(file);
 	range_acquire(&file->ranges, &hold, size / file->block_bytes, UINT64_MAX, true);
-	/*
-	 * With the range held: who changes part of a block that goes away must not have read it
-	 * before, and write it under the new epoch.
-	 */
-	pthread_mutex_lock(&file->lock);
-	if (write_epoch > file->write_epoch) {
-		file->write_epoch = write_epoch;
-		file->counter = 0;
-	}
-	pthread_mutex_unlock(&file->lock);
 	int error = truncate_stores(file, size, write_epoch);
+	if (!error)
+		error = tell_truncated(file, write_epoch);
+	/*
+	 * Only now may anything be written under the new epoch. Until exportd knows, others are told
+	 * to truncate, perhaps under a newer epoch still: what was written in between would be lost.
+	 * And with the range held: who changes part of a block that goes away must not have read it
+	 * before.
+	 */
+	if (!error)
+		file_raise_epoch(file, write_epoch);
 	range_release(&file->ranges, &hold);
-	if (error == -ESTALE) /* a later truncation has taken over; it is told by exportd */
-		return file_attach(file);
-	if (error)
-		return error;
-
-	meta_truncated_args args = {
-		.file = {.export_id = file->export_id, .file_id = file->file_id},
-		.write_epoch = write_epoch,
-	};
-	meta_status_res result = {0};
-	error = rpc_call(file->stripe->meta, META_TRUNCATED, RPC_XDR(xdr_meta_truncated_args),
-		&args, RPC_XDR(xdr_meta_status_res), &result, file->stripe->call_timeout_ms);
-	if (error)
-		return error;
-	error = -(int)result.status;
-	rpc_free(RPC_XDR(xdr_meta_status_res), &result);
+	if (error == -ESTALE || error == -EAGAIN)
+		return file_attach(file); /* a later truncation, or gateway; exportd tells of it */
 	return error;
 }
 

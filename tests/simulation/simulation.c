@@ -252,8 +252,9 @@ static void do_write(
 	bool dead = !session.process->alive;
 	session_end(&session);
 	measure(began, calm);
+	op->ended = scheduler_now();
 	if (!error && !dead) {
-		op->finished = scheduler_now();
+		op->finished = op->ended;
 		if (stable)
 			close_unknown(op, session.process, born);
 	} else if (calm) {
@@ -306,8 +307,9 @@ static void do_truncate(unsigned int engine, unsigned int cell, bool calm)
 	bool dead = !session.process->alive;
 	session_end(&session);
 	measure(began, calm);
+	op->ended = scheduler_now();
 	if (!error && !dead)
-		op->finished = scheduler_now();
+		op->finished = op->ended;
 	else if (calm)
 		fail(strerror(-error), cell);
 	say(error ? "truncation failed" : "truncation done", cell, (unsigned int)-error);
