@@ -391,6 +391,13 @@ void store_truncate(struct store *store, const store_truncate_args *args, store_
 		goto out;
 	if (args->block_version.generation == 0)
 		error = -EINVAL;
+	/* Also a store that has nothing must refuse from now on what was sent before. */
+	if (error == 0 && (!file->exists || file->blank)) {
+		struct store_shape shape;
+		error = store_shape_init(&shape, &args->file, &args->geometry, args->shard);
+		if (error == 0)
+			error = shard_file_make_header(file, &shape);
+	}
 	if (changeable(file, &error)) {
 		error = truncate_first(file, args);
 		changed = error == 0;

@@ -130,6 +130,7 @@ struct shard_file {
 	bool marked; /* the marker of missed writes is there */
 	uint64_t missed_changes; /* how often bits were set */
 	store_version refused; /* this version and older ones are not accepted any more */
+	uint64_t refused_change; /* the change that put it into page 0 */
 	struct store_mask freed; /* rows of dropped versions, not yet punched */
 	uint64_t freed_rows;
 	struct store_mask suspect; /* rows that failed a check: reads of headers look again */
@@ -200,6 +201,14 @@ void shard_file_unlock(struct shard_file *file);
  */
 int shard_file_make(struct shard_file *file, const struct store_shape *shape);
 int shard_file_make_side(struct shard_file *file, unsigned int side);
+
+/*
+ * For what is remembered in page 0 even if the store has no block of the file: makes the file if it
+ * does not exist, and takes over the shape if nothing was ever flushed into it. Called with the lock
+ * held exclusively. Returns 0, -EIO (the file may be on a device that failed, or is another's) or
+ * another negative errno.
+ */
+int shard_file_make_header(struct shard_file *file, const struct store_shape *shape);
 
 /*
  * Removes the file, durably, and its marker. Called with the lock held exclusively; the file does

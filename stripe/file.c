@@ -365,7 +365,8 @@ int file_report_size(struct stripe_file *file, uint64_t end, uint32_t write_epoc
 	meta_attributes_res result = {0};
 
 	pthread_mutex_lock(&file->lock);
-	bool known = end <= file->size_reported;
+	/* Bytes from before a truncation are gone, however large the file is by now. */
+	bool known = end <= file->size_reported && write_epoch >= file->write_epoch;
 	pthread_mutex_unlock(&file->lock);
 	if (known)
 		return 0;

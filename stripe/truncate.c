@@ -65,7 +65,7 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 	uint64_t first_block, uint32_t write_epoch)
 {
 	uint32_t down = segment_known_down(file, segment);
-	store_truncate_args args = {
+	const store_truncate_args common = {
 		.file = file_store_file(file, segment),
 		.geometry = file_geometry(file),
 		.write_epoch = write_epoch,
@@ -75,6 +75,7 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 		.block_version = {.generation = (uint64_t)write_epoch << GENERATION_COUNTER_BITS},
 		.missed = down,
 	};
+	store_truncate_args args[MOJETTE_N_MAX];
 	struct fanout_call calls[MOJETTE_N_MAX] = {0};
 	store_status_res results[MOJETTE_N_MAX];
 	struct fanout fanout;
@@ -83,9 +84,11 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 
 	fanout_init(&fanout, file->stripe);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		args[s] = common;
+		args[s].shard = s;
 		if (!(down & (1u << s)))
-			fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_TRUNCATE, &args,
-				&results[s]);
+			fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_TRUNCATE,
+				&args[s], &results[s]);
 	}
 	fanout_wait(&fanout);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
@@ -109,7 +112,7 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 		.segment = segment,
 		.first_block = first_block,
 		.count = UINT32_MAX,
-		.version = args.block_version,
+		.version = common.block_version,
 		.holders = holders,
 	};
 	int error = missed ? run_record_missed(file, run, missed, &run->holders) : 0;
@@ -176,10 +179,10 @@ int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 	if (!error)
 		error = tell_truncated(file, write_epoch);
 	/*
-	 * Only now may anything be written under the new epoch. Until exportd knows, others are told
-	 * to truncate, perhaps under a newer epoch still: what was written in between would be lost.
-	 * And with the range held: who changes part of a block that goes away must not have read it
-	 * before.
+	 * Only now may anything be written under the new epoch. Until exportd knows, others are
+	 * told to truncate, perhaps under a newer epoch still: what was written in between would be
+	 * lost. And with the range held: who changes part of a block that goes away must not have
+	 * read it before.
 	 */
 	if (!error)
 		file_raise_epoch(file, write_epoch);
