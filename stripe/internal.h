@@ -239,6 +239,12 @@ int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 int version_compare(store_version left, store_version right);
 
 /*
+ * No version was ever decided by fewer stores, whatever min_shards is or was: so that any k stores
+ * have one of them, and k of them can give the block back.
+ */
+unsigned int versions_deciding(const struct stripe_file *file);
+
+/*
  * The number of stores that must answer alike before their answer is that of the block: enough to
  * decode, and enough that no newer version can have been decided without one of them.
  */
@@ -352,6 +358,13 @@ int run_record_missed(
 
 /* After a failure: some store may hold a version that was never decided. */
 void run_doubt(struct stripe_file *file, store_version version);
+
+/*
+ * For codes of which k stores may be fewer than decide (k <= m): has the holders of runs note durably
+ * that these are decided, since what is left of them with m nodes gone could not tell.
+ * Returns 0, or -EIO if too few did for some.
+ */
+int runs_mark_decided(struct stripe_file *file, struct run *runs);
 
 /* Books a run that reached its holders as unstable or decided. Takes the run over. */
 void run_book(struct stripe_file *file, struct run *run, bool decided);

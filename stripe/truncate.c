@@ -115,6 +115,7 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 		.version = common.block_version,
 		.holders = holders,
 	};
+	run->untold = holders;
 	int error = missed ? run_record_missed(file, run, missed, &run->holders) : 0;
 	if (error)
 		free(run);

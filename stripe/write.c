@@ -196,7 +196,6 @@ void run_doubt(struct stripe_file *file, store_version version)
 
 void run_book(struct stripe_file *file, struct run *run, bool decided)
 {
-	run->untold = run->holders;
 	pthread_mutex_lock(&file->lock);
 	if (decided) {
 		run->next = file->decided;
@@ -426,6 +425,13 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 			unstable_replaced(file, write, run->written);
 			goto out;
 		}
+	}
+	run->untold = run->holders;
+	error = write->stable ? runs_mark_decided(file, run) : 0;
+	if (error) {
+		run_doubt(file, version);
+		unstable_replaced(file, write, run->written);
+		goto out;
 	}
 	run_book(file, run, write->stable);
 	run = NULL;
