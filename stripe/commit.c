@@ -132,24 +132,43 @@ static uint64_t unstable_take(
 	return end;
 }
 
+static struct run *unstable_runs(struct stripe_file *file)
+{
+	pthread_mutex_lock(&file->lock);
+	struct run *runs = file->unstable;
+	pthread_mutex_unlock(&file->lock);
+	return runs;
+}
+
 static int commit_locked(struct stripe_file *file)
 {
 	struct range_hold hold;
 	uint64_t first, last;
 
-	/* New runs come in at the head; from here to the end the list is only changed by us. */
-	pthread_mutex_lock(&file->lock);
-	struct run *runs = file->unstable;
-	pthread_mutex_unlock(&file->lock);
+	struct run *runs = unstable_runs(file);
 	if (!runs)
 		return 0;
 	/*
 	 * Between the flush and the booking nobody may replace these versions, as they would any
 	 * that is not decided; and nobody may take them for decided before, as what is on neither
-	 * list.
+	 * list. What has replaced some of them until the range was ours is committed with them:
+	 * their bytes are in it, and only in it.
 	 */
 	runs_extent(file, runs, &first, &last);
-	range_acquire(&file->ranges, &hold, first, last, false);
+	while (true) {
+		uint64_t all_first, all_last;
+
+		range_acquire(&file->ranges, &hold, first, last, false);
+		/* New runs come in at the head; from here to the end only we change the list. */
+		runs = unstable_runs(file);
+		runs_extent(file, runs, &all_first, &all_last);
+		if (all_first >= first && all_last <= last)
+			break;
+		range_release(&file->ranges, &hold);
+		/* A writer that goes through the file must not be run after. */
+		first = all_first < first ? 0 : first;
+		last = all_last > last ? UINT64_MAX : last;
+	}
 	uint32_t write_epoch;
 	uint64_t end = unstable_take(file, runs, &write_epoch);
 	int error = commit_runs(file, runs);
