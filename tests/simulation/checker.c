@@ -84,6 +84,18 @@ static bool is_lost(uint64_t value)
 	return value != 0 && value <= op_count && ops[value - 1].lost;
 }
 
+/* True if somebody else's unstable write of the cell was not committed yet when this was read. */
+static bool saw_unstable(const struct op *read, unsigned int cell)
+{
+	for (unsigned int i = 0; i < op_count; i++) {
+		if (ops[i].kind == OP_UNSTABLE_WRITE && !ops[i].lost && covers(&ops[i], cell) &&
+			ops[i].writer != read->writer && ops[i].invoked <= read->finished &&
+			read->invoked <= ops[i].committed)
+			return true;
+	}
+	return false;
+}
+
 /* True if another write of the cell was under way at the same time. */
 static bool met_another(unsigned int number, unsigned int cell)
 {
@@ -166,7 +178,8 @@ static bool judge_cell(unsigned int cell)
 		bool write = op->kind != OP_READ;
 		uint64_t value = write ? op->value : op->values[cell % CHECKER_CELLS];
 
-		if (!covers(op, cell) || op->ignored || (!write && is_lost(value)))
+		if (!covers(op, cell) || op->ignored ||
+			(!write && (is_lost(value) || saw_unstable(op, cell))))
 			continue;
 		if (search.count == CELL_OPS_MAX) {
 			if (!write)

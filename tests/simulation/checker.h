@@ -8,7 +8,8 @@
  * never; if its writer died and a successor has had an answer for the same cell, not after that.
  * A write that met others, or a truncation, may be carried out again: until it has ended its bytes
  * may be there, give way to theirs, and be there again. What was written unstably and never
- * committed may come and go.
+ * committed may come and go; what is committed later must be seen by readers of the same process
+ * from the answer of the write on, by others from that of COMMIT on.
  */
 #ifndef ROZO_SIMULATION_CHECKER_H
 #define ROZO_SIMULATION_CHECKER_H
@@ -27,6 +28,7 @@ struct op {
 	uint64_t values[CHECKER_CELLS]; /* of a read */
 	uint64_t invoked, finished; /* UINT64_MAX: the outcome is unknown */
 	uint64_t ended; /* when the engine stopped working at it, whatever the outcome */
+	uint64_t committed; /* an unstable write: when COMMIT was answered */
 	bool lost; /* unstable, and not known to be durable */
 	bool ignored; /* a read that failed */
 	const void *writer; /* process that carried it out */

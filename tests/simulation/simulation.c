@@ -287,8 +287,10 @@ static void do_commit(unsigned int engine, bool calm)
 	for (unsigned int i = 0; i < before && !error && !dead; i++) {
 		struct op *op = checker_op(i);
 		if (op->kind == OP_UNSTABLE_WRITE && op->writer == session.process &&
-			op->finished < asked && op->verifier == verifier)
+			op->finished < asked && op->verifier == verifier && op->lost) {
 			op->lost = false;
+			op->committed = scheduler_now();
+		}
 	}
 }
 
