@@ -119,9 +119,14 @@ static int truncated_operation(struct kv_txn *txn, void *context)
 	error = inode_load_regular(txn, args->file.export_id, args->file.file_id, &inode);
 	if (error != 0)
 		return error;
-	/* An older epoch: another truncation or another gateway came, and it will be told again. */
-	if (!inode.truncate_pending || inode.write_epoch != args->write_epoch)
+	if (!inode.truncate_pending)
 		return 0;
+	/*
+	 * Another truncation or another gateway came, and the truncation will be done again under its
+	 * epoch: what is written now would be lost.
+	 */
+	if (inode.write_epoch != args->write_epoch)
+		return -EAGAIN;
 	if (!call->may_write) {
 		call->must_write = true;
 		return 0;

@@ -88,8 +88,8 @@ static uint64_t run_end(const struct shard_file *file, uint64_t first, uint64_t 
 	return count < limit - first ? first + count : limit;
 }
 
-static int decide_block(
-	struct store_pages *pages, uint64_t block, store_version version, bool discard)
+static int decide_block(struct store_pages *pages, uint64_t block, store_version version,
+	bool discard, bool durable)
 {
 	struct shard_file *file = pages->file;
 	struct store_pair pair;
@@ -102,8 +102,14 @@ static int decide_block(
 	newest = &pair.slots[pair.newest];
 	older = &pair.slots[1 - pair.newest];
 	page = pair.pages[pair.newest];
-	if (newest->committed || store_version_compare(newest->version, version) != 0)
+	if (store_version_compare(newest->version, version) != 0)
 		return 0;
+	if (newest->committed) {
+		/* The mark may be in memory only. */
+		page->durable = page->durable || (durable && !discard);
+		page->changed = page->changed || (durable && !discard);
+		return 0;
+	}
 	if (discard) {
 		store_slot_clear(page->bytes, &file->shape, block);
 		page->durable = true; /* with the next flush, not before the answer */
@@ -111,6 +117,7 @@ static int decide_block(
 			shard_file_free_row(file, block, (unsigned int)pair.newest);
 	} else {
 		store_slot_set_committed(page->bytes, &file->shape, block);
+		page->durable = page->durable || durable;
 		if (older->kind == STORE_SLOT_GOOD && older->shard_bytes > 0)
 			shard_file_free_row(file, block, (unsigned int)(1 - pair.newest));
 	}
@@ -118,7 +125,8 @@ static int decide_block(
 	return 0;
 }
 
-int store_decide(struct store_pages *pages, const store_decided *runs, uint32_t count, bool discard)
+int store_decide(struct store_pages *pages, const store_decided *runs, uint32_t count, bool discard,
+	bool durable)
 {
 	int error = 0;
 
@@ -126,7 +134,7 @@ int store_decide(struct store_pages *pages, const store_decided *runs, uint32_t 
 		uint64_t end = run_end(pages->file, runs[i].first_block, runs[i].count);
 
 		for (uint64_t block = runs[i].first_block; block < end && error == 0; block++) {
-			error = decide_block(pages, block, runs[i].block_version, discard);
+			error = decide_block(pages, block, runs[i].block_version, discard, durable);
 			if (error == 0 && pages->count > PAGES_MAX)
 				error = store_pages_finish(pages);
 		}
@@ -156,6 +164,7 @@ void store_commit(struct store *store, const store_commit_args *args, store_stat
 {
 	struct shard_file *file = shard_file_get(store, &args->file);
 	struct store_pages pages;
+	uint64_t changes;
 	int error = -ENOMEM;
 
 	*res = (store_status_res){.boot = store->boot};
@@ -166,15 +175,18 @@ void store_commit(struct store *store, const store_commit_args *args, store_stat
 		goto out;
 	if (changeable(file, &error)) {
 		store_pages_begin(&pages, file);
-		error = store_decide(
-			&pages, args->runs.runs_val, args->runs.runs_len, args->discard != 0);
+		error = store_decide(&pages, args->runs.runs_val, args->runs.runs_len,
+			args->discard != 0, args->stable != 0);
 		if (error == 0)
 			error = store_pages_finish(&pages);
 		store_pages_abandon(&pages);
 		shard_file_punch(file, false);
 	}
 	res->write_epoch = file->write_epoch;
+	changes = shard_file_changes(file);
 	shard_file_unlock(file);
+	if (error == 0 && args->stable)
+		error = shard_file_flush(file, changes, false);
 out:
 	if (file != NULL)
 		shard_file_put(file);
@@ -391,6 +403,13 @@ void store_truncate(struct store *store, const store_truncate_args *args, store_
 		goto out;
 	if (args->block_version.generation == 0)
 		error = -EINVAL;
+	/* Also a store that has nothing must refuse from now on what was sent before. */
+	if (error == 0 && (!file->exists || file->blank)) {
+		struct store_shape shape;
+		error = store_shape_init(&shape, &args->file, &args->geometry, args->shard);
+		if (error == 0)
+			error = shard_file_make_header(file, &shape);
+	}
 	if (changeable(file, &error)) {
 		error = truncate_first(file, args);
 		changed = error == 0;

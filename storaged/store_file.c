@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "storaged/store_log.h"
+#include "storaged/store_procedures.h"
 
 /* Where a header is looked for if that of page 0 is unreadable. */
 #define SEARCH_BYTES_MAX (64u << 20)
@@ -151,6 +152,8 @@ static int recover_header(struct shard_file *file, unsigned int side)
 		}
 		if (fields.write_epoch > file->write_epoch)
 			file->write_epoch = fields.write_epoch;
+		if (store_version_compare(fields.refused, file->refused) > 0)
+			file->refused = fields.refused;
 		for (unsigned int row = 0; row < file->shape.rows; row++) {
 			struct store_slot slot;
 
@@ -238,6 +241,8 @@ static int load_headers(struct shard_file *file)
 			file->groups_recorded[side] = fields.groups_durable;
 			if (fields.write_epoch > file->write_epoch)
 				file->write_epoch = fields.write_epoch;
+			if (store_version_compare(fields.refused, file->refused) > 0)
+				file->refused = fields.refused;
 			if (side == 0)
 				file->flags = fields.flags;
 			break;
@@ -331,6 +336,8 @@ static void forget(struct shard_file *file)
 	file->blank = false;
 	file->shape_known = false;
 	file->write_epoch = 0;
+	file->refused = (store_version){0};
+	file->refused_change = 0;
 	file->flags = 0;
 	file->marked = false;
 	store_mask_free(&file->freed);
@@ -541,6 +548,18 @@ int shard_file_make(struct shard_file *file, const struct store_shape *shape)
 	file->settled = true;
 	pthread_mutex_unlock(&file->flush_lock);
 	return 0;
+}
+
+int shard_file_make_header(struct shard_file *file, const struct store_shape *shape)
+{
+	if (file->exists && file->foreign)
+		return -EIO;
+	if (file->exists)
+		return shard_file_check(file, shape);
+	if (store_device_any_failed(file->store))
+		return -EIO;
+	file->shape = *shape;
+	return shard_file_make(file, shape);
 }
 
 /*

@@ -107,6 +107,8 @@ void store_header_put(uint8_t *page, const store_file *file, const struct store_
 		.flags = htole32(fields->flags),
 		.write_epoch = htole32(fields->write_epoch),
 		.groups_durable = htole64(fields->groups_durable),
+		.refused_generation = htole64(fields->refused.generation),
+		.refused_writer = htole64(fields->refused.writer),
 	};
 
 	header.crc32c = htole32(rozo_crc32c(&header, offsetof(struct store_header, crc32c)));
@@ -160,6 +162,8 @@ enum store_header_verdict store_header_get(const uint8_t *page, const store_file
 			.flags = le32toh(header.flags),
 			.write_epoch = le32toh(header.write_epoch),
 			.groups_durable = le64toh(header.groups_durable),
+			.refused = {.generation = le64toh(header.refused_generation),
+				.writer = le64toh(header.refused_writer)},
 		};
 	}
 	return STORE_HEADER_GOOD;

@@ -73,7 +73,9 @@ struct store_header {
 	uint32_t unused_2; /* zero */
 	uint64_t groups_durable; /* so many groups this side had, at least, when it was last flushed
 				  */
-	uint8_t unused_3[52]; /* zero */
+	uint64_t refused_generation; /* as write_epoch: newest version that the store promised to */
+	uint64_t refused_writer; /* refuse, with all that are older */
+	uint8_t unused_3[36]; /* zero */
 	uint32_t crc32c; /* of everything before */
 };
 static_assert(sizeof(struct store_header) == STORE_HEADER_BYTES, "header size");
@@ -155,6 +157,7 @@ struct store_header_fields {
 	uint32_t flags;
 	uint32_t write_epoch;
 	uint64_t groups_durable;
+	store_version refused;
 };
 
 enum store_header_verdict {

@@ -133,6 +133,7 @@ struct shard_file {
 	bool marked; /* the marker of missed writes is there */
 	uint64_t missed_changes; /* how often bits were set */
 	store_version refused; /* this version and older ones are not accepted any more */
+	uint64_t refused_change; /* the change that put it into page 0 */
 	struct store_mask freed; /* rows of dropped versions, not yet punched */
 	uint64_t freed_rows;
 	struct store_mask suspect; /* rows that failed a check: reads of headers look again */
@@ -209,6 +210,14 @@ void shard_file_unlock(struct shard_file *file);
  */
 int shard_file_make(struct shard_file *file, const struct store_shape *shape);
 int shard_file_make_side(struct shard_file *file, unsigned int side);
+
+/*
+ * For what is remembered in page 0 even if the store has no block of the file: makes the file if it
+ * does not exist, and takes over the shape if nothing was ever flushed into it. Called with the lock
+ * held exclusively. Returns 0, -EIO (the file may be on a device that failed, or is another's) or
+ * another negative errno.
+ */
+int shard_file_make_header(struct shard_file *file, const struct store_shape *shape);
 
 /*
  * Removes the file, durably, and its marker. Called with the lock held exclusively; the file does
@@ -350,10 +359,11 @@ bool store_marker_parse(const char *name, store_file *file);
 
 /*
  * Marks runs of blocks as decided, or drops what is undecided (store_commit_args). Called with the
- * lock held exclusively; the pages are changed in the set. Returns 0 or a negative errno.
+ * lock held exclusively; the pages are changed in the set. durable: the next flush has to cover
+ * the marks, too; it always covers what is dropped. Returns 0 or a negative errno.
  */
-int store_decide(
-	struct store_pages *pages, const store_decided *runs, uint32_t count, bool discard);
+int store_decide(struct store_pages *pages, const store_decided *runs, uint32_t count, bool discard,
+	bool durable);
 
 /*
  * Reads one shard and checks it. pages holds the block's page; buffer has room for a whole shard.

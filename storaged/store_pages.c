@@ -177,6 +177,7 @@ static int page_write(struct store_pages *pages, struct store_page *page)
 		.side = page->side,
 		.flags = page->group == 0 && page->side == 0 ? file->flags : 0,
 		.write_epoch = file->write_epoch,
+		.refused = file->refused,
 		.groups_durable = page->group == 0 ? file->groups_recorded[page->side] : 0,
 	};
 	uint64_t end = offset + STORE_PAGE_BYTES;

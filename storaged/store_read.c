@@ -273,6 +273,32 @@ out:
 	return error;
 }
 
+/*
+ * Takes down that versions up to args->refuse are not accepted any more, also after a restart, and
+ * if there is nothing here yet. Called with the lock held exclusively.
+ */
+static int promise(struct read_call *call)
+{
+	struct shard_file *file = call->file;
+	struct store_pages pages;
+	struct store_page *page;
+
+	int error = shard_file_make_header(file, &call->shape);
+	if (error != 0)
+		return error;
+	store_pages_begin(&pages, file);
+	error = store_pages_get(&pages, 0, 0, &page);
+	if (error == 0) {
+		page->changed = true;
+		page->durable = true;
+		file->refused = call->args->refuse;
+		error = store_pages_finish(&pages);
+		file->refused_change = shard_file_changes(file);
+	}
+	store_pages_abandon(&pages);
+	return error;
+}
+
 /* Locks the file and reads; the lock is not held afterwards. */
 static int read_file(struct read_call *call, store_read_res *res)
 {
@@ -302,8 +328,10 @@ static int read_file(struct read_call *call, store_read_res *res)
 			if (error != 0)
 				return error;
 			if (store_version_compare(call->args->refuse, file->refused) > 0)
-				file->refused = call->args->refuse;
+				error = promise(call);
 			shard_file_unlock(file);
+			if (error != 0)
+				return error;
 			continue;
 		}
 		res->write_epoch = file->write_epoch;
@@ -317,7 +345,11 @@ static int read_file(struct read_call *call, store_read_res *res)
 				"%s: read refused: other geometry or shard than the file's, or too "
 				"much",
 				shard_file_name(file, 0));
+		uint64_t promised = call->args->refuse.generation != 0 ? file->refused_change : 0;
 		shard_file_unlock(file);
+		/* Whoever hears of it relies on it for ever. */
+		if (error == 0 && promised != 0)
+			error = shard_file_flush(file, promised, false);
 		if (error != 0 || !call->unsettled)
 			return error;
 		error = shard_file_flush(file, 0, true);

@@ -126,11 +126,12 @@ static bool is_listed(
 	return false;
 }
 
-/* True if the version being written is known to be decided: other nodes have it, this one should. */
+/* True if the version being written is known to be decided: other nodes have it, this one should.
+ */
 static bool is_repair(const store_write_args *args, uint64_t block)
 {
-	return is_listed(args->commits.commits_val, args->commits.commits_len, block,
-		args->block_version);
+	return is_listed(
+		args->commits.commits_val, args->commits.commits_len, block, args->block_version);
 }
 
 /* True if somebody was promised that this version will not be written here any more. */
@@ -431,8 +432,8 @@ static int write_locked(struct write_call *call, store_write_res *res)
 	}
 	store_pages_begin(&call->pages, file);
 	if (file->exists && args->commits.commits_len > 0)
-		error = store_decide(
-			&call->pages, args->commits.commits_val, args->commits.commits_len, false);
+		error = store_decide(&call->pages, args->commits.commits_val,
+			args->commits.commits_len, false, false);
 	if (error == 0)
 		error = plan_all(call, &res->newest);
 	if (error == -EAGAIN) {

@@ -84,15 +84,21 @@ static int commit_runs(struct stripe_file *file, struct run *runs)
 		if (!synced)
 			sync_segment(file, run->segment, runs);
 	}
-	while (runs && !error) {
-		struct run *run = runs;
+	for (struct run *run = runs; run && !error; run = run->next) {
 		uint32_t lost = run->written & ~run->holders;
 
-		runs = run->next;
 		if (__builtin_popcount(run->holders) < (int)file->min_shards)
 			error = -EIO;
 		else if (lost)
 			error = run_record_missed(file, run, lost, &run->holders);
+		run->untold = run->holders;
+	}
+	if (!error)
+		error = runs_mark_decided(file, runs);
+	while (runs) {
+		struct run *run = runs;
+
+		runs = run->next;
 		if (error) {
 			run_doubt(file, run->version);
 			free(run);
@@ -100,9 +106,6 @@ static int commit_runs(struct stripe_file *file, struct run *runs)
 			run_book(file, run, true);
 		}
 	}
-	for (const struct run *run = runs; run; run = run->next)
-		run_doubt(file, run->version);
-	runs_free(runs);
 	return error;
 }
 
@@ -129,6 +132,14 @@ static uint64_t unstable_take(
 	return end;
 }
 
+static struct run *unstable_runs(struct stripe_file *file)
+{
+	pthread_mutex_lock(&file->lock);
+	struct run *runs = file->unstable;
+	pthread_mutex_unlock(&file->lock);
+	return runs;
+}
+
 static int commit_locked(struct stripe_file *file)
 {
 	struct range_hold hold;
@@ -136,23 +147,36 @@ static int commit_locked(struct stripe_file *file)
 	uint32_t write_epoch;
 	int error = 0;
 
-	/* New runs come in at the head; from here to the end the list is only changed by us. */
-	pthread_mutex_lock(&file->lock);
-	struct run *runs = file->unstable;
-	pthread_mutex_unlock(&file->lock);
+	struct run *runs = unstable_runs(file);
 	if (runs) {
 		/*
 		 * Between the flush and the booking nobody may replace these versions, as they
 		 * would any that is not decided; and nobody may take them for decided before, as
-		 * what is on neither list.
+		 * what is on neither list. What has replaced some of them until the range was ours
+		 * is committed with them: their bytes are in it, and only in it.
 		 */
 		runs_extent(file, runs, &first, &last);
-		range_acquire(&file->ranges, &hold, first, last, false);
+		while (true) {
+			uint64_t all_first, all_last;
+
+			range_acquire(&file->ranges, &hold, first, last, false);
+			/* New runs come in at the head; from here to the end only we change the
+			 * list. */
+			runs = unstable_runs(file);
+			runs_extent(file, runs, &all_first, &all_last);
+			if (all_first >= first && all_last <= last)
+				break;
+			range_release(&file->ranges, &hold);
+			/* A writer that goes through the file must not be run after. */
+			first = all_first < first ? 0 : first;
+			last = all_last > last ? UINT64_MAX : last;
+		}
 		end = unstable_take(file, runs, &write_epoch);
 		error = commit_runs(file, runs);
 		range_release(&file->ranges, &hold);
 	} else {
-		/* A commit that came between a write and its note of the end has left that to us. */
+		/* A commit that came between a write and its note of the end has left that to us.
+		 */
 		end = unstable_take(file, NULL, &write_epoch);
 	}
 	if (!error && end)
@@ -188,7 +212,8 @@ int stripe_commit(struct stripe_file *file)
  * Tells the stores of one segment its share of a list of runs. Each store that answered is taken
  * out of the runs' `untold`.
  */
-static void tell_segment(struct stripe_file *file, const struct segment *segment, struct run *runs)
+static void tell_segment(
+	struct stripe_file *file, const struct segment *segment, struct run *runs, bool stable)
 {
 	struct fanout_call calls[MOJETTE_N_MAX];
 	store_status_res results[MOJETTE_N_MAX];
@@ -196,8 +221,9 @@ static void tell_segment(struct stripe_file *file, const struct segment *segment
 	store_decided *list = calloc(STORE_COMMITS_MAX, sizeof(*list));
 
 	while (list && runs) {
-		store_commit_args args = {
-			.file = file_store_file(file, segment), .runs = {.runs_val = list}};
+		store_commit_args args = {.file = file_store_file(file, segment),
+			.stable = stable,
+			.runs = {.runs_val = list}};
 		struct run *first = runs;
 		uint32_t wanted = 0, answered = 0;
 
@@ -219,7 +245,8 @@ static void tell_segment(struct stripe_file *file, const struct segment *segment
 		}
 		fanout_wait(&fanout);
 		for (unsigned int s = 0; s < segment->shard_count; s++) {
-			if (calls[s].started && !calls[s].error)
+			if (calls[s].started &&
+				(stable ? !fanout_call_status(&calls[s]) : !calls[s].error))
 				answered |= 1u << s;
 			fanout_call_free(&calls[s]);
 		}
@@ -229,6 +256,27 @@ static void tell_segment(struct stripe_file *file, const struct segment *segment
 		}
 	}
 	free(list);
+}
+
+int runs_mark_decided(struct stripe_file *file, struct run *runs)
+{
+	int error = 0;
+
+	if (file->code.k > file->code.m)
+		return 0;
+	for (const struct run *run = runs; run; run = run->next) {
+		const struct run *earlier = runs;
+
+		while (earlier->segment != run->segment)
+			earlier = earlier->next;
+		if (earlier == run)
+			tell_segment(file, run->segment, runs, true);
+	}
+	for (const struct run *run = runs; run; run = run->next) {
+		if (__builtin_popcount(run->holders & ~run->untold) < (int)versions_deciding(file))
+			error = -EIO;
+	}
+	return error;
 }
 
 void runs_tell_decided(struct stripe_file *file)
@@ -249,7 +297,7 @@ void runs_tell_decided(struct stripe_file *file)
 		while (run && run->segment != segment)
 			run = run->next;
 		if (run)
-			tell_segment(file, segment, runs);
+			tell_segment(file, segment, runs, false);
 	}
 	/* A run stays until all its holders know: one that does not may take it for undecided. */
 	pthread_mutex_lock(&file->lock);

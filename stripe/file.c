@@ -301,10 +301,9 @@ int file_attach(struct stripe_file *file)
 	if (placement.write_epoch > file->write_epoch)
 		gather_end_epoch(file);
 	pthread_mutex_lock(&file->lock);
-	if (placement.write_epoch > file->write_epoch) {
+	/* That of a truncation is for writers only once it has been carried out. */
+	if (placement.write_epoch > file->write_epoch && !placement.truncate)
 		file->write_epoch = placement.write_epoch;
-		file->counter = 0;
-	}
 	file->layout_epoch = placement.layout_epoch;
 	file->write_gateway = placement.write_gateway;
 	if (placement.segment_count > file->segment_count)
@@ -370,7 +369,8 @@ int file_report_size(struct stripe_file *file, uint64_t end, uint32_t write_epoc
 	meta_attributes_res result = {0};
 
 	pthread_mutex_lock(&file->lock);
-	bool known = end <= file->size_reported;
+	/* Bytes from before a truncation are gone, however large the file is by now. */
+	bool known = end <= file->size_reported && write_epoch >= file->write_epoch;
 	pthread_mutex_unlock(&file->lock);
 	if (known)
 		return 0;
@@ -405,19 +405,42 @@ store_geometry file_geometry(const struct stripe_file *file)
 		.row_bytes = file->row_bytes};
 }
 
-store_version file_next_version(struct stripe_file *file, uint64_t above)
+uint32_t file_write_epoch(struct stripe_file *file)
 {
 	pthread_mutex_lock(&file->lock);
-	if (above >> GENERATION_COUNTER_BITS == file->write_epoch &&
-		(above & GENERATION_COUNTER_MASK) > file->counter)
-		file->counter = above & GENERATION_COUNTER_MASK;
-	store_version version = {
-		.generation =
-			(uint64_t)file->write_epoch << GENERATION_COUNTER_BITS | ++file->counter,
-		.writer = file->stripe->writer,
-	};
+	uint32_t write_epoch = file->write_epoch;
 	pthread_mutex_unlock(&file->lock);
-	return version;
+	return write_epoch;
+}
+
+void file_raise_epoch(struct stripe_file *file, uint32_t write_epoch)
+{
+	pthread_mutex_lock(&file->lock);
+	if (write_epoch > file->write_epoch)
+		file->write_epoch = write_epoch;
+	pthread_mutex_unlock(&file->lock);
+}
+
+int file_next_version(
+	struct stripe_file *file, uint32_t write_epoch, uint64_t above, store_version *version)
+{
+	int error = 0;
+
+	pthread_mutex_lock(&file->lock);
+	if (write_epoch < file->write_epoch) {
+		error = -ESTALE;
+	} else {
+		if (above >> GENERATION_COUNTER_BITS == write_epoch &&
+			(above & GENERATION_COUNTER_MASK) > file->counter)
+			file->counter = above & GENERATION_COUNTER_MASK;
+		*version = (store_version){
+			.generation = (uint64_t)write_epoch << GENERATION_COUNTER_BITS |
+				      ++file->counter,
+			.writer = file->stripe->writer,
+		};
+	}
+	pthread_mutex_unlock(&file->lock);
+	return error;
 }
 
 uint32_t stripe_file_layout_epoch(const struct stripe_file *constant)

@@ -24,19 +24,11 @@ static uint64_t now_ms(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-static uint32_t epoch_of(struct stripe_file *file)
-{
-	pthread_mutex_lock(&file->lock);
-	uint32_t epoch = file->write_epoch;
-	pthread_mutex_unlock(&file->lock);
-	return epoch;
-}
-
 /* -------- what versions tell -------- */
 
 static bool is_ahead(struct stripe_file *file, store_version version)
 {
-	return version.generation >> GENERATION_COUNTER_BITS > epoch_of(file);
+	return version.generation >> GENERATION_COUNTER_BITS > file_write_epoch(file);
 }
 
 /*
@@ -215,7 +207,7 @@ static int send_block(struct stripe_file *file, const struct segment *segment, u
 		return -ENOMEM;
 	for (unsigned int attempt = 0;; attempt++) {
 		store_version newest = {0};
-		uint32_t exact_base;
+		uint32_t write_epoch = file_write_epoch(file), exact_base;
 
 		if (attempt == 0 && cached &&
 			is_certain(file, cached->version, cached->committed)) {
@@ -251,7 +243,7 @@ static int send_block(struct stripe_file *file, const struct segment *segment, u
 			.length_bytes = block.length_bytes,
 			.exact_base = exact_base,
 			.base = block.version,
-			.write_epoch = cached && cached->dirty ? cached->write_epoch : 0,
+			.write_epoch = cached && cached->dirty ? cached->write_epoch : write_epoch,
 			.stable = stable,
 		};
 		error = block_write_run(file, &run, &newest);
@@ -349,7 +341,7 @@ static bool collect(struct stripe_file *file, const struct segment *segment,
 	struct cache_block *cached, const struct patch *patch, int *error)
 {
 	static const struct patch nothing;
-	uint32_t write_epoch = epoch_of(file);
+	uint32_t write_epoch = file_write_epoch(file);
 
 	if (!cached->dirty) {
 		if (!cache_set_dirty(&file->stripe->cache, cached, now_ms()))
@@ -380,7 +372,7 @@ int gather_write(struct stripe_file *file, const struct segment *segment, uint64
 	bool done = false;
 	int error = 0;
 
-	if (cached && cached->dirty && cached->write_epoch != epoch_of(file)) {
+	if (cached && cached->dirty && cached->write_epoch != file_write_epoch(file)) {
 		lose(cached, "the file was truncated or has another gateway");
 		cached = NULL;
 	} else if (cached && !cached->dirty &&
@@ -424,7 +416,7 @@ static int send_collected(struct stripe_file *file, struct cache_block *cached, 
 		return error;
 	range_acquire(&file->ranges, &hold, cached->number, cached->number, true);
 	left = cached->dirty;
-	if (left && cached->write_epoch != epoch_of(file))
+	if (left && cached->write_epoch != file_write_epoch(file))
 		lose(cached, "the file was truncated or has another gateway");
 	else if (left)
 		error = send_block(file, segment, cached->number, cached, &nothing, false);
@@ -434,7 +426,7 @@ static int send_collected(struct stripe_file *file, struct cache_block *cached, 
 		/* Not with the range held. If the epoch grew, nothing collected is left by now. */
 		error = file_learn_epoch(file);
 		range_acquire(&file->ranges, &hold, cached->number, cached->number, true);
-		if (!error && cached->dirty && cached->write_epoch == epoch_of(file))
+		if (!error && cached->dirty && cached->write_epoch == file_write_epoch(file))
 			error = -EIO; /* the stores and exportd disagree */
 		range_release(&file->ranges, &hold);
 	}

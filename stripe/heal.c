@@ -60,6 +60,7 @@ static void survey_free(struct survey *survey, const struct segment *segment)
  */
 struct diagnosis {
 	store_version version; /* generation 0: nothing to do */
+	bool decided; /* as some store knows; else it may be under way, and come to nothing */
 	uint32_t needed; /* reachable, without the version */
 	uint32_t holders;
 	uint32_t recorded; /* shards recorded as having missed it */
@@ -82,7 +83,13 @@ static struct diagnosis diagnose(const struct stripe_file *file, const struct se
 	if (versions_judge(file, answers, &version, &undecided, &largest) != BLOCK_VERSION)
 		return diagnosis;
 	diagnosis.version = version;
+	diagnosis.decided = VERSION_IS_EMPTINESS(version);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (answers[s].answered &&
+			((answers[s].state == STORE_COMMITTED &&
+				 version_compare(answers[s].newest, version) == 0) ||
+				version_compare(answers[s].older, version) == 0))
+			diagnosis.decided = true;
 		if (block_answer_is_sound(&answers[s]) &&
 			version_compare(answers[s].newest, version) == 0) {
 			diagnosis.holders |= 1u << s;
@@ -346,6 +353,11 @@ static int heal_batch(struct stripe_file *file, const struct segment *segment, u
 		struct diagnosis diagnosis = diagnose(file, segment, survey, i);
 		if (diagnosis.version.generation == 0)
 			continue;
+		if (!diagnosis.decided) {
+			/* Written since it was settled; the next pass looks again. */
+			++*left;
+			continue;
+		}
 		int failed =
 			heal_block(file, segment, first_block + i, &diagnosis, block, healed, left);
 		if (failed)

@@ -228,8 +228,19 @@ int file_segment(
  */
 int file_report_size(struct stripe_file *file, uint64_t end, uint32_t write_epoch);
 
-/* The next version of this writer under the file's write epoch, newer than `above`. */
-store_version file_next_version(struct stripe_file *file, uint64_t above);
+/* The newest write epoch that this engine may write under. */
+uint32_t file_write_epoch(struct stripe_file *file);
+
+/* From now on this engine writes under this epoch, if it is newer than what it knows. */
+void file_raise_epoch(struct stripe_file *file, uint32_t write_epoch);
+
+/*
+ * The next version of this writer under a write epoch (the file's, or that of a truncation which is
+ * being carried out), newer than `above`. No version is given twice.
+ * Returns 0, or -ESTALE: the file has a newer write epoch by now.
+ */
+int file_next_version(
+	struct stripe_file *file, uint32_t write_epoch, uint64_t above, store_version *version);
 
 /*
  * After the stores refused our write epoch: learn the new one.
@@ -246,6 +257,12 @@ int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 /* -------- versions (versions.c) -------- */
 
 int version_compare(store_version left, store_version right);
+
+/*
+ * No version was ever decided by fewer stores, whatever min_shards is or was: so that any k stores
+ * have one of them, and k of them can give the block back.
+ */
+unsigned int versions_deciding(const struct stripe_file *file);
 
 /*
  * The number of stores that must answer alike before their answer is that of the block: enough to
@@ -323,14 +340,15 @@ struct write_run {
 	uint32_t length_bytes; /* of the last block; whole ones before it */
 	uint32_t exact_base; /* STORE_BASE_* */
 	store_version base; /* count is 1 then */
-	uint32_t write_epoch; /* to be written under this one or not at all; 0: the newest known */
+	uint32_t write_epoch; /* the file's before the base was read: what was read under an older
+				 one may have been truncated since */
 	bool stable;
 };
 
 /*
  * Writes one run once, with a version of its own, and books it as unstable or decided.
  * Returns 0 (*newest is the version written); -EAGAIN (a conflict: *newest tells the newest version
- * met); -ESTALE (the stores know a newer write epoch, or write_epoch is not the file's); -ENOSPC; -EIO.
+ * met); -ESTALE (the stores, or this engine, know a newer write epoch); -ENOSPC; -EIO.
  */
 int block_write_run(struct stripe_file *file, const struct write_run *run, store_version *newest);
 
@@ -360,6 +378,13 @@ int run_record_missed(
 
 /* After a failure: some store may hold a version that was never decided. */
 void run_doubt(struct stripe_file *file, store_version version);
+
+/*
+ * For codes of which k stores may be fewer than decide (k <= m): has the holders of runs note durably
+ * that these are decided, since what is left of them with m nodes gone could not tell.
+ * Returns 0, or -EIO if too few did for some.
+ */
+int runs_mark_decided(struct stripe_file *file, struct run *runs);
 
 /* Books a run that reached its holders as unstable or decided. Takes the run over. */
 void run_book(struct stripe_file *file, struct run *run, bool decided);

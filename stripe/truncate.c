@@ -46,6 +46,7 @@ static int cut_block(struct stripe_file *file, uint64_t size, uint32_t write_epo
 			.length_bytes = length,
 			.exact_base = exact_base,
 			.base = block.version,
+			.write_epoch = write_epoch,
 			.stable = true,
 		};
 		error = block_write_run(file, &run, &newest);
@@ -64,7 +65,7 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 	uint64_t first_block, uint32_t write_epoch)
 {
 	uint32_t down = segment_known_down(file, segment);
-	store_truncate_args args = {
+	const store_truncate_args common = {
 		.file = file_store_file(file, segment),
 		.geometry = file_geometry(file),
 		.write_epoch = write_epoch,
@@ -74,6 +75,7 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 		.block_version = {.generation = (uint64_t)write_epoch << GENERATION_COUNTER_BITS},
 		.missed = down,
 	};
+	store_truncate_args args[MOJETTE_N_MAX];
 	struct fanout_call calls[MOJETTE_N_MAX] = {0};
 	store_status_res results[MOJETTE_N_MAX];
 	struct fanout fanout;
@@ -82,9 +84,11 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 
 	fanout_init(&fanout, file->stripe);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		args[s] = common;
+		args[s].shard = s;
 		if (!(down & (1u << s)))
-			fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_TRUNCATE, &args,
-				&results[s]);
+			fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_TRUNCATE,
+				&args[s], &results[s]);
 	}
 	fanout_wait(&fanout);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
@@ -108,9 +112,10 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 		.segment = segment,
 		.first_block = first_block,
 		.count = UINT32_MAX,
-		.version = args.block_version,
+		.version = common.block_version,
 		.holders = holders,
 	};
+	run->untold = holders;
 	int error = missed ? run_record_missed(file, run, missed, &run->holders) : 0;
 	if (error)
 		free(run);
@@ -146,38 +151,46 @@ static int truncate_stores(struct stripe_file *file, uint64_t size, uint32_t wri
 	return error;
 }
 
+/* Tells exportd that a truncation was carried out. Returns 0; -EAGAIN: not the newest one. */
+static int tell_truncated(struct stripe_file *file, uint32_t write_epoch)
+{
+	meta_truncated_args args = {
+		.file = {.export_id = file->export_id, .file_id = file->file_id},
+		.write_epoch = write_epoch,
+	};
+	meta_status_res result = {0};
+
+	int error = rpc_call(file->stripe->meta, META_TRUNCATED, RPC_XDR(xdr_meta_truncated_args),
+		&args, RPC_XDR(xdr_meta_status_res), &result, file->stripe->call_timeout_ms);
+	if (error)
+		return error;
+	error = -(int)result.status;
+	rpc_free(RPC_XDR(xdr_meta_status_res), &result);
+	return error;
+}
+
 int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 {
 	struct range_hold hold;
 
 	/* What is decided must be known before blocks are judged by their versions. */
 	runs_tell_decided(file);
-	pthread_mutex_lock(&file->lock);
-	if (write_epoch > file->write_epoch) {
-		file->write_epoch = write_epoch;
-		file->counter = 0;
-	}
-	pthread_mutex_unlock(&file->lock);
 	range_acquire(&file->ranges, &hold, size / file->block_bytes, UINT64_MAX, true);
 	gather_forget(file, size / file->block_bytes, UINT64_MAX, false);
 	int error = truncate_stores(file, size, write_epoch);
+	if (!error)
+		error = tell_truncated(file, write_epoch);
+	/*
+	 * Only now may anything be written under the new epoch. Until exportd knows, others are
+	 * told to truncate, perhaps under a newer epoch still: what was written in between would be
+	 * lost. And with the range held: who changes part of a block that goes away must not have
+	 * read it before.
+	 */
+	if (!error)
+		file_raise_epoch(file, write_epoch);
 	range_release(&file->ranges, &hold);
-	if (error == -ESTALE) /* a later truncation has taken over; it is told by exportd */
-		return file_attach(file);
-	if (error)
-		return error;
-
-	meta_truncated_args args = {
-		.file = {.export_id = file->export_id, .file_id = file->file_id},
-		.write_epoch = write_epoch,
-	};
-	meta_status_res result = {0};
-	error = rpc_call(file->stripe->meta, META_TRUNCATED, RPC_XDR(xdr_meta_truncated_args),
-		&args, RPC_XDR(xdr_meta_status_res), &result, file->stripe->call_timeout_ms);
-	if (error)
-		return error;
-	error = -(int)result.status;
-	rpc_free(RPC_XDR(xdr_meta_status_res), &result);
+	if (error == -ESTALE || error == -EAGAIN)
+		return file_attach(file); /* a later truncation, or gateway; exportd tells of it */
 	return error;
 }
 

@@ -23,11 +23,7 @@ static unsigned int shard_count(const struct stripe_file *file)
 	return file->code.k + file->code.m;
 }
 
-/*
- * No version was ever decided by fewer stores, whatever min_shards is or was: so that any k stores
- * have one of them, and k of them can give the block back.
- */
-static unsigned int deciding_count(const struct stripe_file *file)
+unsigned int versions_deciding(const struct stripe_file *file)
 {
 	return file->code.m + 1u > file->code.k ? file->code.m + 1u : file->code.k;
 }
@@ -35,7 +31,7 @@ static unsigned int deciding_count(const struct stripe_file *file)
 /* Once this many stores are known not to hold a version, it cannot have been decided. */
 static unsigned int veto_count(const struct stripe_file *file)
 {
-	return shard_count(file) - deciding_count(file) + 1;
+	return shard_count(file) - versions_deciding(file) + 1;
 }
 
 unsigned int versions_quorum(const struct stripe_file *file)
@@ -134,7 +130,8 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 		/* That a truncation was decided is known to exportd, whoever has heard of it yet.
 		 */
 		bool possible = decided || lacking < veto_count(file);
-		if (emptiness || (holders >= file->code.k && possible)) {
+		if (emptiness || (holders >= file->code.k &&
+					 (decided || holders >= versions_deciding(file)))) {
 			*version = candidate;
 			return BLOCK_VERSION;
 		}

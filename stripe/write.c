@@ -196,7 +196,6 @@ void run_doubt(struct stripe_file *file, store_version version)
 
 void run_book(struct stripe_file *file, struct run *run, bool decided)
 {
-	run->untold = run->holders;
 	pthread_mutex_lock(&file->lock);
 	if (decided) {
 		run->next = file->decided;
@@ -370,16 +369,10 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 		goto out;
 
 	known_down = segment_known_down(file, segment);
-	store_version version = file_next_version(file, write->base.generation);
-	pthread_mutex_lock(&file->lock);
-	uint32_t write_epoch = file->write_epoch;
-	pthread_mutex_unlock(&file->lock);
-	if (write->write_epoch &&
-		(write->write_epoch != write_epoch ||
-			write->write_epoch != version.generation >> GENERATION_COUNTER_BITS)) {
-		error = -ESTALE;
+	store_version version;
+	error = file_next_version(file, write->write_epoch, write->base.generation, &version);
+	if (error)
 		goto out;
-	}
 	fanout_init(&fanout, file->stripe);
 	for (unsigned int s = 0; s < n; s++) {
 		store_write_args *args = &outgoing[s].args;
@@ -387,7 +380,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 		args->file = file_store_file(file, segment);
 		args->geometry = file_geometry(file);
 		args->shard = s;
-		args->write_epoch = write_epoch;
+		args->write_epoch = write->write_epoch;
 		args->block_version = version;
 		args->exact_base = write->exact_base;
 		args->stable = write->stable;
@@ -432,6 +425,13 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 			unstable_replaced(file, write, run->written);
 			goto out;
 		}
+	}
+	run->untold = run->holders;
+	error = write->stable ? runs_mark_decided(file, run) : 0;
+	if (error) {
+		run_doubt(file, version);
+		unstable_replaced(file, write, run->written);
+		goto out;
 	}
 	run_book(file, run, write->stable);
 	run = NULL;
@@ -543,6 +543,7 @@ static int write_whole(struct stripe_file *file, const struct segment *segment,
 
 	for (unsigned int attempt = 0;; attempt++) {
 		store_version newest;
+		run.write_epoch = file_write_epoch(file);
 		int error = block_write_run(file, &run, &newest);
 		if (error == 0)
 			return 0;
@@ -670,9 +671,7 @@ int stripe_write(
 	if (!stable)
 		gather_make_room(file);
 	for (unsigned int attempt = 0; !error; attempt++) {
-		pthread_mutex_lock(&file->lock);
-		uint32_t write_epoch = file->write_epoch;
-		pthread_mutex_unlock(&file->lock);
+		uint32_t write_epoch = file_write_epoch(file);
 		error = write_range(file, offset, buffer, length, stable);
 		if (error)
 			break;

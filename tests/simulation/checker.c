@@ -56,6 +56,7 @@ struct op *checker_begin(enum op_kind kind, unsigned int first, unsigned int cou
 		.value = kind == OP_TRUNCATE ? 0 : op_count,
 		.invoked = now,
 		.finished = UINT64_MAX,
+		.ended = UINT64_MAX,
 		.writer = writer,
 		.deadline = UINT64_MAX,
 	};
@@ -81,6 +82,31 @@ static bool covers(const struct op *op, unsigned int cell)
 static bool is_lost(uint64_t value)
 {
 	return value != 0 && value <= op_count && ops[value - 1].lost;
+}
+
+/* True if somebody else's unstable write of the cell was not committed yet when this was read. */
+static bool saw_unstable(const struct op *read, unsigned int cell)
+{
+	for (unsigned int i = 0; i < op_count; i++) {
+		if (ops[i].kind == OP_UNSTABLE_WRITE && !ops[i].lost && covers(&ops[i], cell) &&
+			ops[i].writer != read->writer && ops[i].invoked <= read->finished &&
+			read->invoked <= ops[i].committed)
+			return true;
+	}
+	return false;
+}
+
+/* True if another write of the cell was under way at the same time. */
+static bool met_another(unsigned int number, unsigned int cell)
+{
+	const struct op *op = &ops[number];
+
+	for (unsigned int i = 0; i < op_count; i++) {
+		if (i != number && ops[i].kind != OP_READ && covers(&ops[i], cell) &&
+			ops[i].invoked <= op->ended && op->invoked <= ops[i].ended)
+			return true;
+	}
+	return false;
 }
 
 static bool visited_before(uint64_t done, uint64_t value, uint64_t latest)
@@ -152,7 +178,8 @@ static bool judge_cell(unsigned int cell)
 		bool write = op->kind != OP_READ;
 		uint64_t value = write ? op->value : op->values[cell % CHECKER_CELLS];
 
-		if (!covers(op, cell) || op->ignored || (!write && is_lost(value)))
+		if (!covers(op, cell) || op->ignored ||
+			(!write && (is_lost(value) || saw_unstable(op, cell))))
 			continue;
 		if (search.count == CELL_OPS_MAX) {
 			if (!write)
@@ -170,6 +197,15 @@ static bool judge_cell(unsigned int cell)
 			.write = write,
 			.optional = optional,
 		};
+		if (write && search.count < CELL_OPS_MAX && met_another(i, cell)) {
+			/* It may be carried out once more. */
+			search.steps[search.count] = search.steps[search.count - 1];
+			search.steps[search.count].optional = true;
+			search.steps[search.count].finished = UINT64_MAX;
+			if (op->ended < op->deadline)
+				search.steps[search.count].deadline = op->ended;
+			search.count++;
+		}
 	}
 	memset(search.visited, 0, sizeof(search.visited));
 	search.visited_count = 0;

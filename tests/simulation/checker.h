@@ -6,7 +6,10 @@
  * Each write puts a number of its own into all of its cells; 0 stands for zeros, which truncations
  * and holes have. A write whose outcome is unknown may have taken effect at any time since, once, or
  * never; if its writer died and a successor has had an answer for the same cell, not after that.
- * What was written unstably and never committed may come and go.
+ * A write that met others, or a truncation, may be carried out again: until it has ended its bytes
+ * may be there, give way to theirs, and be there again. What was written unstably and never
+ * committed may come and go; what is committed later must be seen by readers of the same process
+ * from the answer of the write on, by others from that of COMMIT on.
  */
 #ifndef ROZO_SIMULATION_CHECKER_H
 #define ROZO_SIMULATION_CHECKER_H
@@ -24,6 +27,8 @@ struct op {
 	uint64_t value; /* of a write */
 	uint64_t values[CHECKER_CELLS]; /* of a read */
 	uint64_t invoked, finished; /* UINT64_MAX: the outcome is unknown */
+	uint64_t ended; /* when the engine stopped working at it, whatever the outcome */
+	uint64_t committed; /* an unstable write: when COMMIT was answered */
 	bool lost; /* unstable, and not known to be durable */
 	bool ignored; /* a read that failed */
 	const void *writer; /* process that carried it out */

@@ -252,8 +252,9 @@ static void do_write(
 	bool dead = !session.process->alive;
 	session_end(&session);
 	measure(began, calm);
+	op->ended = scheduler_now();
 	if (!error && !dead) {
-		op->finished = scheduler_now();
+		op->finished = op->ended;
 		if (stable)
 			close_unknown(op, session.process, born);
 	} else if (calm) {
@@ -286,8 +287,10 @@ static void do_commit(unsigned int engine, bool calm)
 	for (unsigned int i = 0; i < before && !error && !dead; i++) {
 		struct op *op = checker_op(i);
 		if (op->kind == OP_UNSTABLE_WRITE && op->writer == session.process &&
-			op->finished < asked && op->verifier == verifier)
+			op->finished < asked && op->verifier == verifier && op->lost) {
 			op->lost = false;
+			op->committed = scheduler_now();
+		}
 	}
 }
 
@@ -306,8 +309,9 @@ static void do_truncate(unsigned int engine, unsigned int cell, bool calm)
 	bool dead = !session.process->alive;
 	session_end(&session);
 	measure(began, calm);
+	op->ended = scheduler_now();
 	if (!error && !dead)
-		op->finished = scheduler_now();
+		op->finished = op->ended;
 	else if (calm)
 		fail(strerror(-error), cell);
 	say(error ? "truncation failed" : "truncation done", cell, (unsigned int)-error);

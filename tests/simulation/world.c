@@ -186,6 +186,8 @@ void world_meta(uint32_t procedure, const void *args, void *result)
 	case META_TRUNCATED:
 		if (truncated->write_epoch == file.write_epoch)
 			file.truncate = false;
+		else if (file.truncate)
+			((meta_status_res *)result)->status = EAGAIN;
 		break;
 	default:
 		abort();

@@ -77,10 +77,11 @@ static void meta_truncated(
 
 	(void)context;
 	(void)caller;
-	(void)result;
 	pthread_mutex_lock(&cluster.lock);
 	if (cluster.files[args->file.file_id].write_epoch == args->write_epoch)
 		cluster.files[args->file.file_id].truncate = false;
+	else if (cluster.files[args->file.file_id].truncate)
+		((meta_status_res *)result)->status = EAGAIN;
 	pthread_mutex_unlock(&cluster.lock);
 }
 
