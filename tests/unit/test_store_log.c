@@ -75,8 +75,8 @@ static int try_to_open(char *error, size_t error_bytes)
 
 static bool has(uint64_t id, uint64_t number)
 {
-	return fixture_is(&fixture, &(struct get){.file = numbered(id)}, VERSION(number, 1),
-		STORE_FINALIZED);
+	return fixture_is(
+		&fixture, &(struct get){.file = numbered(id)}, VERSION(number, 1), STORE_FINALIZED);
 }
 
 static bool is_gone(uint64_t id)
@@ -244,8 +244,8 @@ static void format_1_is_still_read(void)
 		/* CRC-32C */
 		0, 0, 0, 0,
 		/* 10 bytes at 4096 of side a, of which 3 are not zeros */
-		0, 0x10, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 'r', 'o',
-		'z', 0, 0, 0, 0, 0,
+		0, 0x10, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 'r',
+		'o', 'z', 0, 0, 0, 0, 0,
 		/* side b exists; and the same once more */
 		0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0,
 		/* (rest of the unit) */
@@ -475,8 +475,7 @@ static void a_checkpoint_that_fails_takes_the_device_out(void)
 
 	begin();
 	faulty_file_system(true);
-	while (id < 1000 &&
-		PUT(&fixture, .file = numbered(++id), .version = VERSION(1, 1)) == 0)
+	while (id < 1000 && PUT(&fixture, .file = numbered(++id), .version = VERSION(1, 1)) == 0)
 		stable = id;
 	CU_ASSERT(stable > 5 && stable < 1000);
 	CU_ASSERT_EQUAL(fixture_logged("flushing the file system failed"), 1);
