@@ -55,9 +55,10 @@ int store_init_device(const struct store_io *io, const char *path, const char *c
 
 /*
  * Opens a node's store. *store receives it; close with store_close().
- * A device that cannot be read, or has no label (not mounted?), or whose log cannot be used, is left
- * out of service with a line in the log; the others serve. Changes that an earlier process left in
- * a device's log are applied first. error receives one line for each problem, naming path and remedy.
+ * A device that cannot be read, or has no label (not mounted?), or whose log cannot be used, is
+ * left out of service with a line in the log; the others serve. Changes that an earlier process
+ * left in a device's log are applied first.
+ * error receives one line for each problem, naming path and remedy.
  * Returns 0 (at least one device serves);
  *   -EINVAL   a label is of another cluster or node, or damaged, or of a newer format, or two
  *             paths lead to the same device
@@ -200,7 +201,8 @@ struct store_verify_summary {
  * serves them. options as for store_open(). Each problem becomes a line on problems, naming path,
  * blocks and what is wrong; progress (may be NULL) gets a line every few seconds.
  * Returns 0 (*summary tells what was found), or, if nothing can be said, -EBUSY (another process
- * uses a device), -EUCLEAN (a log has changes that are not in the files yet), -EACCES or -EPERM (no right to read), -ENOMEM: error then has a line.
+ * uses a device), -EUCLEAN (a log has changes that are not in the files yet), -EACCES or -EPERM (no
+ * right to read), -ENOMEM: error then has a line.
  */
 int store_verify(const struct store_options *options, FILE *problems, FILE *progress,
 	struct store_verify_summary *summary, char *error, size_t error_bytes);

@@ -297,8 +297,8 @@ int store_devices_open(
 			options->node_id, &device->label_descriptor, &device->id, message,
 			sizeof(message));
 		if (result == 0) {
-			int log_result = store_log_open(
-				store, device, options, message, sizeof(message));
+			int log_result =
+				store_log_open(store, device, options, message, sizeof(message));
 
 			if (log_result == 0) {
 				serving++;

@@ -42,7 +42,8 @@ struct store_log {
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* for those who wait */
 	pthread_cond_t wanted; /* for the thread */
-	/* Guarded by lock. Positions count bytes from the ring's beginning and go round and round. */
+	/* Guarded by lock. Positions count bytes from the ring's beginning and go round and round.
+	 */
 	struct store_log_header header;
 	uint64_t sequence; /* of the newest record appended */
 	uint64_t durable; /* all up to this one are flushed */
@@ -78,9 +79,9 @@ static struct live_file **live_find(struct store_log *log, const store_file *key
 	struct live_file **link =
 		&log->live[(hash * UINT64_C(0x9e3779b97f4a7c15) >> 32) % LIVE_BUCKETS];
 
-	while (*link != NULL && ((*link)->key.file_id != key->file_id ||
-					(*link)->key.segment != key->segment ||
-					(*link)->key.export_id != key->export_id))
+	while (*link != NULL &&
+		((*link)->key.file_id != key->file_id || (*link)->key.segment != key->segment ||
+			(*link)->key.export_id != key->export_id))
 		link = &(*link)->next;
 	return link;
 }
@@ -152,8 +153,7 @@ static void checkpoint(struct store_log *log)
 	if (error != 0 && !atomic_exchange(&log->device->failed, true))
 		rozo_log(ERROR,
 			"%s: taken out of service: flushing the file system failed: %s; what was "
-			"lost is in " STORE_LOG_NAME
-			": mend the disk and restart rozo-storaged",
+			"lost is in " STORE_LOG_NAME ": mend the disk and restart rozo-storaged",
 			log->device->path, strerror(-error));
 	pthread_mutex_lock(&log->lock);
 	/* A flush that failed meanwhile may have had a file's bytes that a record is for. */
@@ -170,8 +170,8 @@ static void checkpoint(struct store_log *log)
 		log->busy = false;
 		if (error != 0) {
 			log->failed = true;
-			rozo_log(ERROR, "%s/" STORE_LOG_NAME ": flush failed: %s", log->device->path,
-				strerror(-error));
+			rozo_log(ERROR, "%s/" STORE_LOG_NAME ": flush failed: %s",
+				log->device->path, strerror(-error));
 			store_device_error(log->store, log->device, error);
 		} else {
 			log->header = header;
@@ -377,7 +377,8 @@ static int write_part(struct store_log *log, uint64_t position, uint8_t *bytes, 
 		STORE_LOG_RING + position % log->ring_bytes);
 }
 
-/* Writes and flushes what was appended so far. Called with the lock, which is released meanwhile. */
+/* Writes and flushes what was appended so far. Called with the lock, which is released meanwhile.
+ */
 static void flush_batch(struct store_log *log)
 {
 	uint8_t *buffer = log->buffer;
@@ -389,7 +390,8 @@ static void flush_batch(struct store_log *log)
 	second = head;
 	if (part < bytes)
 		second = (head / log->ring_bytes + 1) * log->ring_bytes;
-	log->head = store_log_round(second + (part < bytes ? bytes - part : bytes), STORE_LOG_BATCH);
+	log->head =
+		store_log_round(second + (part < bytes ? bytes - part : bytes), STORE_LOG_BATCH);
 	log->buffer = log->spare;
 	log->buffer_room = log->spare_room;
 	log->buffer_bytes = 0;
@@ -411,7 +413,8 @@ static void flush_batch(struct store_log *log)
 		error = log->store->io->sync_data(log->descriptor);
 	if (error != 0) {
 		rozo_log(ERROR,
-			"%s/" STORE_LOG_NAME ": flush failed: %s; does without until rozo-storaged is "
+			"%s/" STORE_LOG_NAME
+			": flush failed: %s; does without until rozo-storaged is "
 			"restarted",
 			log->device->path, strerror(-error));
 		store_device_error(log->store, log->device, error);
@@ -489,7 +492,8 @@ int store_log_clean(struct store_log *log, const store_file *key)
 		return 0;
 	}
 	rozo_log_limited(ERROR,
-		"%s/" STORE_LOG_NAME ": cannot be told that file %" PRIx64 " segment %u of export %u "
+		"%s/" STORE_LOG_NAME ": cannot be told that file %" PRIx64
+		" segment %u of export %u "
 		"was flushed: %s",
 		log->device->path, (uint64_t)key->file_id, key->segment, key->export_id,
 		strerror(-error));
@@ -571,8 +575,7 @@ static int take_over(struct store *store, struct store_device *device, int descr
 	struct store_log_header *header, char *text, size_t text_bytes)
 {
 	struct store_log_summary summary;
-	int error = store_log_replay(
-		store, device, descriptor, header, &summary, text, text_bytes);
+	int error = store_log_replay(store, device, descriptor, header, &summary, text, text_bytes);
 
 	if (error != 0)
 		return error;
@@ -580,7 +583,8 @@ static int take_over(struct store *store, struct store_device *device, int descr
 		error = store->io->sync_file_system(descriptor);
 		if (error == 0)
 			rozo_log(INFO,
-				"%s/" STORE_LOG_NAME ": rozo-storaged was not stopped cleanly: %" PRIu64
+				"%s/" STORE_LOG_NAME
+				": rozo-storaged was not stopped cleanly: %" PRIu64
 				" records applied (%" PRIu64 " KiB in %" PRIu64
 				" store files), %" PRIu64 " were superseded",
 				device->path, summary.records - summary.superseded,
@@ -599,7 +603,8 @@ static int take_over(struct store *store, struct store_device *device, int descr
 	}
 	if (error != 0)
 		snprintf(text, text_bytes,
-			"%s/" STORE_LOG_NAME ": its records cannot be applied: %s: mend the disk, or "
+			"%s/" STORE_LOG_NAME
+			": its records cannot be applied: %s: mend the disk, or "
 			"make room, and restart rozo-storaged",
 			device->path, strerror(-error));
 	return error;
@@ -659,8 +664,7 @@ int store_log_open(struct store *store, struct store_device *device,
 				       : choose_bytes(store, device, options->log_bytes);
 		if (header.bytes == 0)
 			return 0;
-		memcpy(header.device_id, device->id,
-			strnlen(device->id, sizeof(header.device_id)));
+		memcpy(header.device_id, device->id, strnlen(device->id, sizeof(header.device_id)));
 		header.tail_offset = STORE_LOG_RING;
 		header.tail_sequence = 1;
 		descriptor = make_log(io, name, &header);

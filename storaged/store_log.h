@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
  * The log of a device: small changes of store files become durable by one flush of one file that
- * was written before, instead of a flush of each store file and its directory (docs/store-format.md).
+ * was written before, instead of a flush of each store file and its directory
+ * (docs/store-format.md).
  *
  *   <device>/rozo-log
  *   0          4096       8192                                                 bytes
@@ -26,8 +27,9 @@
 #define STORE_LOG_PAYLOAD_MAX (64u << 10)
 #define STORE_LOG_RING 8192 /* where the ring begins */
 #define STORE_LOG_UNIT 512 /* records begin at multiples of this */
-#define STORE_LOG_BATCH 4096 /* and what is flushed together at multiples of this: what was
-				acknowledged is never written again */
+#define STORE_LOG_BATCH                                                                            \
+	4096 /* and what is flushed together at multiples of this: what was                        \
+		acknowledged is never written again */
 
 #define STORE_LOG_HEADER_MAGIC UINT64_C(0x48676f4c6f7a6f52) /* "RozoLogH" as it lies on disk */
 #define STORE_LOG_RECORD_MAGIC UINT64_C(0x52676f4c6f7a6f52) /* "RozoLogR" */
@@ -40,7 +42,8 @@ struct store_log_header {
 	char device_id[32]; /* of the label, not terminated */
 	uint64_t bytes; /* of the file; the ring ends there */
 	uint64_t serial; /* headers take turns, by its lowest bit */
-	uint64_t run; /* random, another each time the device is opened: older records do not count */
+	uint64_t run; /* random, another each time the device is opened: older records do not count
+		       */
 	uint64_t tail_offset; /* in the file: where the oldest record is that counts */
 	uint64_t tail_sequence; /* its number, and if there is none that of the next one */
 	uint8_t unused_2[STORE_LOG_UNIT - 92];

@@ -91,7 +91,8 @@ int store_log_read_header(const struct store_io *io, const struct store_device *
 	if (wrong == NULL)
 		return 0;
 	snprintf(text, text_bytes,
-		"%s/" STORE_LOG_NAME ": %s. It may have changes that are nowhere else, so the device "
+		"%s/" STORE_LOG_NAME
+		": %s. It may have changes that are nowhere else, so the device "
 		"is not used. If it cannot be restored, remove the file: shards that lack those "
 		"changes are found by scrubbing and made anew from other nodes",
 		device->path, wrong);
@@ -160,8 +161,7 @@ static int read_record(struct reader *reader, uint64_t position)
 	if (error != 0)
 		return error;
 	crc = rozo_crc32c(&record, offsetof(struct store_log_record, crc32c));
-	crc = rozo_crc32c_more(
-		crc, reader->bytes + sizeof(record), le32toh(record.payload_bytes));
+	crc = rozo_crc32c_more(crc, reader->bytes + sizeof(record), le32toh(record.payload_bytes));
 	if (crc != le32toh(record.crc32c))
 		return 0;
 	reader->record = (struct store_log_record){
@@ -184,10 +184,9 @@ static int read_next_at(struct reader *reader, uint64_t position)
 	if (found == 1 && reader->record.sequence != reader->sequence)
 		return 0;
 	if (found == 1)
-		reader->position =
-			position + store_log_round(sizeof(reader->record) +
-							   reader->record.payload_bytes,
-					   STORE_LOG_UNIT);
+		reader->position = position + store_log_round(sizeof(reader->record) +
+								      reader->record.payload_bytes,
+						      STORE_LOG_UNIT);
 	return found;
 }
 
@@ -236,8 +235,7 @@ static int search(struct reader *reader, uint64_t *next, bool *damage)
 static int read_next(struct reader *reader)
 {
 	/* Behind the last one, or where the next batch begins, or there after going round. */
-	uint64_t places[] = {reader->position,
-		store_log_round(reader->position, STORE_LOG_BATCH),
+	uint64_t places[] = {reader->position, store_log_round(reader->position, STORE_LOG_BATCH),
 		(reader->position / reader->ring_bytes + 1) * reader->ring_bytes};
 	uint64_t next = 0;
 	bool damage;
@@ -256,7 +254,8 @@ static int read_next(struct reader *reader)
 	if (reader->tell)
 		rozo_log(ERROR,
 			"%s/" STORE_LOG_NAME ": damaged at byte %" PRIu64 ": %" PRIu64
-			" acknowledged changes (number %" PRIu64 " and those behind) cannot be read; "
+			" acknowledged changes (number %" PRIu64
+			" and those behind) cannot be read; "
 			"going on with number %" PRIu64 ". The shards they were for may be old or "
 			"damaged until they are scrubbed",
 			reader->device->path,
@@ -452,8 +451,8 @@ static int apply_change(struct replay *replay, const store_file *key, const uint
 		for (offset += stored; offset < end && error == 0; offset += part.iov_len) {
 			struct iovec rest = {
 				.iov_base = (void *)(uintptr_t)zeros,
-				.iov_len = end - offset < sizeof(zeros) ? end - offset
-									: sizeof(zeros),
+				.iov_len =
+					end - offset < sizeof(zeros) ? end - offset : sizeof(zeros),
 			};
 
 			part = rest;

@@ -580,8 +580,8 @@ static int verify_device(struct verify *verify)
 }
 
 /*
- * What is in a device's log belongs to its files. Returns 0, or -EUCLEAN with a line in message: the
- * files cannot be judged yet.
+ * What is in a device's log belongs to its files. Returns 0, or -EUCLEAN with a line in message:
+ * the files cannot be judged yet.
  */
 static int check_log(
 	struct verify *verify, struct store_device *device, char *message, size_t message_bytes)
@@ -622,8 +622,8 @@ static int lock_devices(struct verify *verify, char *error, size_t error_bytes)
 			sizeof(message));
 		if (result == 0)
 			result = check_log(verify, device, message, sizeof(message));
-		if (result == -EUCLEAN || result == -EBUSY || result == -EACCES || result == -EPERM ||
-			result == -ENOMEM) {
+		if (result == -EUCLEAN || result == -EBUSY || result == -EACCES ||
+			result == -EPERM || result == -ENOMEM) {
 			snprintf(error, error_bytes, "%s", message);
 			return result;
 		}

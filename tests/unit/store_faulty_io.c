@@ -29,6 +29,7 @@ static bool remembering, dead;
 static struct shadow *shadows;
 static struct shadow *of_descriptor[DESCRIPTORS_MAX];
 static int sync_after = -1, writes_left = -1;
+static bool file_system_fails;
 static uint64_t free_bytes = UINT64_MAX;
 static unsigned int syncs;
 
@@ -84,6 +85,12 @@ void faulty_reset(void)
 	writes_left = -1;
 	free_bytes = UINT64_MAX;
 	syncs = 0;
+	file_system_fails = false;
+}
+
+void faulty_file_system(bool fails)
+{
+	file_system_fails = fails;
 }
 
 void faulty_sync_after(int count)
@@ -189,6 +196,8 @@ static int faulty_sync_file_system(int descriptor)
 	(void)descriptor;
 	if (dead)
 		return 0;
+	if (file_system_fails)
+		return -EIO;
 	pthread_mutex_lock(&lock);
 	syncs++;
 	for (struct shadow *shadow = shadows; shadow != NULL; shadow = shadow->next) {

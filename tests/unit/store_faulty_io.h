@@ -18,6 +18,9 @@ void faulty_reset(void);
 /* After so many further flushes of data, one fails with EIO; negative: none. */
 void faulty_sync_after(int count);
 
+/* While true, flushes of the whole file system fail with EIO. */
+void faulty_file_system(bool fails);
+
 /* After so many further writes, all fail with ENOSPC; negative: none. */
 void faulty_writes_left(int count);
 

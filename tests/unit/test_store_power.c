@@ -128,8 +128,8 @@ static bool try_to_open_store(bool *failed)
 	int result;
 
 	if (random_number() % 2)
-		volatile_off_after(0, 1 + (unsigned int)(random_number() % 30),
-			random_number() % 4 != 0);
+		volatile_off_after(
+			0, 1 + (unsigned int)(random_number() % 30), random_number() % 4 != 0);
 	result = store_open(&state.store, &options, error, sizeof(error));
 	*failed = result != 0 && volatile_is_on(0);
 	if (*failed)

@@ -5,9 +5,10 @@
  *
  * Paths begin with the machine's number: "/3/device/...". Each file has two images: what the
  * operating system shows, and what is on the medium. sync_data() copies the first to the second,
- * sync_directory() does so for the names in a directory, sync_file_system() for everything but logs. When the power fails, each page written
- * since is on the medium or not, in any combination, as are the file's size and each change of a
- * name (a rename is one change). The choices follow from the seed.
+ * sync_directory() does so for the names in a directory, sync_file_system() for everything but
+ * logs. When the power fails, each page written since is on the medium or not, in any combination,
+ * as are the file's size and each change of a name (a rename is one change). The choices follow
+ * from the seed.
  *
  * All functions may be called from any thread; one lock serialises everything.
  */
