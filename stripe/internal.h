@@ -9,6 +9,7 @@
  *   stripe_file.tell_lock    telling stores what is decided
  *   stripe.files_lock        the table of files, their reference counts and the idle list
  *   stripe_file.lock         epochs, sizes, counter, segments, runs
+ *   notices.lock             blocks that reads found in need of care
  *   fanout.lock              one set of calls
  * No lock but the first four is held while waiting for a node or exportd.
  */
@@ -109,6 +110,14 @@ struct stripe_file {
 	struct stripe_file *commit_next;
 };
 
+#define NOTICED_MAX 256
+
+struct notices {
+	pthread_mutex_t lock;
+	size_t count; /* guarded by lock, as the blocks are */
+	struct stripe_noticed blocks[NOTICED_MAX];
+};
+
 struct stripe {
 	struct node *nodes;
 	size_t node_count;
@@ -133,6 +142,8 @@ struct stripe {
 	pthread_cond_t background_wake;
 	bool stopping; /* guarded by background_lock */
 	struct stripe_file *commit_queue; /* guarded by background_lock */
+
+	struct notices notices;
 
 	_Atomic uint64_t read_bytes, written_bytes, degraded_blocks, damaged_shards, missed_shards,
 		healed_shards, conflicts;
@@ -181,6 +192,11 @@ void fanout_send(struct stripe *stripe, struct node *node, uint32_t procedure, c
 
 /* False if the node is unknown or has just been unreachable: a call would most likely fail. */
 bool node_usable(const struct node *node);
+
+/* -------- blocks in need of care (notice.c) -------- */
+
+/* Notes a block of a segment for stripe_noticed(). Does not wait for anything. */
+void notice_block(struct stripe_file *file, const struct segment *segment, uint64_t block);
 
 /* -------- files (file.c) -------- */
 

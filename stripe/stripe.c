@@ -164,6 +164,7 @@ int stripe_create(const struct stripe_options *options, struct stripe **result)
 	error = file_table_init(stripe);
 	if (error)
 		goto fail;
+	pthread_mutex_init(&stripe->notices.lock, NULL);
 	pthread_mutex_init(&stripe->background_lock, NULL);
 	pthread_cond_init(&stripe->background_wake, NULL);
 	error = -pthread_create(&stripe->background, NULL, background, stripe);
@@ -196,6 +197,7 @@ void stripe_destroy(struct stripe *stripe)
 	file_table_free(stripe);
 	pthread_cond_destroy(&stripe->background_wake);
 	pthread_mutex_destroy(&stripe->background_lock);
+	pthread_mutex_destroy(&stripe->notices.lock);
 	free(stripe);
 }
 
