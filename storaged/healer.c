@@ -15,9 +15,10 @@
 
 #include "rpc/log.h"
 #include "storaged/periodic.h"
+#include "stripe/die_at_message.h"
 
 #define INTERVAL_MS 1000
-/* Blocks with misses looked up at a time. */
+/* Blocks with misses, or noticed by reads, looked up at a time. */
 #define BATCH 256
 
 struct healer {
@@ -28,6 +29,8 @@ struct healer {
 	uint64_t healed;             /* in this pass */
 	bool left_to_others;         /* in this pass: something that could have been healed */
 	unsigned int waited;         /* passes in a row that left something to others */
+	struct stripe_noticed noticed[BATCH]; /* to be tried again */
+	size_t noticed_count;
 };
 
 /* True if this node is to heal a block that the shards in missed did not get. */
@@ -89,16 +92,59 @@ static int heal_file(void *context, const struct store_missed_file *missed)
 	return 0;
 }
 
+/* Settles and repairs one block that a read stumbled over. Returns false to try again later. */
+static bool heal_block(struct healer *healer, const struct stripe_noticed *noticed)
+{
+	struct stripe_file *file;
+	uint64_t healed = 0;
+	int error = stripe_file_get(healer->stripe, noticed->export_id, noticed->file_id, &file);
+
+	if (error)
+		return error == -ESTALE;
+	error = stripe_heal(file, noticed->segment, noticed->block, 1, &healed, NULL);
+	stripe_file_put(file);
+	healer->healed += healed;
+	if (error)
+		rozo_log_limited(WARNING,
+			"file %" PRIu32 "/%" PRIu64 " segment %" PRIu32 " block %" PRIu64
+			": found damaged or undecided, and cannot be repaired now: %s; will be "
+			"tried again",
+			noticed->export_id, noticed->file_id, noticed->segment, noticed->block,
+			strerror(-error));
+	else if (healed)
+		rozo_log_limited(INFO,
+			"file %" PRIu32 "/%" PRIu64 " segment %" PRIu32 " block %" PRIu64
+			": repaired %" PRIu64 " shards that a read found damaged or missing",
+			noticed->export_id, noticed->file_id, noticed->segment, noticed->block,
+			healed);
+	return error == 0 || error == -ESTALE;
+}
+
+static void heal_noticed(struct healer *healer)
+{
+	size_t count = healer->noticed_count, left = 0;
+
+	count += stripe_noticed(healer->stripe, healer->noticed + count, BATCH - count);
+	for (size_t i = 0; i < count; i++) {
+		if (periodic_stopping(&healer->periodic) ||
+			!heal_block(healer, &healer->noticed[i]))
+			healer->noticed[left++] = healer->noticed[i];
+	}
+	healer->noticed_count = left;
+}
+
 static void heal(void *context)
 {
 	struct healer *healer = context;
 
+	die_at_message_exempt();
 	healer->healed = 0;
 	healer->left_to_others = false;
+	heal_noticed(healer);
 	store_missed_scan(healer->store, heal_file, healer);
 	healer->waited = healer->left_to_others ? healer->waited + 1 : 0;
 	if (healer->healed)
-		rozo_log(INFO, "healed %" PRIu64 " shards that nodes had missed", healer->healed);
+		rozo_log(INFO, "healed %" PRIu64 " shards that nodes had missed or lost", healer->healed);
 }
 
 int healer_start(struct healer **result, struct store *store, struct stripe *stripe)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "stripe/die_at_message.h"
 #include "stripe/internal.h"
 
 struct procedure_types {
@@ -58,6 +59,15 @@ static void call_done(void *context, int error)
 	pthread_mutex_unlock(&fanout->lock);
 }
 
+/* For tests (die_at_message.h): ends the process when the calls started so far have been answered. */
+static _Noreturn void die_after_calls(struct fanout *fanout)
+{
+	pthread_mutex_lock(&fanout->lock);
+	while (fanout->busy)
+		pthread_cond_wait(&fanout->idle, &fanout->lock);
+	die_now();
+}
+
 void fanout_start(struct fanout *fanout, struct fanout_call *call, struct node *node,
 	uint32_t procedure, const void *args, void *result)
 {
@@ -88,6 +98,8 @@ void fanout_start(struct fanout *fanout, struct fanout_call *call, struct node *
 	const struct procedure_types *type = &types[procedure];
 	rpc_call_async(node->client, procedure, type->args, args, type->result, result,
 		fanout->stripe->call_timeout_ms, call_done, call);
+	if (die_at_message())
+		die_after_calls(fanout);
 }
 
 void fanout_wait(struct fanout *fanout)
@@ -97,6 +109,8 @@ void fanout_wait(struct fanout *fanout)
 	for (struct fanout_call *call = fanout->local; call; call = call->local_next) {
 		fanout->stripe->local_call(
 			fanout->stripe->local_store, call->procedure, call->args, call->result);
+		if (die_at_message())
+			die_after_calls(fanout);
 	}
 	fanout->local = NULL;
 	pthread_mutex_lock(&fanout->lock);

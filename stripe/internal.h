@@ -11,6 +11,7 @@
  *   stripe_file.lock         epochs, sizes, counter, segments, runs
  *   stripe.gather_lock       the list of files that have collected something (gather.c)
  *   stripe.cache.lock        the cache (cache.h)
+ *   notices.lock             blocks that reads found in need of care
  *   fanout.lock              one set of calls
  * No lock but the first four is held while waiting for a node or exportd.
  */
@@ -118,6 +119,14 @@ struct stripe_file {
 	atomic_uint gather_pause; /* partial writes to be sent at once before any is collected */
 };
 
+#define NOTICED_MAX 256
+
+struct notices {
+	pthread_mutex_t lock;
+	size_t count; /* guarded by lock, as the blocks are */
+	struct stripe_noticed blocks[NOTICED_MAX];
+};
+
 struct stripe {
 	struct node *nodes;
 	size_t node_count;
@@ -151,6 +160,7 @@ struct stripe {
 	pthread_cond_t gather_wake;
 	bool gather_stopping; /* guarded by gather_lock */
 	struct stripe_file *gather_files; /* guarded by gather_lock */
+	struct notices notices;
 
 	_Atomic uint64_t read_bytes, written_bytes, degraded_blocks, damaged_shards, missed_shards,
 		healed_shards, conflicts, cached_bases, collected, collected_lost;
@@ -201,6 +211,11 @@ void fanout_send(struct stripe *stripe, struct node *node, uint32_t procedure, c
 
 /* False if the node is unknown or has just been unreachable: a call would most likely fail. */
 bool node_usable(const struct node *node);
+
+/* -------- blocks in need of care (notice.c) -------- */
+
+/* Notes a block of a segment for stripe_noticed(). Does not wait for anything. */
+void notice_block(struct stripe_file *file, const struct segment *segment, uint64_t block);
 
 /* -------- files (file.c) -------- */
 

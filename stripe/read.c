@@ -232,6 +232,25 @@ static bool unanimous(const struct round *round, const struct block_shards *shar
 	       (decided || answered >= round->file->min_shards);
 }
 
+/* True if the stores that answered do not all hold one version that is known to be decided. */
+static bool needs_care(const struct round *round, const struct block_shards *shards)
+{
+	const struct block_answer *first = NULL;
+
+	for (unsigned int s = 0; s < round->segment->shard_count; s++) {
+		const struct block_answer *answer = &shards->answers[s];
+
+		if (!round->offsets[s])
+			continue;
+		if (answer->state != STORE_COMMITTED && answer->state != STORE_EMPTY)
+			return true;
+		if (first && version_compare(first->newest, answer->newest) != 0)
+			return true;
+		first = answer;
+	}
+	return false;
+}
+
 /*
  * The value of one block of a round, as far as the answers at hand tell.
  * complete: all stores were asked, so what can be judged is.
@@ -256,9 +275,14 @@ static int round_value(const struct round *round, uint32_t index, bool complete,
 			block_clear(round->file, block);
 			return 0;
 		}
+		/* A version that nobody knows to be decided is our own on its way, or was left so. */
+		if (version.writer != round->file->stripe->writer && needs_care(round, &shards))
+			notice_block(round->file, round->segment, round->first_block + index);
 		return decode(round->file, &shards, version, block, scratch) ? -EAGAIN : 0;
 	}
 	atomic_fetch_add(&round->file->stripe->degraded_blocks, 1);
+	if (needs_care(round, &shards))
+		notice_block(round->file, round->segment, round->first_block + index);
 	switch (versions_judge(round->file, shards.answers, &version, &undecided, &largest)) {
 	case BLOCK_EMPTY:
 		block_clear(round->file, block);

@@ -179,6 +179,7 @@ int stripe_create(const struct stripe_options *options, struct stripe **result)
 		file_table_free(stripe);
 		goto fail;
 	}
+	pthread_mutex_init(&stripe->notices.lock, NULL);
 	pthread_mutex_init(&stripe->background_lock, NULL);
 	pthread_cond_init(&stripe->background_wake, NULL);
 	error = -pthread_create(&stripe->background, NULL, background, stripe);
@@ -215,6 +216,7 @@ void stripe_destroy(struct stripe *stripe)
 	cache_destroy(&stripe->cache);
 	pthread_cond_destroy(&stripe->background_wake);
 	pthread_mutex_destroy(&stripe->background_lock);
+	pthread_mutex_destroy(&stripe->notices.lock);
 	free(stripe);
 }
 

@@ -158,6 +158,19 @@ int stripe_heal(struct stripe_file *file, uint32_t segment, uint64_t first_block
 	uint64_t *healed, uint64_t *left);
 
 #define STRIPE_PROCEDURES 16
+/* A block that a read found damaged or missed somewhere, or in a version not known to be decided. */
+struct stripe_noticed {
+	uint32_t export_id;
+	uint32_t segment;
+	uint64_t file_id;
+	uint64_t block; /* in the segment */
+};
+
+/*
+ * Takes up to max of the blocks that reads have noticed since, for stripe_heal(). Of very many some
+ * are forgotten; the next read notices them again. Returns how many were put into list.
+ */
+size_t stripe_noticed(struct stripe *stripe, struct stripe_noticed *list, size_t max);
 
 /* Counters since the start of the engine, for status pages and tests. */
 struct stripe_counters {
