@@ -228,7 +228,7 @@ struct rpc_client *stripe_meta(struct stripe *stripe)
 	return stripe->meta;
 }
 
-void stripe_counters(const struct stripe *stripe, struct stripe_counters *counters)
+void stripe_counters(struct stripe *stripe, struct stripe_counters *counters)
 {
 	*counters = (struct stripe_counters){
 		.read_bytes = atomic_load(&stripe->read_bytes),
@@ -243,6 +243,7 @@ void stripe_counters(const struct stripe *stripe, struct stripe_counters *counte
 		.collected_lost = atomic_load(&stripe->collected_lost),
 		.rounds = atomic_load(&stripe->rounds),
 	};
+	counters->cached_blocks = cache_block_count(&stripe->cache, &counters->collected_blocks);
 	for (unsigned int i = 0; i < STRIPE_PROCEDURES; i++)
 		counters->calls[i] = atomic_load(&stripe->calls[i]);
 }
