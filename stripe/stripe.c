@@ -238,6 +238,7 @@ void stripe_counters(struct stripe *stripe, struct stripe_counters *counters)
 		.missed_shards = atomic_load(&stripe->missed_shards),
 		.healed_shards = atomic_load(&stripe->healed_shards),
 		.conflicts = atomic_load(&stripe->conflicts),
+		.hedged_reads = atomic_load(&stripe->hedged_reads),
 		.cached_bases = atomic_load(&stripe->cached_bases),
 		.collected = atomic_load(&stripe->collected),
 		.collected_lost = atomic_load(&stripe->collected_lost),

@@ -168,6 +168,7 @@ struct stripe_counters {
 	uint64_t missed_shards; /* not written because a node was down */
 	uint64_t healed_shards;
 	uint64_t conflicts; /* writes that had to be tried again */
+	uint64_t hedged_reads; /* rounds in which another store was asked for a slow one */
 	uint64_t cached_bases; /* writes of parts of blocks that needed no read */
 	uint64_t collected; /* writes of parts of blocks that were collected in memory */
 	uint64_t collected_lost; /* blocks collected and given up: the verifier changed */
