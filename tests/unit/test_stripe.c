@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "rpc/log.h"
@@ -817,6 +818,90 @@ static void commit_tells_the_size_whoever_else_commits(void)
 	}
 }
 
+/* -------- slow nodes -------- */
+
+static int compare_times(const void *left, const void *right)
+{
+	uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
+
+	return a < b ? -1 : a > b;
+}
+
+#define TIMED_READS 100
+
+/* Microseconds that a read takes, mostly. */
+static uint64_t median_read_us(struct stripe_file *file, const uint8_t *model, size_t size)
+{
+	uint64_t times[TIMED_READS];
+
+	for (unsigned int i = 0; i < TIMED_READS; i++) {
+		size_t offset = random_number() % (size - 20000);
+		struct timespec from, to;
+
+		clock_gettime(CLOCK_MONOTONIC, &from);
+		CU_ASSERT(reads_as(file, model, offset, 20000));
+		clock_gettime(CLOCK_MONOTONIC, &to);
+		times[i] = (uint64_t)(to.tv_sec - from.tv_sec) * 1000000 +
+			   (uint64_t)(to.tv_nsec / 1000) - (uint64_t)(from.tv_nsec / 1000);
+	}
+	qsort(times, TIMED_READS, sizeof(times[0]), compare_times);
+	return times[TIMED_READS / 2];
+}
+
+static void slow_nodes_do_not_slow_reads(void)
+{
+	const unsigned int delay_ms = 400;
+
+	for (unsigned int slow_count = 1; slow_count <= 2; slow_count++) {
+		random_seed(79);
+		cluster_start(
+			slow_count == 1 ? MOJETTE_NON_SYSTEMATIC : MOJETTE_SYSTEMATIC, 4, 2, 4096);
+		struct stripe_file *file = open_file(1);
+		size_t size = 1000000;
+		uint8_t *model = calloc(1, size);
+
+		fill(model, size);
+		CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
+		uint64_t healthy_us = median_read_us(file, model, size);
+		/* Shards 0 of file 1 lie on node 1, and so on. All stores are asked by some file.
+		 */
+		for (unsigned int i = 0; i < slow_count; i++)
+			atomic_store(&cluster.nodes[2 + i].read_delay_ms, delay_ms);
+		uint64_t hedged = count().hedged_reads;
+		uint64_t slow_us = median_read_us(file, model, size);
+		CU_ASSERT(count().hedged_reads > hedged);
+		printf("%llu us, %llu us with %u slow ", (unsigned long long)healthy_us,
+			(unsigned long long)slow_us, slow_count);
+		/* Whatever else this machine does: far from what the slow node takes. */
+		CU_ASSERT(slow_us < delay_ms * 1000 / 10);
+		/* And of all reads hardly any had to wait. */
+		CU_ASSERT(count().hedged_reads - hedged < TIMED_READS / 4);
+		/* Once they are fast again they are asked again. */
+		for (unsigned int i = 0; i < slow_count; i++) {
+			struct test_node *node = &cluster.nodes[2 + i];
+			bool back = false;
+
+			atomic_store(&node->read_delay_ms, 0);
+			for (unsigned int round = 0; round < 400 && !back; round++) {
+				unsigned int before = atomic_load(&node->reads);
+
+				for (unsigned int j = 0; j < 10; j++)
+					CU_ASSERT(reads_as(file, model, 0, 20000));
+				back = atomic_load(&node->reads) - before >= 10;
+				usleep(20000);
+			}
+			CU_ASSERT(back);
+		}
+		/* An answer may come when nobody waits for it any more, nor the engine is there. */
+		for (unsigned int i = 0; i < slow_count; i++)
+			atomic_store(&cluster.nodes[2 + i].read_delay_ms, delay_ms);
+		CU_ASSERT(reads_as(file, model, 0, 20000));
+		stripe_file_put(file);
+		free(model);
+		cluster_stop();
+	}
+}
+
 /*
  * Random writes, reads, commits, truncations, node stops and starts, restarts of the engine, and
  * healing, against a model. At most m nodes are down or not yet healed at a time.
@@ -928,6 +1013,7 @@ int main(void)
 		{"truncation and collected bytes", truncation_and_collected_bytes},
 		{"commit tells the size whoever else commits",
 			commit_tells_the_size_whoever_else_commits},
+		{"slow nodes do not slow reads", slow_nodes_do_not_slow_reads},
 		{"random histories match the model", random_histories_match_the_model},
 		CU_TEST_INFO_NULL,
 	};
