@@ -19,6 +19,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,6 +62,7 @@ static struct {
 static struct {
 	unsigned int rounds, threads;
 	size_t bytes;
+	bool streams; /* only the first operations of a fresh file */
 	const char *directory, *only, *json_path;
 	FILE *json;
 } options = {.rounds = 5, .threads = 4, .bytes = 64 << 20, .directory = "/var/tmp", .only = ""};
@@ -560,6 +562,10 @@ static void run_round(unsigned int round, uint8_t *source)
 	stream.access = STREAM_READ;
 	both(round, &rows[READ_COLD], targets, &stream);
 	both(round, &rows[READ_HOT], targets, &stream);
+	if (options.streams) {
+		close_targets(targets, id);
+		return;
+	}
 	choose_pages(pages, CACHED_PAGES);
 	page.count = CACHED_PAGES;
 	both(round, &rows[PAGES_UNCACHED], targets, &page);
@@ -643,9 +649,12 @@ static void bench(struct mojette_code code, uint8_t *source)
 	cluster_start(code);
 	for (unsigned int round = 0; round < options.rounds; round++)
 		run_round(round, source);
-	for (unsigned int i = 0; i < ROWS; i++)
-		report(&rows[i]);
-	measure_healing(source);
+	for (unsigned int i = 0; i < ROWS; i++) {
+		if (rows[i].count)
+			report(&rows[i]);
+	}
+	if (!options.streams)
+		measure_healing(source);
 	count_round_trips(source);
 	cluster_stop();
 }
@@ -670,6 +679,7 @@ static const char usage[] =
 	"  --threads N    threads that read and write (default 4, at most 16)\n"
 	"  --dir DIR      where the stores and the local file are made (default /var/tmp)\n"
 	"  --only TEXT    protections whose \"form k+m\" contains TEXT, such as 'non-sys 4+2'\n"
+	"  --streams      only streaming reads and writes\n"
 	"  --json FILE    also write the results there\n";
 
 int main(int argc, char **argv)
@@ -677,7 +687,8 @@ int main(int argc, char **argv)
 	static const struct option known[] = {{"rounds", required_argument, NULL, 'r'},
 		{"mib", required_argument, NULL, 'm'}, {"threads", required_argument, NULL, 't'},
 		{"dir", required_argument, NULL, 'd'}, {"only", required_argument, NULL, 'o'},
-		{"json", required_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
+		{"json", required_argument, NULL, 'j'}, {"streams", no_argument, NULL, 's'},
+		{"help", no_argument, NULL, 'h'}, {0}};
 	static const struct mojette_code codes[] = {{MOJETTE_NON_SYSTEMATIC, 2, 1},
 		{MOJETTE_NON_SYSTEMATIC, 4, 2}, {MOJETTE_NON_SYSTEMATIC, 8, 4},
 		{MOJETTE_SYSTEMATIC, 2, 1}, {MOJETTE_SYSTEMATIC, 4, 2}, {MOJETTE_SYSTEMATIC, 8, 4}};
@@ -699,6 +710,9 @@ int main(int argc, char **argv)
 			break;
 		case 'o':
 			options.only = optarg;
+			break;
+		case 's':
+			options.streams = true;
 			break;
 		case 'j':
 			options.json_path = optarg;
