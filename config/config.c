@@ -25,6 +25,8 @@
 
 #define DEFAULT_SCRUB_MIB_PER_SECOND 8
 #define DEFAULT_HEAL_MIB_PER_SECOND 32
+#define DEFAULT_CACHE_MIB 64
+#define DEFAULT_GATHER_MS 100
 #define DEFAULT_EXPORTD_PORT 7600
 #define DEFAULT_STORE_PORT 7601
 #define DEFAULT_NFS_PORT 2049
@@ -36,6 +38,8 @@
 #define SCRUB_MIB_PER_SECOND_MAX 10000
 #define HEAL_MIB_PER_SECOND_MAX 10000
 #define DOWN_OUT_INTERVAL_S_MAX 31536000 /* a year */
+#define CACHE_MIB_MAX 65536
+#define GATHER_MS_MAX 10000
 #define NODE_DOWN_AFTER_MS_MIN 100
 #define NODE_DOWN_AFTER_MS_MAX 3600000
 #define ROW_BYTES_MIN 1024
@@ -79,9 +83,11 @@ static uint16_t take_port(struct reading *reading, const char *parent, const jso
 static void read_cluster(struct reading *reading, const json_t *document)
 {
 	static const char *const names[] = {
-		"id", "key_file", "scrub_mib_per_second", "heal_mib_per_second", NULL};
+		"id", "key_file", "scrub_mib_per_second", "heal_mib_per_second", "cache_mib",
+		"gather_ms", NULL};
 	uint64_t scrub_mib_per_second = DEFAULT_SCRUB_MIB_PER_SECOND;
 	uint64_t heal_mib_per_second = DEFAULT_HEAL_MIB_PER_SECOND;
+	uint64_t cache_mib = DEFAULT_CACHE_MIB, gather_ms = DEFAULT_GATHER_MS;
 	const json_t *cluster = json_object_get(document, "cluster");
 	struct config *config = reading->config;
 
@@ -102,6 +108,12 @@ static void read_cluster(struct reading *reading, const json_t *document)
 	config_take_number(&reading->problems, "cluster", cluster, "heal_mib_per_second",
 		CONFIG_OPTIONAL, 0, HEAL_MIB_PER_SECOND_MAX, &heal_mib_per_second);
 	config->heal_mib_per_second = (uint32_t)heal_mib_per_second;
+	config_take_number(&reading->problems, "cluster", cluster, "cache_mib", CONFIG_OPTIONAL, 1,
+		CACHE_MIB_MAX, &cache_mib);
+	config->cache_mib = (uint32_t)cache_mib;
+	config_take_number(&reading->problems, "cluster", cluster, "gather_ms", CONFIG_OPTIONAL, 0,
+		GATHER_MS_MAX, &gather_ms);
+	config->gather_ms = (uint32_t)gather_ms;
 	if (config->key_file != NULL)
 		reading->file_error = config_read_key(&reading->problems, "cluster.key_file",
 			config->key_file, config->key.bytes);

@@ -207,6 +207,9 @@ static int create_stripe(const struct config *config, const struct config_node *
 		.local_node = self->id,
 		.local_call = store_local_call,
 		.local_store = store,
+		.cache_bytes = (size_t)config->cache_mib << 20,
+		.gather = config->gather_ms != 0,
+		.gather_delay_ms = config->gather_ms,
 	};
 	int error = stripe_create(&options, stripe);
 	free(nodes);

@@ -156,7 +156,6 @@ static bool is_replaceable(
 	if (is_refused(call->file, newest->version) ||
 		args->undecided_boot != call->file->store->boot)
 		return false;
-	/* An older one than the base: this node missed base, and what it has may be decided. */
 	if (args->exact_base == STORE_BASE_UNDECIDED)
 		return store_version_compare(newest->version, base) == 0;
 	return is_listed(args->undecided.undecided_val, args->undecided.undecided_len,
@@ -174,15 +173,12 @@ static int plan_block(struct write_call *call, uint32_t i, struct store_pair *pa
 	const struct store_slot *newest;
 	bool refused = is_refused(call->file, args->block_version) &&
 		       !is_repair(args, args->first_block + i);
-	/* The base was not taken here, or before a restart: it may be forgotten, and given up since. */
-	bool forgotten = args->exact_base == STORE_BASE_UNDECIDED &&
-			 args->undecided_boot != call->file->store->boot;
 	int order;
 
 	if (pair->newest < 0) {
 		/* Nothing sound is here: side a, as for a fresh block. */
 		plan->side = 0;
-		return refused || forgotten ? -EAGAIN : 0;
+		return refused || args->exact_base == STORE_BASE_UNDECIDED ? -EAGAIN : 0;
 	}
 	newest = &pair->slots[pair->newest];
 	order = store_version_compare(newest->version, args->block_version);
@@ -195,7 +191,8 @@ static int plan_block(struct write_call *call, uint32_t i, struct store_pair *pa
 		order = store_version_compare(newest->version, block->base);
 		if (order > 0)
 			return -EAGAIN;
-		if (order < 0 && forgotten)
+		/* The base was not taken, or is forgotten: it may have been given up meanwhile. */
+		if (order < 0 && args->exact_base == STORE_BASE_UNDECIDED)
 			return -EAGAIN;
 		if (order == 0 && args->exact_base == STORE_BASE_DECIDED && !newest->committed) {
 			plan->commit_side = (int8_t)pair->newest;

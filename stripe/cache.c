@@ -79,6 +79,7 @@ static void dirty_remove(struct cache *cache, struct cache_block *block)
 		file->dirty_last = block->dirty_previous;
 	block->dirty_previous = block->dirty_next = NULL;
 	cache->dirty_bytes -= block->file->block_bytes;
+	cache->dirty_blocks--;
 	atomic_fetch_sub(&file->dirty_bytes, block->file->block_bytes);
 }
 
@@ -94,6 +95,7 @@ static void dirty_append(struct cache *cache, struct cache_block *block)
 		file->dirty_first = block;
 	file->dirty_last = block;
 	cache->dirty_bytes += block->file->block_bytes;
+	cache->dirty_blocks++;
 	atomic_fetch_add(&file->dirty_bytes, block->file->block_bytes);
 }
 
@@ -118,6 +120,7 @@ static void take_out(struct cache *cache, struct cache_block *block)
 		block->file_next->file_previous = block->file_previous;
 	atomic_fetch_sub(&file->bytes, block->file->block_bytes);
 	cache->bytes -= block->file->block_bytes;
+	cache->blocks--;
 	block->in_table = false;
 	block->dirty = false;
 }
@@ -227,6 +230,7 @@ void cache_insert(struct cache *cache, struct cache_block *block)
 	file->first = block;
 	atomic_fetch_add(&file->bytes, block->file->block_bytes);
 	cache->bytes += block->file->block_bytes;
+	cache->blocks++;
 	pthread_mutex_unlock(&cache->lock);
 }
 
@@ -309,4 +313,13 @@ bool cache_file_is_full(struct cache *cache, struct stripe_file *file)
 	bool full = is_full(cache, file);
 	pthread_mutex_unlock(&cache->lock);
 	return full;
+}
+
+uint64_t cache_block_count(struct cache *cache, uint64_t *dirty)
+{
+	pthread_mutex_lock(&cache->lock);
+	uint64_t blocks = cache->blocks;
+	*dirty = cache->dirty_blocks;
+	pthread_mutex_unlock(&cache->lock);
+	return blocks;
 }

@@ -62,6 +62,7 @@ struct cache {
 	size_t bucket_count;
 	struct cache_block *oldest, *newest; /* clean blocks */
 	size_t bytes, dirty_bytes;
+	uint64_t blocks, dirty_blocks;
 	size_t bytes_max, file_bytes_max;
 };
 
@@ -116,5 +117,8 @@ struct cache_block *cache_any(
 
 /* True if the file may not collect more before some of it is sent. */
 bool cache_file_is_full(struct cache *cache, struct stripe_file *file);
+
+/* How many blocks there are now; *dirty: of those. */
+uint64_t cache_block_count(struct cache *cache, uint64_t *dirty);
 
 #endif

@@ -6,8 +6,10 @@
  * process, if any, runs in the caller's thread after the remote ones are on their way.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "stripe/die_at_message.h"
 #include "stripe/internal.h"
@@ -36,9 +38,14 @@ static const struct procedure_types types[] = {
 
 void fanout_init(struct fanout *fanout, struct stripe *stripe)
 {
+	pthread_condattr_t attributes;
+
 	*fanout = (struct fanout){.stripe = stripe};
 	pthread_mutex_init(&fanout->lock, NULL);
-	pthread_cond_init(&fanout->idle, NULL);
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&fanout->changed, &attributes);
+	pthread_condattr_destroy(&attributes);
 }
 
 /* Every result of the store protocol begins with its status. */
@@ -47,16 +54,34 @@ static int result_error(const void *result)
 	return -(int)*(const uint32_t *)result;
 }
 
+static void fanout_destroy(struct fanout *fanout)
+{
+	pthread_cond_destroy(&fanout->changed);
+	pthread_mutex_destroy(&fanout->lock);
+}
+
 static void call_done(void *context, int error)
 {
 	struct fanout_call *call = context;
 	struct fanout *fanout = call->fanout;
+	void (*ended)(void *) = NULL;
 
-	call->error = error;
+	if (call->started_us && !error)
+		latency_answered(call->node, call->latency_class,
+			latency_now_us() - call->started_us);
 	pthread_mutex_lock(&fanout->lock);
+	call->error = error;
+	call->done = true;
+	if (!error && result_error(call->result) == 0)
+		fanout->succeeded++;
 	if (--fanout->busy == 0)
-		pthread_cond_signal(&fanout->idle);
+		ended = fanout->ended;
+	pthread_cond_signal(&fanout->changed);
 	pthread_mutex_unlock(&fanout->lock);
+	if (ended) {
+		fanout_destroy(fanout);
+		ended(fanout->context);
+	}
 }
 
 /* For tests (die_at_message.h): ends the process when the calls started so far have been answered. */
@@ -64,7 +89,7 @@ static _Noreturn void die_after_calls(struct fanout *fanout)
 {
 	pthread_mutex_lock(&fanout->lock);
 	while (fanout->busy)
-		pthread_cond_wait(&fanout->idle, &fanout->lock);
+		pthread_cond_wait(&fanout->changed, &fanout->lock);
 	die_now();
 }
 
@@ -92,6 +117,14 @@ void fanout_start(struct fanout *fanout, struct fanout_call *call, struct node *
 		fanout->local = call;
 		return;
 	}
+	if (procedure == STORE_READ) {
+		const store_read_args *read = args;
+
+		call->started_us = latency_now_us();
+		call->latency_class = latency_class(read->headers_only ? 0
+									: (uint64_t)read->count *
+									  read->geometry.row_bytes);
+	}
 	pthread_mutex_lock(&fanout->lock);
 	fanout->busy++;
 	pthread_mutex_unlock(&fanout->lock);
@@ -102,23 +135,71 @@ void fanout_start(struct fanout *fanout, struct fanout_call *call, struct node *
 		die_after_calls(fanout);
 }
 
-void fanout_wait(struct fanout *fanout)
+bool fanout_wait_for(struct fanout *fanout, unsigned int successes, unsigned int delay_ms)
 {
+	struct timespec until;
+	int waited = 0;
+
 	if (fanout->started)
 		atomic_fetch_add(&fanout->stripe->rounds, 1);
-	for (struct fanout_call *call = fanout->local; call; call = call->local_next) {
+	fanout->started = 0;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += delay_ms / 1000;
+	until.tv_nsec += delay_ms % 1000 * 1000000L;
+	until.tv_sec += until.tv_nsec / 1000000000L;
+	until.tv_nsec %= 1000000000L;
+	while (fanout->local) {
+		struct fanout_call *call = fanout->local;
+
+		fanout->local = call->local_next;
 		fanout->stripe->local_call(
 			fanout->stripe->local_store, call->procedure, call->args, call->result);
 		if (die_at_message())
 			die_after_calls(fanout);
+		pthread_mutex_lock(&fanout->lock);
+		call->done = true;
+		if (result_error(call->result) == 0)
+			fanout->succeeded++;
+		pthread_mutex_unlock(&fanout->lock);
 	}
-	fanout->local = NULL;
 	pthread_mutex_lock(&fanout->lock);
-	while (fanout->busy)
-		pthread_cond_wait(&fanout->idle, &fanout->lock);
+	while (fanout->busy && fanout->succeeded < successes && waited != ETIMEDOUT) {
+		if (delay_ms == UINT_MAX)
+			pthread_cond_wait(&fanout->changed, &fanout->lock);
+		else
+			waited = pthread_cond_timedwait(&fanout->changed, &fanout->lock, &until);
+	}
+	bool enough = !fanout->busy || fanout->succeeded >= successes;
 	pthread_mutex_unlock(&fanout->lock);
-	pthread_cond_destroy(&fanout->idle);
-	pthread_mutex_destroy(&fanout->lock);
+	return enough;
+}
+
+void fanout_wait(struct fanout *fanout)
+{
+	fanout_wait_for(fanout, UINT_MAX, UINT_MAX);
+	fanout_destroy(fanout);
+}
+
+bool fanout_call_is_done(struct fanout_call *call)
+{
+	pthread_mutex_lock(&call->fanout->lock);
+	bool done = call->done;
+	pthread_mutex_unlock(&call->fanout->lock);
+	return done;
+}
+
+void fanout_abandon(struct fanout *fanout, void (*ended)(void *context), void *context)
+{
+	pthread_mutex_lock(&fanout->lock);
+	bool idle = fanout->busy == 0;
+	fanout->ended = ended;
+	fanout->context = context;
+	pthread_mutex_unlock(&fanout->lock);
+	/* If it is not idle, the last answer has ended it, or will. */
+	if (idle) {
+		fanout_destroy(fanout);
+		ended(context);
+	}
 }
 
 void fanout_call_free(struct fanout_call *call)

@@ -25,6 +25,7 @@
 #include "rpc/meta.h"
 #include "rpc/store.h"
 #include "stripe/cache.h"
+#include "stripe/latency.h"
 #include "stripe/range_lock.h"
 #include "stripe/stripe.h"
 
@@ -43,6 +44,7 @@ struct node {
 	uint32_t id;
 	struct rpc_client *client; /* NULL: the store is in this process */
 	atomic_bool probing; /* a probe of a node that is down is under way */
+	struct latency latency;
 };
 
 /* Which node holds which shard of one segment. Immutable once in the file's list. */
@@ -163,19 +165,21 @@ struct stripe {
 	struct notices notices;
 
 	_Atomic uint64_t read_bytes, written_bytes, degraded_blocks, damaged_shards, missed_shards,
-		healed_shards, conflicts, cached_bases, collected, collected_lost;
+		healed_shards, conflicts, hedged_reads, cached_bases, collected, collected_lost;
 	_Atomic uint64_t calls[STRIPE_PROCEDURES], rounds;
 };
 
 /* -------- calls to stores (fanout.c) -------- */
 
-/* A set of calls started together and waited for together. */
+/* A set of calls waited for together. */
 struct fanout {
 	struct stripe *stripe;
 	pthread_mutex_t lock;
-	pthread_cond_t idle;
-	unsigned int busy; /* guarded by lock */
-	unsigned int started;
+	pthread_cond_t changed;
+	unsigned int busy, succeeded; /* guarded by lock */
+	void (*ended)(void *context); /* guarded by lock: nobody waits any more */
+	void *context;
+	unsigned int started; /* since the last wait */
 	struct fanout_call *local; /* run by fanout_wait() in the caller's thread */
 };
 
@@ -183,11 +187,14 @@ struct fanout {
 struct fanout_call {
 	struct fanout *fanout;
 	struct fanout_call *local_next;
-	const struct node *node;
+	struct node *node;
 	uint32_t procedure;
 	const void *args;
 	void *result;
+	uint64_t started_us; /* for reads of a remote store */
+	unsigned int latency_class;
 	bool started;
+	bool done; /* guarded by fanout.lock; error and result are valid then */
 	int error; /* of the transport */
 };
 
@@ -197,8 +204,26 @@ void fanout_init(struct fanout *fanout, struct stripe *stripe);
 void fanout_start(struct fanout *fanout, struct fanout_call *call, struct node *node,
 	uint32_t procedure, const void *args, void *result);
 
-/* Returns when all calls are done, at the latest after the engine's call timeout. */
+/*
+ * Returns when all calls are done, at the latest after the engine's call timeout, and ends the
+ * fan-out.
+ */
 void fanout_wait(struct fanout *fanout);
+
+/*
+ * Returns when so many calls have succeeded, or all are done, or delay_ms has passed (UINT_MAX: never).
+ * More may be started afterwards. Returns true unless it was the time.
+ */
+bool fanout_wait_for(struct fanout *fanout, unsigned int successes, unsigned int delay_ms);
+
+/* True if a call that was started is done. */
+bool fanout_call_is_done(struct fanout_call *call);
+
+/*
+ * Ends a fan-out without waiting for what is still under way: ended is called when nothing is, in
+ * this thread or in that of the last answer, and may free the fan-out, the calls, and their results.
+ */
+void fanout_abandon(struct fanout *fanout, void (*ended)(void *context), void *context);
 
 /* 0, an error of the transport, or the negated status of the result. */
 int fanout_call_status(const struct fanout_call *call);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
  * Reading: shards from as few stores as can vouch for the newest version, decoded into the caller's
- * buffer. Only where stores disagree, are missing or hold damaged shards are all of them asked.
+ * buffer. Only where stores disagree, are missing or hold damaged shards are all of them asked. One that
+ * is slow is not waited for if others can take its place.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -22,14 +24,20 @@ static void delay_ms(unsigned int ms)
 	nanosleep(&delay, NULL);
 }
 
-/* One run of blocks asked from some of its stores. */
+/*
+ * One run of blocks asked from some of its stores. It outlives the read that made it while answers
+ * are under way that the read did not wait for.
+ */
 struct round {
 	struct stripe_file *file;
 	const struct segment *segment;
 	uint64_t first_block;
 	uint32_t count;
 	store_version version; /* asked for; generation 0: the newest */
-	uint32_t asked; /* bit s: shard s was asked */
+	unsigned int latency_class;
+	uint32_t started; /* bit s: shard s was asked */
+	uint32_t asked; /* and has answered, or failed to */
+	struct fanout fanout;
 	struct fanout_call calls[MOJETTE_N_MAX];
 	store_read_args args[MOJETTE_N_MAX];
 	store_read_res results[MOJETTE_N_MAX];
@@ -79,12 +87,27 @@ malformed:
 	return NULL;
 }
 
-/* Asks the shards in `shards` (a bit mask) and waits. */
-static void round_ask(struct round *round, uint32_t shards)
+static struct round *round_create(struct stripe_file *file, const struct segment *segment,
+	uint64_t first_block, uint32_t count, store_version version)
 {
-	struct fanout fanout;
+	struct round *round = malloc(sizeof(*round));
 
-	fanout_init(&fanout, round->file->stripe);
+	if (!round)
+		return NULL;
+	*round = (struct round){
+		.file = file,
+		.segment = segment,
+		.first_block = first_block,
+		.count = count,
+		.version = version,
+		.latency_class = latency_class((uint64_t)count * file->row_bytes),
+	};
+	fanout_init(&round->fanout, file->stripe);
+	return round;
+}
+
+static void round_start(struct round *round, uint32_t shards)
+{
 	for (unsigned int s = 0; s < round->segment->shard_count; s++) {
 		if (!(shards & (1u << s)))
 			continue;
@@ -96,24 +119,51 @@ static void round_ask(struct round *round, uint32_t shards)
 			.count = round->count,
 			.block_version = round->version,
 		};
-		fanout_start(&fanout, &round->calls[s], round->segment->nodes[s], STORE_READ,
-			&round->args[s], &round->results[s]);
+		fanout_start(&round->fanout, &round->calls[s], round->segment->nodes[s],
+			STORE_READ, &round->args[s], &round->results[s]);
 	}
-	fanout_wait(&fanout);
+	round->started |= shards;
+}
+
+/* Takes in the answers that have come. */
+static void round_collect(struct round *round)
+{
 	for (unsigned int s = 0; s < round->segment->shard_count; s++) {
-		if ((shards & (1u << s)) && fanout_call_status(&round->calls[s]) == 0)
+		uint32_t bit = 1u << s;
+
+		if (!(round->started & ~round->asked & bit) ||
+			(round->calls[s].started && !fanout_call_is_done(&round->calls[s])))
+			continue;
+		round->asked |= bit;
+		if (fanout_call_status(&round->calls[s]) == 0)
 			round->offsets[s] = payload_offsets(round, s);
 	}
-	round->asked |= shards;
+}
+
+/* Asks the shards in `shards` (a bit mask) that have not been asked, and waits for all answers. */
+static void round_ask(struct round *round, uint32_t shards)
+{
+	round_start(round, shards & ~round->started);
+	fanout_wait_for(&round->fanout, UINT_MAX, UINT_MAX);
+	round_collect(round);
+}
+
+static void round_ended(void *context)
+{
+	struct round *round = context;
+
+	for (unsigned int s = 0; s < MOJETTE_N_MAX; s++)
+		fanout_call_free(&round->calls[s]);
+	free(round);
 }
 
 static void round_free(struct round *round)
 {
-	for (unsigned int s = 0; s < round->segment->shard_count; s++) {
-		if (round->asked & (1u << s))
-			fanout_call_free(&round->calls[s]);
+	if (!round)
+		return;
+	for (unsigned int s = 0; s < round->segment->shard_count; s++)
 		free(round->offsets[s]);
-	}
+	fanout_abandon(&round->fanout, round_ended, round);
 }
 
 /* The shards of one block of a round, and what the stores said of it. */
@@ -303,12 +353,6 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 	uint32_t all = (1u << segment->shard_count) - 1;
 	int error = -EIO;
 
-	struct round *newest = malloc(sizeof(*newest));
-	struct round *named = malloc(sizeof(*named));
-	if (!newest || !named) {
-		error = -ENOMEM;
-		goto out;
-	}
 	for (unsigned int attempt = 0; error == -EIO && attempt <= RETRIES; attempt++) {
 		struct block_shards shards, older;
 		store_version version = {0}, undecided;
@@ -316,8 +360,11 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 
 		if (attempt)
 			delay_ms(retry_delays_ms[attempt - 1]);
-		*newest = (struct round){
-			.file = file, .segment = segment, .first_block = block_number, .count = 1};
+		struct round *named = NULL;
+		struct round *newest =
+			round_create(file, segment, block_number, 1, (store_version){0});
+		if (!newest)
+			return -ENOMEM;
 		round_ask(newest, all);
 		round_block(newest, 0, &shards);
 		switch (versions_judge(file, shards.answers, &version, &undecided, &largest)) {
@@ -330,11 +377,11 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 				error = 0;
 				break;
 			}
-			*named = (struct round){.file = file,
-				.segment = segment,
-				.first_block = block_number,
-				.count = 1,
-				.version = version};
+			named = round_create(file, segment, block_number, 1, version);
+			if (!named) {
+				error = -ENOMEM;
+				break;
+			}
 			round_ask(named, all);
 			round_block(named, 0, &older);
 			if (decode(file, &older, version, block, scratch) == 0)
@@ -353,39 +400,87 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 			"its newest version can be had; bring its storage nodes back",
 			file->export_id, (unsigned long long)file->file_id, segment->number,
 			(unsigned long long)block_number, file->code.k);
-out:
-	free(newest);
-	free(named);
 	return error;
 }
 
 /*
- * The shards to ask first: this process's own store, then those whose nodes are up. The plain rows
- * of the systematic form come first, since they need no decoding; otherwise files take turns.
+ * Up to `wanted` shards that have not been asked: this process's own store, then those whose nodes are
+ * up, the fast ones before the slow ones. The plain rows of the systematic form come first, since they
+ * need no decoding; otherwise files take turns.
  */
-static uint32_t choose_shards(const struct stripe_file *file, const struct segment *segment)
+static uint32_t choose_shards(const struct round *round, unsigned int wanted)
 {
+	const struct stripe_file *file = round->file;
+	const struct segment *segment = round->segment;
 	unsigned int n = segment->shard_count;
-	unsigned int wanted = versions_quorum(file);
 	unsigned int start =
 		file->code.form == MOJETTE_SYSTEMATIC ? 0 : (unsigned int)(file->file_id % n);
 	uint32_t chosen = 0;
 	unsigned int count = 0;
 
-	for (unsigned int pass = 0; pass < 3 && count < wanted; pass++) {
+	for (unsigned int pass = 0; pass < 4 && count < wanted; pass++) {
 		for (unsigned int i = 0; i < n && count < wanted; i++) {
 			unsigned int s = (start + i) % n;
 			const struct node *node = segment->nodes[s];
-			bool take = pass == 0   ? node && !node->client
-				    : pass == 1 ? node_usable(node)
+			bool take = pass == 0 ? node && !node->client
+				    : pass == 1
+					    ? node_usable(node) && !latency_is_slow(segment, node,
+									   round->latency_class)
+				    : pass == 2 ? node_usable(node)
 						: node != NULL;
-			if (take && !(chosen & (1u << s))) {
+			if (take && !((chosen | round->started) & (1u << s))) {
 				chosen |= 1u << s;
 				count++;
 			}
 		}
 	}
 	return chosen;
+}
+
+/* Slow nodes that nobody has asked for a while. Nobody waits for them now, either. */
+static uint32_t choose_probes(const struct round *round, uint32_t chosen)
+{
+	uint32_t probes = 0;
+
+	for (unsigned int s = 0; s < round->segment->shard_count; s++) {
+		struct node *node = round->segment->nodes[s];
+
+		if (!(chosen & (1u << s)) && node_usable(node) && node->client &&
+			latency_is_slow(round->segment, node, round->latency_class) &&
+			latency_probe_is_due(node))
+			probes |= 1u << s;
+	}
+	return probes;
+}
+
+/*
+ * Asks as many stores as must agree. If they do not all answer in their usual time, others are asked
+ * as well, and the first that make up the number will do.
+ */
+static void round_ask_enough(struct round *round)
+{
+	unsigned int wanted = versions_quorum(round->file);
+	uint32_t chosen = choose_shards(round, wanted);
+	unsigned int patience_ms = latency_patience_ms(round->segment, round->latency_class);
+
+	uint64_t start_us = latency_now_us();
+	round_start(round, chosen | choose_probes(round, chosen));
+	bool enough = fanout_wait_for(&round->fanout, wanted, patience_ms);
+	round_collect(round);
+	if (enough)
+		return;
+	unsigned int late = 0;
+	for (unsigned int s = 0; s < round->segment->shard_count; s++) {
+		if (!(chosen & ~round->asked & (1u << s)))
+			continue;
+		late++;
+		latency_overdue(round->segment->nodes[s], round->latency_class,
+			latency_now_us() - start_us);
+	}
+	atomic_fetch_add(&round->file->stripe->hedged_reads, 1);
+	round_start(round, choose_shards(round, late));
+	fanout_wait_for(&round->fanout, wanted, UINT_MAX);
+	round_collect(round);
 }
 
 /* Where the bytes of a run go. */
@@ -403,17 +498,16 @@ static int read_run(struct stripe_file *file, const struct segment *segment, uin
 	uint32_t all = (1u << segment->shard_count) - 1;
 	int error = 0;
 
-	struct round *round = malloc(sizeof(*round));
+	struct round *round =
+		round_create(file, segment, first_block, count, (store_version){0});
 	uint8_t *temporary = malloc(file->block_bytes + scratch_bytes);
 	if (!round || !temporary) {
-		free(round);
+		round_free(round);
 		free(temporary);
 		return -ENOMEM;
 	}
 	void *scratch = temporary + file->block_bytes;
-	*round = (struct round){
-		.file = file, .segment = segment, .first_block = first_block, .count = count};
-	round_ask(round, choose_shards(file, segment));
+	round_ask_enough(round);
 	for (uint32_t i = 0; i < count && !error; i++) {
 		uint64_t start = sink->first_byte + (uint64_t)i * file->block_bytes;
 		bool whole = start >= sink->offset &&
@@ -423,7 +517,7 @@ static int read_run(struct stripe_file *file, const struct segment *segment, uin
 
 		error = round_value(round, i, round->asked == all, &block, scratch);
 		if (error == -EAGAIN && round->asked != all) {
-			round_ask(round, all & ~round->asked);
+			round_ask(round, all);
 			error = round_value(round, i, true, &block, scratch);
 		}
 		if (error == -EAGAIN)
@@ -441,7 +535,6 @@ static int read_run(struct stripe_file *file, const struct segment *segment, uin
 			end - from);
 	}
 	round_free(round);
-	free(round);
 	free(temporary);
 	return error;
 }
@@ -450,23 +543,19 @@ int block_read(struct stripe_file *file, const struct segment *segment, uint64_t
 	bool ask_all, struct block *block)
 {
 	void *scratch = malloc(mojette_scratch_bytes(&file->code, file->row_bytes));
-	struct round *round = malloc(sizeof(*round));
-	int error = -ENOMEM;
+	struct round *round =
+		round_create(file, segment, block_number, 1, (store_version){0});
+	int error = -EAGAIN;
 
-	if (!scratch || !round)
-		goto out;
-	*round = (struct round){
-		.file = file, .segment = segment, .first_block = block_number, .count = 1};
-	error = -EAGAIN;
-	if (!ask_all) {
-		round_ask(round, choose_shards(file, segment));
+	if (!scratch || !round) {
+		error = -ENOMEM;
+	} else if (!ask_all) {
+		round_ask_enough(round);
 		error = round_value(round, 0, false, block, scratch);
-		round_free(round);
 	}
+	round_free(round);
 	if (error == -EAGAIN)
 		error = block_read_carefully(file, segment, block_number, block, scratch);
-out:
-	free(round);
 	free(scratch);
 	return error;
 }

@@ -230,7 +230,7 @@ struct rpc_client *stripe_meta(struct stripe *stripe)
 	return stripe->meta;
 }
 
-void stripe_counters(const struct stripe *stripe, struct stripe_counters *counters)
+void stripe_counters(struct stripe *stripe, struct stripe_counters *counters)
 {
 	*counters = (struct stripe_counters){
 		.read_bytes = atomic_load(&stripe->read_bytes),
@@ -240,11 +240,13 @@ void stripe_counters(const struct stripe *stripe, struct stripe_counters *counte
 		.missed_shards = atomic_load(&stripe->missed_shards),
 		.healed_shards = atomic_load(&stripe->healed_shards),
 		.conflicts = atomic_load(&stripe->conflicts),
+		.hedged_reads = atomic_load(&stripe->hedged_reads),
 		.cached_bases = atomic_load(&stripe->cached_bases),
 		.collected = atomic_load(&stripe->collected),
 		.collected_lost = atomic_load(&stripe->collected_lost),
 		.rounds = atomic_load(&stripe->rounds),
 	};
+	counters->cached_blocks = cache_block_count(&stripe->cache, &counters->collected_blocks);
 	for (unsigned int i = 0; i < STRIPE_PROCEDURES; i++)
 		counters->calls[i] = atomic_load(&stripe->calls[i]);
 }

@@ -181,13 +181,15 @@ struct stripe_counters {
 	uint64_t missed_shards; /* not written because a node was down */
 	uint64_t healed_shards;
 	uint64_t conflicts; /* writes that had to be tried again */
+	uint64_t hedged_reads; /* rounds in which another store was asked for a slow one */
 	uint64_t cached_bases; /* writes of parts of blocks that needed no read */
 	uint64_t collected; /* writes of parts of blocks that were collected in memory */
 	uint64_t collected_lost; /* blocks collected and given up: the verifier changed */
+	uint64_t cached_blocks, collected_blocks; /* now; the former with the latter */
 	uint64_t calls[STRIPE_PROCEDURES]; /* to stores, by procedure of rpc/store.x */
 	uint64_t rounds; /* of such calls, made together and waited for */
 };
 
-void stripe_counters(const struct stripe *stripe, struct stripe_counters *counters);
+void stripe_counters(struct stripe *stripe, struct stripe_counters *counters);
 
 #endif

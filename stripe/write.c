@@ -294,10 +294,11 @@ static void take_back(struct stripe_file *file, const struct write_run *write,
  * Reckons what the answers of a fan-out mean.
  * *holders and *missed receive the shards that took the write and those that did not.
  */
-static int judge_answers(const struct stripe_file *file, const struct segment *segment,
+static int judge_answers(const struct stripe_file *file, const struct write_run *write,
 	const struct outgoing *outgoing, uint32_t *holders, uint32_t *missed, store_version *newest)
 {
-	bool conflict = false, stale = false, full = false;
+	const struct segment *segment = write->segment;
+	bool conflict = false, stale = false, full = false, forgotten = false;
 
 	*holders = 0;
 	*missed = 0;
@@ -312,7 +313,15 @@ static int judge_answers(const struct stripe_file *file, const struct segment *s
 		*missed |= 1u << s;
 		if (!out->call.started || out->call.error)
 			continue; /* unreachable */
-		conflict |= status == -EAGAIN;
+		/*
+		 * Without the base, which is our own: this store missed it. Where min_shards others
+		 * have it, nobody can have found it undecided.
+		 */
+		if (status == -EAGAIN && write->exact_base == STORE_BASE_UNDECIDED &&
+			version_compare(out->result.newest, write->base) < 0)
+			forgotten = true;
+		else
+			conflict |= status == -EAGAIN;
 		stale |= status == -ESTALE;
 		full |= status == -ENOSPC;
 		if (version_compare(out->result.newest, *newest) > 0)
@@ -329,7 +338,7 @@ static int judge_answers(const struct stripe_file *file, const struct segment *s
 	if (conflict)
 		return -EAGAIN;
 	if (__builtin_popcount(*holders) < (int)file->min_shards)
-		return full ? -ENOSPC : -EIO;
+		return forgotten ? -EAGAIN : full ? -ENOSPC : -EIO;
 	return 0;
 }
 
@@ -396,7 +405,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 				args, &outgoing[s].result);
 	}
 	fanout_wait(&fanout);
-	error = judge_answers(file, segment, outgoing, &holders, &missed, newest);
+	error = judge_answers(file, write, outgoing, &holders, &missed, newest);
 	if (error) {
 		uint32_t possible = possible_holders(segment, outgoing);
 		run_doubt(file, version);

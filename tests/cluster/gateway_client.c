@@ -515,6 +515,76 @@ static void files_are_read(void)
 	free(read);
 }
 
+static uint64_t now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static int compare_times(const void *left, const void *right)
+{
+	uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
+
+	return a < b ? -1 : a > b;
+}
+
+#define TIMED_READS 20
+#define TIMED_BYTES 65536
+
+/*
+ * Reads pieces of the files through every gateway but one, which hangs: half of all reads must take
+ * less than limit_us, and none longer than limit_ms.
+ */
+static uint32_t hung_node;
+static uint64_t limit_us;
+
+static void reads_are_done_in_time(void)
+{
+	size_t count = 0;
+	uint64_t *times = calloc(config->node_count * file_count * TIMED_READS, sizeof(*times));
+	uint8_t *read = malloc(TIMED_BYTES);
+
+	for (size_t n = 0; n < config->node_count; n++) {
+		if (config->nodes[n].id == hung_node)
+			continue;
+		struct rpc_client *gateway = gateway_of(config->nodes[n].id);
+
+		for (uint64_t i = 0; i < file_count; i++) {
+			uint32_t node = 0, epoch = 0, length = 0;
+			uint8_t *data = file_bytes(i);
+			bool eof;
+			char name[64];
+
+			snprintf(name, sizeof(name), "file-%" PRIu64, i);
+			uint64_t file = look_up(name);
+			CU_ASSERT_EQUAL_FATAL(layout(file, &node, &epoch), 0);
+			struct bytes handle = handle_for(file, epoch, GATEWAY_READ);
+			for (unsigned int j = 0; j < TIMED_READS; j++) {
+				uint64_t offset = (uint64_t)j * (MIB - TIMED_BYTES) / TIMED_READS;
+				uint64_t start = now_us();
+
+				CU_ASSERT_EQUAL(read_bytes(gateway, &handle, offset, TIMED_BYTES,
+							read, &length, &eof),
+					NFS3_OK);
+				times[count++] = now_us() - start;
+				CU_ASSERT_EQUAL(length, TIMED_BYTES);
+				CU_ASSERT_EQUAL(memcmp(data + offset, read, TIMED_BYTES), 0);
+			}
+			free(data);
+		}
+		rpc_client_destroy(gateway);
+	}
+	qsort(times, count, sizeof(*times), compare_times);
+	printf("reads: median %" PRIu64 " us, slowest %" PRIu64 " us\n", times[count / 2],
+		times[count - 1]);
+	CU_ASSERT(times[count / 2] <= limit_us);
+	CU_ASSERT(times[count - 1] <= limit_ms * 1000);
+	free(times);
+	free(read);
+}
+
 static int run_tests(CU_TestInfo *tests)
 {
 	CU_SuiteInfo suites[] = {
@@ -543,6 +613,10 @@ int main(int argc, char **argv)
 	};
 	static CU_TestInfo reading[] = {
 		{"files are read", files_are_read},
+		CU_TEST_INFO_NULL,
+	};
+	static CU_TestInfo timed_reading[] = {
+		{"reads are done in time", reads_are_done_in_time},
 		CU_TEST_INFO_NULL,
 	};
 	static CU_TestInfo all[] = {
@@ -577,6 +651,12 @@ int main(int argc, char **argv)
 	} else if (!strcmp(argv[2], "read-files") && argc == 4) {
 		file_count = strtoull(argv[3], NULL, 10);
 		status = run_tests(reading);
+	} else if (!strcmp(argv[2], "time-reads") && argc == 7) {
+		file_count = strtoull(argv[3], NULL, 10);
+		hung_node = (uint32_t)strtoul(argv[4], NULL, 10);
+		limit_us = strtoull(argv[5], NULL, 10);
+		limit_ms = strtoull(argv[6], NULL, 10);
+		status = run_tests(timed_reading);
 	}
 	rpc_client_destroy(meta);
 	config_free(config);

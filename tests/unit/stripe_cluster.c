@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "rpc/meta.h"
+#include "rpc/store.h"
 #include "volatile_io.h"
 
 struct cluster cluster;
@@ -118,6 +119,22 @@ uint32_t begin_truncation(uint64_t id, uint64_t size)
 
 /* -------- nodes and engines -------- */
 
+/* A store's READ, on a node that may be slow. */
+static void slow_read(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	struct store *store = context;
+
+	for (unsigned int i = 0; i < cluster.node_count; i++) {
+		if (cluster.nodes[i].store != store)
+			continue;
+		atomic_fetch_add(&cluster.nodes[i].reads, 1);
+		usleep(atomic_load(&cluster.nodes[i].read_delay_ms) * 1000);
+	}
+	(void)caller;
+	store_read(store, arguments, result);
+}
+
 void node_start(unsigned int i)
 {
 	struct test_node *node = &cluster.nodes[i];
@@ -140,6 +157,11 @@ void node_start(unsigned int i)
 	if (cluster.in_memory)
 		return;
 	store_program(node->store, &node->program);
+	CU_ASSERT_FATAL(node->program.procedure_count <= STRIPE_PROCEDURES);
+	memcpy(node->procedures, node->program.procedures,
+		node->program.procedure_count * sizeof(node->procedures[0]));
+	node->procedures[STORE_READ].handler = slow_read;
+	node->program.procedures = node->procedures;
 	/* The port may linger for a moment after the node was stopped. */
 	failed = rpc_server_start(&node->server, HOST, node->port, &node->program, &cluster.key, 8);
 	CU_ASSERT_EQUAL_FATAL(failed, 0);
@@ -243,6 +265,7 @@ void cluster_start(enum mojette_form form, unsigned int k, unsigned int m, uint3
 			i + 1);
 		CU_ASSERT_EQUAL_FATAL(mkdir(node->directory, 0700), 0);
 		node->port = next_port();
+		atomic_store(&node->read_delay_ms, 0);
 		node_init(i);
 	}
 	cluster.meta_port = next_port();

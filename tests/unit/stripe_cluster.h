@@ -11,6 +11,7 @@
 
 #include <CUnit/Basic.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -30,7 +31,10 @@ struct test_node {
 	uint16_t port;
 	struct store *store; /* NULL: the node is down */
 	struct rpc_program program;
+	struct rpc_procedure procedures[STRIPE_PROCEDURES];
 	struct rpc_server *server;
+	atomic_uint read_delay_ms; /* before each STORE_READ is executed */
+	atomic_uint reads; /* that came */
 };
 
 struct test_file {

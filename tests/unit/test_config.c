@@ -28,7 +28,7 @@ static char document_path[64], key_path[64];
 static const char good[] =
 	"{\n"
 	"  \"cluster\": { \"id\": \"test\", \"key_file\": \"@KEY@\", "
-	"\"scrub_mib_per_second\": 25 },\n"
+	"\"scrub_mib_per_second\": 25, \"cache_mib\": 96, \"gather_ms\": 350 },\n"
 	"  \"exportd\": { \"address\": \"10.0.0.1\", \"port\": 7700, \"data\": \"/var/meta\",\n"
 	"    \"node_down_after_ms\": 1500 },\n"
 	"  \"nodes\": [\n"
@@ -147,6 +147,8 @@ static void test_values(void)
 	CU_ASSERT_STRING_EQUAL(config->exportd_data, "/var/meta");
 	CU_ASSERT_EQUAL(config->node_down_after_ms, 1500);
 	CU_ASSERT_EQUAL(config->scrub_mib_per_second, 25);
+	CU_ASSERT_EQUAL(config->cache_mib, 96);
+	CU_ASSERT_EQUAL(config->gather_ms, 350);
 
 	CU_ASSERT_EQUAL_FATAL(config->node_count, 3);
 	CU_ASSERT_EQUAL(config->nodes[0].id, 10);
@@ -187,7 +189,8 @@ static void test_defaults(void)
 {
 	char *document = replaced(good, ", \"port\": 7700", "");
 	char *shorter = replaced(document, ",\n    \"node_down_after_ms\": 1500", "");
-	char *shortest = replaced(shorter, ", \"scrub_mib_per_second\": 25", "");
+	char *shortest = replaced(shorter,
+		", \"scrub_mib_per_second\": 25, \"cache_mib\": 96, \"gather_ms\": 350", "");
 	char *off = replaced(shorter, ": 25", ": 0");
 	const struct config_export *export;
 	struct config *config;
@@ -199,6 +202,8 @@ static void test_defaults(void)
 	write_document(shortest);
 	config = load_good();
 	CU_ASSERT_EQUAL(config->scrub_mib_per_second, 8);
+	CU_ASSERT_EQUAL(config->cache_mib, 64);
+	CU_ASSERT_EQUAL(config->gather_ms, 100);
 	CU_ASSERT_EQUAL(config->exportd_port, 7600);
 	CU_ASSERT_EQUAL(config->node_down_after_ms, 3000);
 	CU_ASSERT_EQUAL(config->nodes[0].store_port, 7601);
@@ -326,6 +331,8 @@ static const struct {
 	{"7700", "65536", "exportd.port: 65536: allowed: an integer from 1 to 65535"},
 	{": 25", ": 10001",
 		"cluster.scrub_mib_per_second: 10001: allowed: an integer from 0 to 10000"},
+	{": 96", ": 0", "cluster.cache_mib: 0: allowed: an integer from 1 to 65536"},
+	{": 350", ": 10001", "cluster.gather_ms: 10001: allowed: an integer from 0 to 10000"},
 	{": 25", ": -1", "cluster.scrub_mib_per_second: -1: allowed"},
 	{": 25", ": 0.5", "cluster.scrub_mib_per_second: 0.5: allowed"},
 	{"9001", "-9001", "nodes[0].store_port: -9001: allowed"},

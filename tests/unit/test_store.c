@@ -477,7 +477,7 @@ static void an_undecided_base_gives_way(void)
 	CU_ASSERT(IS(&fixture, 0, VERSION(4, 1), STORE_FINALIZED));
 	CU_ASSERT(fixture_is(
 		&fixture, &(struct get){.version = VERSION(1, 1)}, VERSION(1, 1), STORE_COMMITTED));
-	/* A newer one than the base, or an older one that may be decided, is a conflict. */
+	/* Anything but the base is a conflict, decided or not, and so is nothing at all. */
 	CU_ASSERT_EQUAL(
 		PUT(&fixture, .version = VERSION(5, 1), .undecided = true, .base = VERSION(3, 1)),
 		EAGAIN);
@@ -487,6 +487,13 @@ static void an_undecided_base_gives_way(void)
 	fixture_commit(&fixture, VERSION(4, 1), 0, 1);
 	CU_ASSERT_EQUAL(
 		PUT(&fixture, .version = VERSION(9, 1), .undecided = true, .base = VERSION(8, 1)),
+		EAGAIN);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(9, 1), .undecided = true,
+				.base = VERSION(8, 1), .first = 1),
+		EAGAIN);
+	/* It may have been settled meanwhile: then it stays, beside the new one. */
+	CU_ASSERT_EQUAL(
+		PUT(&fixture, .version = VERSION(9, 1), .undecided = true, .base = VERSION(4, 1)),
 		0);
 	CU_ASSERT(fixture_is(
 		&fixture, &(struct get){.version = VERSION(4, 1)}, VERSION(4, 1), STORE_COMMITTED));

@@ -7,12 +7,15 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "rpc/log.h"
+#include "rpc/store.h"
 #include "stripe_cluster.h"
 
 static bool reads_as(struct stripe_file *file, const uint8_t *model, uint64_t offset, size_t length)
@@ -412,6 +415,493 @@ static void concurrent_writers_of_one_block_lose_nothing(void)
 	cluster_stop();
 }
 
+/* -------- the cache, and what is collected in it -------- */
+
+static struct stripe_counters count(void)
+{
+	struct stripe_counters counters;
+
+	stripe_counters(cluster.stripe, &counters);
+	return counters;
+}
+
+/* Collected bytes stay where they are until the test wants otherwise. */
+static void start_gathering(unsigned int delay_ms)
+{
+	cluster.gather = true;
+	cluster.gather_delay_ms = delay_ms;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+}
+
+static void stop_gathering(void)
+{
+	cluster_stop();
+	cluster.gather = false;
+	cluster.gather_delay_ms = 0;
+	cluster.cache_bytes = 0;
+}
+
+#define FOR_EVER 3600000
+#define BLOCK 16384
+
+static void cached_block_costs_no_read(void)
+{
+	static const bool ways[] = {false, true};
+
+	for (unsigned int way = 0; way < 2; way++) {
+		random_seed(51 + way);
+		cluster.gather = ways[way];
+		cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+		struct stripe_file *file = open_file(1);
+		size_t size = 32 * BLOCK;
+		uint8_t *model = calloc(1, size);
+
+		fill(model, size);
+		CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
+		/* The first write of a part reads the block, the second does not. */
+		for (unsigned int round = 0; round < 3; round++) {
+			uint64_t reads = count().calls[STORE_READ], bases = count().cached_bases;
+			for (size_t offset = 4096; offset < size; offset += BLOCK) {
+				fill(model + offset, 4096);
+				CU_ASSERT_EQUAL(stripe_write(file, offset, model + offset, 4096,
+							round == 1),
+					0);
+			}
+			if (round == 0) {
+				CU_ASSERT_EQUAL(count().calls[STORE_READ] - reads, 32 * 4);
+			} else {
+				CU_ASSERT_EQUAL(count().calls[STORE_READ] - reads, 0);
+				CU_ASSERT_EQUAL(count().cached_bases - bases, 32);
+			}
+			CU_ASSERT(reads_as(file, model, 0, size));
+		}
+		CU_ASSERT_EQUAL(stripe_commit(file), 0);
+		CU_ASSERT(reads_as(file, model, 0, size));
+		stripe_file_put(file);
+		stripe_destroy(cluster.stripe);
+		engine_start();
+		file = open_file(1);
+		CU_ASSERT(reads_as(file, model, 0, size));
+		stripe_file_put(file);
+		free(model);
+		stop_gathering();
+	}
+}
+
+static void unstable_parts_are_sent_once(void)
+{
+	random_seed(53);
+	start_gathering(FOR_EVER);
+	struct stripe_file *file = open_file(1);
+	uint8_t *model = calloc(1, 8 * BLOCK);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+
+	/* Three quarters of a block, some of it twice: nothing is sent, and it reads back. */
+	fill(model, BLOCK);
+	for (unsigned int i = 0; i < 6; i++) {
+		size_t offset = (size_t)(i % 3) * 4096;
+		CU_ASSERT_EQUAL(stripe_write(file, offset, model + offset, 4096, false), 0);
+	}
+	CU_ASSERT_EQUAL(count().calls[STORE_WRITE], 0);
+	CU_ASSERT_EQUAL(count().collected, 6);
+	memset(model + 3 * 4096, 0, 4096);
+	CU_ASSERT(reads_as(file, model, 0, 2 * BLOCK));
+	CU_ASSERT_EQUAL(stripe_file_size(file), 3 * 4096);
+	/* The rest makes it whole, and it goes out: one call to each store. */
+	fill(model + 3 * 4096, 4096);
+	CU_ASSERT_EQUAL(stripe_write(file, 3 * 4096, model + 3 * 4096, 4096, false), 0);
+	CU_ASSERT_EQUAL(count().calls[STORE_WRITE], 6);
+	/* What is not whole goes out at COMMIT. */
+	fill(model + BLOCK + 100, 1000);
+	CU_ASSERT_EQUAL(stripe_write(file, BLOCK + 100, model + BLOCK + 100, 1000, false), 0);
+	CU_ASSERT_EQUAL(count().calls[STORE_WRITE], 6);
+	CU_ASSERT_EQUAL(cluster.files[1].size, 0);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT_EQUAL(count().calls[STORE_WRITE], 12);
+	CU_ASSERT_EQUAL(cluster.files[1].size, BLOCK + 1100);
+	/* Small pieces in a row make a block whole, too, wherever they are cut. */
+	fill(model + 2 * BLOCK, BLOCK);
+	for (size_t offset = 0; offset < BLOCK; offset += 1000) {
+		size_t length = offset + 1000 > BLOCK ? BLOCK - offset : 1000;
+		CU_ASSERT_EQUAL(stripe_write(file, 2 * BLOCK + offset, model + 2 * BLOCK + offset,
+					length, false),
+			0);
+	}
+	CU_ASSERT_EQUAL(count().calls[STORE_WRITE], 18);
+	/* A stable write takes along what was collected of its block. */
+	fill(model + 3 * BLOCK, 8192);
+	CU_ASSERT_EQUAL(stripe_write(file, 3 * BLOCK, model + 3 * BLOCK, 4096, false), 0);
+	CU_ASSERT_EQUAL(
+		stripe_write(file, 3 * BLOCK + 4096, model + 3 * BLOCK + 4096, 4096, true), 0);
+	CU_ASSERT_EQUAL(count().calls[STORE_WRITE], 24);
+	CU_ASSERT(reads_as(file, model, 0, 8 * BLOCK));
+	/* A whole block supersedes it. */
+	fill(model + 4 * BLOCK, BLOCK);
+	CU_ASSERT_EQUAL(stripe_write(file, 4 * BLOCK + 9, model, 100, false), 0);
+	CU_ASSERT_EQUAL(stripe_write(file, 4 * BLOCK, model + 4 * BLOCK, BLOCK, false), 0);
+	CU_ASSERT(reads_as(file, model, 0, 8 * BLOCK));
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT_EQUAL(count().calls[STORE_WRITE], 30);
+	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe);
+	engine_start();
+	file = open_file(1);
+	CU_ASSERT(reads_as(file, model, 0, 8 * BLOCK));
+	stripe_file_put(file);
+	free(model);
+	stop_gathering();
+}
+
+static void collected_bytes_are_sent_after_a_while(void)
+{
+	random_seed(59);
+	start_gathering(20);
+	struct stripe_file *file = open_file(1);
+	uint8_t model[4096];
+
+	fill(model, sizeof(model));
+	CU_ASSERT_EQUAL(stripe_write(file, 4096, model, sizeof(model), false), 0);
+	struct stripe *other = engine_create();
+	struct stripe_file *others;
+	uint8_t bytes[4096] = {0};
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 1, &others), 0);
+	for (unsigned int i = 0; i < 500 && memcmp(bytes, model, sizeof(model)); i++) {
+		usleep(10000);
+		CU_ASSERT_EQUAL(stripe_read(others, 4096, bytes, sizeof(bytes)), 0);
+	}
+	CU_ASSERT(memcmp(bytes, model, sizeof(model)) == 0);
+	stripe_file_put(others);
+	stripe_destroy(other);
+	stripe_file_put(file);
+	stop_gathering();
+}
+
+static void memory_for_collected_bytes_is_bounded(void)
+{
+	random_seed(61);
+	cluster.cache_bytes = 1 << 20;
+	start_gathering(FOR_EVER);
+	struct stripe_file *file = open_file(1);
+	size_t size = 256 * BLOCK;
+	uint8_t *model = calloc(1, size);
+
+	fill(model, size);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
+	/* A quarter of the cache for a file, half of that for what is collected: 8 blocks. */
+	for (unsigned int i = 0; i < 1000; i++) {
+		size_t offset = random_number() % (size - 5000),
+		       length = 1 + random_number() % 5000;
+		fill(model + offset, length);
+		CU_ASSERT_EQUAL(stripe_write(file, offset, model + offset, length, false), 0);
+		CU_ASSERT_FATAL(count().collected_blocks <= 8);
+		CU_ASSERT_FATAL(count().cached_blocks <= 17);
+	}
+	CU_ASSERT(count().collected > 900);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT_EQUAL(count().collected_blocks, 0);
+	CU_ASSERT_EQUAL(count().collected_lost, 0);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe);
+	engine_start();
+	file = open_file(1);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	stripe_file_put(file);
+	free(model);
+	stop_gathering();
+}
+
+/* Whoever wrote the block in between, on top of it or instead of it: nothing of theirs is undone.
+ */
+static void collected_bytes_give_way_to_other_writers(void)
+{
+	/* How the other one is noticed. */
+	enum { BY_COMMIT, BY_READ, BY_WHOLE_BLOCK, BY_STABLE_WRITE, WAYS };
+
+	for (unsigned int way = 0; way < WAYS; way++) {
+		random_seed(67 + way);
+		start_gathering(FOR_EVER);
+		struct stripe_file *file = open_file(1), *others;
+		struct stripe *other = engine_create();
+		uint8_t *model = calloc(1, 2 * BLOCK);
+
+		fill(model, 2 * BLOCK);
+		CU_ASSERT_EQUAL(stripe_write(file, 0, model, 2 * BLOCK, true), 0);
+		CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 1, &others), 0);
+		uint64_t verifier = stripe_write_verifier(cluster.stripe);
+		uint8_t mine[4096], more[3 * 4096];
+		fill(mine, sizeof(mine));
+		fill(more, sizeof(more));
+		CU_ASSERT_EQUAL(stripe_write(file, 0, mine, sizeof(mine), false), 0);
+		/* A newer value of the same place, acknowledged as stable, and something beside. */
+		fill(model, 100);
+		fill(model + 8192, 100);
+		CU_ASSERT_EQUAL(stripe_write(others, 0, model, 100, true), 0);
+		CU_ASSERT_EQUAL(stripe_write(others, 8192, model + 8192, 100, true), 0);
+		switch (way) {
+		case BY_COMMIT:
+			CU_ASSERT_EQUAL(stripe_commit(file), 0);
+			break;
+		case BY_READ:
+			break;
+		case BY_WHOLE_BLOCK:
+			memcpy(model + 4096, more, sizeof(more));
+			CU_ASSERT_EQUAL(stripe_write(file, 4096, more, sizeof(more), false), 0);
+			break;
+		case BY_STABLE_WRITE:
+			memcpy(model + 4096, more, 4096);
+			CU_ASSERT_EQUAL(stripe_write(file, 4096, more, 4096, true), 0);
+			break;
+		}
+		CU_ASSERT(reads_as(others, model, 0, way == BY_WHOLE_BLOCK ? 4096 : 2 * BLOCK));
+		if (way != BY_WHOLE_BLOCK)
+			CU_ASSERT(reads_as(file, model, 0, 2 * BLOCK));
+		CU_ASSERT_NOT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+		/* What the client sends again arrives. */
+		memcpy(model, mine, sizeof(mine));
+		memcpy(model + 4096, more, sizeof(more));
+		CU_ASSERT_EQUAL(stripe_write(file, 0, mine, sizeof(mine), false), 0);
+		CU_ASSERT_EQUAL(stripe_write(file, 4096, more, sizeof(more), false), 0);
+		CU_ASSERT_EQUAL(stripe_commit(file), 0);
+		CU_ASSERT(reads_as(others, model, 0, 2 * BLOCK));
+		stripe_file_put(others);
+		stripe_destroy(other);
+		stripe_file_put(file);
+		free(model);
+		stop_gathering();
+	}
+}
+
+static void what_cannot_be_sent_fails_the_commit(void)
+{
+	random_seed(71);
+	start_gathering(FOR_EVER);
+	struct stripe_file *file = open_file(1);
+	uint8_t *model = calloc(1, 2 * BLOCK);
+
+	fill(model, 2 * BLOCK);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, 2 * BLOCK, true), 0);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	CU_ASSERT_EQUAL(stripe_write(file, 500, model, 4096, false), 0);
+	for (unsigned int i = 0; i < 3; i++)
+		node_stop(i);
+	CU_ASSERT_EQUAL(stripe_commit(file), -EIO);
+	CU_ASSERT_NOT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	for (unsigned int i = 0; i < 3; i++)
+		node_start(i);
+	wait_for_nodes(file, 0x3f);
+	/* It is gone, and said to be. */
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT(reads_as(file, model, 0, 2 * BLOCK));
+	memmove(model + 500, model, 4096);
+	CU_ASSERT_EQUAL(stripe_write(file, 500, model + 500, 4096, false), 0);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT(reads_as(file, model, 0, 2 * BLOCK));
+	stripe_file_put(file);
+	free(model);
+	stop_gathering();
+}
+
+static void truncation_and_collected_bytes(void)
+{
+	random_seed(73);
+	start_gathering(FOR_EVER);
+	struct stripe_file *file = open_file(1), *others;
+	struct stripe *other = engine_create();
+	size_t size = 4 * BLOCK;
+	uint8_t *model = calloc(1, 2 * size);
+
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 1, &others), 0);
+	fill(model, size);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	/* By ourselves: what lies before the cut stays, also in the block that is cut. */
+	for (unsigned int i = 0; i < 4; i++) {
+		fill(model + i * BLOCK + 10, 8000);
+		CU_ASSERT_EQUAL(
+			stripe_write(file, i * BLOCK + 10, model + i * BLOCK + 10, 8000, false), 0);
+	}
+	fill(model + size, 100);
+	CU_ASSERT_EQUAL(stripe_write(file, size, model + size, 100, false), 0);
+	size_t cut = BLOCK + 5000;
+	CU_ASSERT_EQUAL(stripe_truncate(file, cut, begin_truncation(1, cut)), 0);
+	memset(model + cut, 0, 2 * size - cut);
+	CU_ASSERT(reads_as(file, model, 0, 2 * size));
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	CU_ASSERT(reads_as(others, model, 0, 2 * size));
+	CU_ASSERT_EQUAL(cluster.files[1].size, cut);
+	/*
+	 * By another engine, which knows nothing of what was collected here: beyond the cut nothing
+	 * comes back, in particular where no store ever had anything, and the client is told.
+	 */
+	CU_ASSERT_EQUAL(stripe_write(file, 3, model + 3, 5000, false), 0);
+	CU_ASSERT_EQUAL(stripe_write(file, size, model, 5000, false), 0);
+	CU_ASSERT_EQUAL(stripe_write(file, 6 * BLOCK, model, 5000, false), 0);
+	cut = 9000;
+	CU_ASSERT_EQUAL(stripe_truncate(others, cut, begin_truncation(1, cut)), 0);
+	memset(model + cut, 0, 2 * size - cut);
+	stripe_commit(file);
+	CU_ASSERT_NOT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	CU_ASSERT(reads_as(others, model, 0, 2 * size));
+	CU_ASSERT(reads_as(file, model, 0, 2 * size));
+	CU_ASSERT_EQUAL(cluster.files[1].size, cut);
+	/* And afterwards all is as ever. */
+	fill(model + 6 * BLOCK, 5000);
+	CU_ASSERT_EQUAL(stripe_write(file, 6 * BLOCK, model + 6 * BLOCK, 5000, false), 0);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT(reads_as(others, model, 0, 2 * size));
+	CU_ASSERT_EQUAL(cluster.files[1].size, 6 * BLOCK + 5000);
+	stripe_file_put(others);
+	stripe_destroy(other);
+	stripe_file_put(file);
+	free(model);
+	stop_gathering();
+}
+
+/* Appends and commits of its own, while others commit, too. */
+struct appender {
+	struct stripe_file *file;
+	uint64_t id;
+	atomic_bool *stop;
+	bool failed;
+};
+
+static void *append(void *argument)
+{
+	struct appender *self = argument;
+	uint8_t bytes[3000];
+
+	memset(bytes, 5, sizeof(bytes));
+	for (uint64_t end = 0; end < 400 * sizeof(bytes);) {
+		self->failed |= stripe_write(self->file, end, bytes, sizeof(bytes), false) != 0;
+		self->failed |= stripe_commit(self->file) != 0;
+		end += sizeof(bytes);
+		pthread_mutex_lock(&cluster.lock);
+		self->failed |= cluster.files[self->id].size < end;
+		pthread_mutex_unlock(&cluster.lock);
+	}
+	atomic_store(self->stop, true);
+	return NULL;
+}
+
+static void *commit_all_the_time(void *argument)
+{
+	struct appender *self = argument;
+
+	while (!atomic_load(self->stop))
+		self->failed |= stripe_commit(self->file) != 0;
+	return NULL;
+}
+
+static void commit_tells_the_size_whoever_else_commits(void)
+{
+	for (unsigned int way = 0; way < 2; way++) {
+		cluster.gather = way;
+		cluster.gather_delay_ms = 1;
+		cluster_start(MOJETTE_NON_SYSTEMATIC, 2, 1, 4096);
+		atomic_bool stop = false;
+		struct stripe_file *file = open_file(1);
+		struct appender self = {.file = file, .id = 1, .stop = &stop};
+		struct appender other = self;
+		pthread_t threads[2];
+
+		pthread_create(&threads[0], NULL, append, &self);
+		pthread_create(&threads[1], NULL, commit_all_the_time, &other);
+		pthread_join(threads[0], NULL);
+		pthread_join(threads[1], NULL);
+		CU_ASSERT_FALSE(self.failed);
+		CU_ASSERT_FALSE(other.failed);
+		stripe_file_put(file);
+		stop_gathering();
+	}
+}
+
+/* -------- slow nodes -------- */
+
+static int compare_times(const void *left, const void *right)
+{
+	uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
+
+	return a < b ? -1 : a > b;
+}
+
+#define TIMED_READS 100
+
+/* Microseconds that a read takes, mostly. */
+static uint64_t median_read_us(struct stripe_file *file, const uint8_t *model, size_t size)
+{
+	uint64_t times[TIMED_READS];
+
+	for (unsigned int i = 0; i < TIMED_READS; i++) {
+		size_t offset = random_number() % (size - 20000);
+		struct timespec from, to;
+
+		clock_gettime(CLOCK_MONOTONIC, &from);
+		CU_ASSERT(reads_as(file, model, offset, 20000));
+		clock_gettime(CLOCK_MONOTONIC, &to);
+		times[i] = (uint64_t)(to.tv_sec - from.tv_sec) * 1000000 +
+			   (uint64_t)(to.tv_nsec / 1000) - (uint64_t)(from.tv_nsec / 1000);
+	}
+	qsort(times, TIMED_READS, sizeof(times[0]), compare_times);
+	return times[TIMED_READS / 2];
+}
+
+static void slow_nodes_do_not_slow_reads(void)
+{
+	const unsigned int delay_ms = 400;
+
+	for (unsigned int slow_count = 1; slow_count <= 2; slow_count++) {
+		random_seed(79);
+		cluster_start(
+			slow_count == 1 ? MOJETTE_NON_SYSTEMATIC : MOJETTE_SYSTEMATIC, 4, 2, 4096);
+		struct stripe_file *file = open_file(1);
+		size_t size = 1000000;
+		uint8_t *model = calloc(1, size);
+
+		fill(model, size);
+		CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
+		uint64_t healthy_us = median_read_us(file, model, size);
+		/* Shards 0 of file 1 lie on node 1, and so on. All stores are asked by some file.
+		 */
+		for (unsigned int i = 0; i < slow_count; i++)
+			atomic_store(&cluster.nodes[2 + i].read_delay_ms, delay_ms);
+		uint64_t hedged = count().hedged_reads;
+		uint64_t slow_us = median_read_us(file, model, size);
+		CU_ASSERT(count().hedged_reads > hedged);
+		printf("%llu us, %llu us with %u slow ", (unsigned long long)healthy_us,
+			(unsigned long long)slow_us, slow_count);
+		/* Whatever else this machine does: far from what the slow node takes. */
+		CU_ASSERT(slow_us < delay_ms * 1000 / 10);
+		/* And of all reads hardly any had to wait. */
+		CU_ASSERT(count().hedged_reads - hedged < TIMED_READS / 4);
+		/* Once they are fast again they are asked again. */
+		for (unsigned int i = 0; i < slow_count; i++) {
+			struct test_node *node = &cluster.nodes[2 + i];
+			bool back = false;
+
+			atomic_store(&node->read_delay_ms, 0);
+			for (unsigned int round = 0; round < 400 && !back; round++) {
+				unsigned int before = atomic_load(&node->reads);
+
+				for (unsigned int j = 0; j < 10; j++)
+					CU_ASSERT(reads_as(file, model, 0, 20000));
+				back = atomic_load(&node->reads) - before >= 10;
+				usleep(20000);
+			}
+			CU_ASSERT(back);
+		}
+		/* An answer may come when nobody waits for it any more, nor the engine is there. */
+		for (unsigned int i = 0; i < slow_count; i++)
+			atomic_store(&cluster.nodes[2 + i].read_delay_ms, delay_ms);
+		CU_ASSERT(reads_as(file, model, 0, 20000));
+		stripe_file_put(file);
+		free(model);
+		cluster_stop();
+	}
+}
+
 /*
  * Random writes, reads, commits, truncations, node stops and starts, restarts of the engine, and
  * healing, against a model. At most m nodes are down or not yet healed at a time.
@@ -419,6 +909,8 @@ static void concurrent_writers_of_one_block_lose_nothing(void)
 static void random_history(uint64_t seed, unsigned int steps)
 {
 	random_seed(seed * UINT64_C(0x9e3779b97f4a7c15) + 1);
+	cluster.gather = seed % 2;
+	cluster.gather_delay_ms = seed % 4 == 1 ? 0 : FOR_EVER;
 	cluster_start(random_number() % 2 ? MOJETTE_NON_SYSTEMATIC : MOJETTE_SYSTEMATIC, 4, 2,
 		random_number() % 2 ? 4096 : 1024);
 	size_t limit = 900000;
@@ -478,7 +970,7 @@ static void random_history(uint64_t seed, unsigned int steps)
 	CU_ASSERT(reads_as(file, model, 0, limit + 200000));
 	stripe_file_put(file);
 	free(model);
-	cluster_stop();
+	stop_gathering();
 }
 
 static void random_histories_match_the_model(void)
@@ -511,6 +1003,17 @@ int main(void)
 		{"a removed file is stale", removed_file_is_stale},
 		{"concurrent writers of one block lose nothing",
 			concurrent_writers_of_one_block_lose_nothing},
+		{"a cached block costs no read", cached_block_costs_no_read},
+		{"unstable parts of a block are sent once", unstable_parts_are_sent_once},
+		{"collected bytes are sent after a while", collected_bytes_are_sent_after_a_while},
+		{"memory for collected bytes is bounded", memory_for_collected_bytes_is_bounded},
+		{"collected bytes give way to other writers",
+			collected_bytes_give_way_to_other_writers},
+		{"what cannot be sent fails the commit", what_cannot_be_sent_fails_the_commit},
+		{"truncation and collected bytes", truncation_and_collected_bytes},
+		{"commit tells the size whoever else commits",
+			commit_tells_the_size_whoever_else_commits},
+		{"slow nodes do not slow reads", slow_nodes_do_not_slow_reads},
 		{"random histories match the model", random_histories_match_the_model},
 		CU_TEST_INFO_NULL,
 	};
