@@ -131,14 +131,42 @@ static fsal_status_t get_fs_dynamic_info(
 }
 
 /*
+ * The verifier from before the write that this thread has just done. Ganesha asks for the verifier
+ * after the write, in the same thread, and in between another thread's failed COMMIT may have lost
+ * these very bytes and changed it: the new verifier would tell the client that they are safe.
+ */
+static _Thread_local struct {
+	const struct rozo_export *export; /* NULL: no write was done */
+	uint64_t verifier;
+} before_write;
+
+static uint64_t current_verifier(const struct rozo_export *export)
+{
+	return stripe_write_verifier(cluster_stripe(export->cluster));
+}
+
+void rozo_write_begins(const struct rozo_export *export)
+{
+	before_write.export = export;
+	before_write.verifier = current_verifier(export);
+}
+
+void rozo_commit_begins(void)
+{
+	before_write.export = NULL;
+}
+
+/*
  * Ganesha's own verifier changes with Ganesha's restart only; ours also when a storage node took
  * unstable data of ours with it.
  */
 static void get_write_verifier(struct fsal_export *fsal_export, struct gsh_buffdesc *verifier)
 {
-	uint64_t value =
-		stripe_write_verifier(cluster_stripe(rozo_export_of(fsal_export)->cluster));
+	const struct rozo_export *export = rozo_export_of(fsal_export);
+	uint64_t value = before_write.export == export ? before_write.verifier
+						       : current_verifier(export);
 
+	before_write.export = NULL;
 	memset(verifier->addr, 0, verifier->len);
 	memcpy(verifier->addr, &value, MIN(verifier->len, sizeof(value)));
 }

@@ -125,6 +125,7 @@ static fsal_status_t do_write(
 	if (total_bytes(io) == 0)
 		return status;
 
+	rozo_write_begins(export);
 	error = stripe_file_get(
 		cluster_stripe(export->cluster), export->id, rozo_file_id(handle), &file);
 	if (error != 0)
@@ -164,6 +165,7 @@ fsal_status_t rozo_commit2(struct fsal_obj_handle *obj, off_t offset, size_t len
 	int error =
 		stripe_file_get(cluster_stripe(export->cluster), export->id, obj->fileid, &file);
 
+	rozo_commit_begins();
 	(void)offset; /* RFC 8881 section 18.3.3 allows to commit more */
 	(void)length;
 	if (error == 0) {

@@ -57,6 +57,10 @@ static inline struct rozo_export *rozo_current(void)
 	return rozo_export_of(op_ctx->fsal_export);
 }
 
+/* Before a write and before a commit in this thread: which verifier Ganesha is told after it. */
+void rozo_write_begins(const struct rozo_export *export);
+void rozo_commit_begins(void);
+
 fsal_status_t rozo_create_export(struct fsal_module *module, void *parse_node,
 	struct config_error_type *err_type, const struct fsal_up_vector *up_ops);
 fsal_status_t rozo_update_export(struct fsal_module *module, void *parse_node,
