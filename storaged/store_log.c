@@ -156,10 +156,10 @@ static void checkpoint(struct store_log *log)
 			"lost is in " STORE_LOG_NAME ": mend the disk and restart rozo-storaged",
 			log->device->path, strerror(-error));
 	pthread_mutex_lock(&log->lock);
+	while (error == 0 && log->busy)
+		pthread_cond_wait(&log->changed, &log->lock);
 	/* A flush that failed meanwhile may have had a file's bytes that a record is for. */
 	if (error == 0 && !log->pinned && !log->failed) {
-		while (log->busy)
-			pthread_cond_wait(&log->changed, &log->lock);
 		log->busy = true;
 		pthread_mutex_unlock(&log->lock);
 		header.serial++;

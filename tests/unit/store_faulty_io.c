@@ -25,7 +25,8 @@ struct shadow {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static bool remembering, dead;
+static bool remembering;
+static _Atomic bool dead;
 static struct shadow *shadows;
 static struct shadow *of_descriptor[DESCRIPTORS_MAX];
 static int sync_after = -1, writes_left = -1;
@@ -151,8 +152,10 @@ static int faulty_open(const char *path, int flags, mode_t mode)
 
 static void faulty_close(int descriptor)
 {
+	pthread_mutex_lock(&lock);
 	if (descriptor < DESCRIPTORS_MAX)
 		of_descriptor[descriptor] = NULL;
+	pthread_mutex_unlock(&lock);
 	store_io_posix.close(descriptor);
 }
 
@@ -233,9 +236,10 @@ static int faulty_sync_directory(const char *path)
 
 static int faulty_remove(const char *path)
 {
-	int error = store_io_posix.remove(path);
+	int error;
 
 	pthread_mutex_lock(&lock);
+	error = store_io_posix.remove(path);
 	if (error == 0 && shadow_find(path) != NULL)
 		shadow_find(path)->removed = true;
 	pthread_mutex_unlock(&lock);

@@ -600,6 +600,120 @@ static void those_who_wait_share_a_flush(void)
 	fixture_end(&fixture);
 }
 
+/* -------- many callers, and the power fails -------- */
+
+#define CRASH_FILES 40
+
+static _Atomic bool power_failed;
+
+/* What a thread was told of one of its files: its newest version, or that it was removed. */
+static struct promise {
+	_Atomic uint64_t version;
+	_Atomic bool removing;
+} promises[THREADS][CRASH_FILES];
+
+static void *write_until_power_fails(void *argument)
+{
+	uint64_t who = (uint64_t)(uintptr_t)argument, x = who * 99;
+
+	for (uint64_t number = 1; !power_failed; number++) {
+		uint64_t i = (x = x * UINT64_C(6364136223846793005) + 1442695040888963407) >> 33;
+		struct promise *promise = &promises[who][i % CRASH_FILES];
+		store_file file = numbered(who * 1000 + i % CRASH_FILES);
+		bool exact = promise->version != 0;
+
+		if (i % 11 == 5) {
+			store_remove_args remove = {.file = file};
+			store_status_res res;
+
+			promise->removing = true;
+			store_remove(fixture.store, &remove, &res);
+			if (res.status != 0 || power_failed)
+				return NULL;
+			promise->version = 0;
+			promise->removing = false;
+		} else if (fixture_put(&fixture,
+				   &(struct put){.file = file,
+					   .version = VERSION(number, 1),
+					   .exact = exact,
+					   .base = exact ? VERSION(promise->version, 1)
+							 : VERSION(0, 0),
+					   .count = i % 13 == 7 ? 40 : 1},
+				   NULL) == 0) {
+			if (power_failed)
+				return NULL;
+			promise->version = number;
+		} else {
+			return NULL;
+		}
+	}
+	return NULL;
+}
+
+static void what_many_were_promised_survives_power_loss(void)
+{
+	uint64_t promised = 0;
+
+	for (uint64_t seed = 1; seed <= 20; seed++) {
+		pthread_t threads[THREADS];
+		char path[256];
+
+		begin();
+		fixture_close(&fixture);
+		log_path(path);
+		CU_ASSERT_EQUAL(unlink(path), 0);
+		fixture.log_bytes = seed % 2 ? 256 << 10 : 2 << 20;
+		fixture.log_checkpoint_ms = 1000;
+		fixture.open_files_max = seed % 3 ? 0 : 30;
+		fixture_open(&fixture);
+		fixture_close(&fixture);
+		faulty_remember();
+		fixture_open(&fixture);
+		fixture_seed(seed);
+		memset(promises, 0, sizeof(promises));
+		power_failed = false;
+		for (uintptr_t i = 0; i < THREADS; i++)
+			CU_ASSERT_EQUAL_FATAL(pthread_create(&threads[i], NULL,
+						      write_until_power_fails, (void *)i),
+				0);
+		nanosleep(&(struct timespec){.tv_nsec = (long)(20 + seed * 13 % 100) * 1000000},
+			NULL);
+		/* In this order: what was answered before the first line was flushed before it. */
+		power_failed = true;
+		faulty_dead(true);
+		for (int i = 0; i < THREADS; i++)
+			pthread_join(threads[i], NULL);
+		fixture_close(&fixture);
+		faulty_dead(false);
+		faulty_power_loss(fixture_random);
+		fixture.log_checkpoint_ms = 0;
+		fixture_open(&fixture);
+		for (uint64_t who = 0; who < THREADS; who++) {
+			for (uint64_t i = 0; i < CRASH_FILES; i++) {
+				const struct promise *promise = &promises[who][i];
+				store_version version = VERSION(promise->version, 1);
+				store_file file = numbered(who * 1000 + i);
+				store_read_block told;
+
+				if (promise->version == 0 || promise->removing)
+					continue;
+				promised++;
+				/* Or one that was on its way, with this one below. */
+				CU_ASSERT_EQUAL(
+					fixture_get(&fixture,
+						&(struct get){.file = file, .version = version},
+						&told, NULL),
+					0);
+				CU_ASSERT(told.state == STORE_FINALIZED ||
+					  told.state == STORE_COMMITTED);
+			}
+		}
+		end();
+	}
+	printf("%" PRIu64 " files ", promised);
+	CU_ASSERT(promised > 100);
+}
+
 int main(void)
 {
 	CU_pSuite suite;
@@ -623,6 +737,7 @@ int main(void)
 	TEST(a_failed_flush_keeps_the_records);
 	TEST(a_full_log_is_gone_round);
 	TEST(those_who_wait_share_a_flush);
+	TEST(what_many_were_promised_survives_power_loss);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	int failed = CU_get_number_of_failures() != 0 || CU_get_error() != 0;
