@@ -88,8 +88,13 @@ int store_device_make_directory(
 /* Counts an I/O error and gives the device up if there are too many. */
 void store_device_error(struct store *store, struct store_device *device, int error);
 
-/* 0, or -ENOSPC if bytes more would use the device's reserve; -EIO if it is out of service. */
-int store_device_room(struct store *store, struct store_device *device, uint64_t bytes);
+/*
+ * 0, or -ENOSPC if bytes more would use the device's reserve; -EIO if it is out of service.
+ * overwriting: the bytes take the place of others, which are given back once they are dropped;
+ * three quarters of the reserve may be used for that. *low tells if it is in use.
+ */
+int store_device_room(struct store *store, struct store_device *device, uint64_t bytes,
+	bool overwriting, bool *low);
 
 /* The device in service with most room, or NULL. */
 struct store_device *store_device_choose(struct store *store);

@@ -31,6 +31,8 @@ struct write_call {
 	struct store_pages pages;
 	struct plan *plans;
 	uint64_t changes; /* to wait for, if stable */
+	bool overwrites; /* each block takes the place of one that is as long here */
+	bool low; /* the device's reserve is in use: give back what can be */
 };
 
 /* What can be told without the file. Returns 0 or -EINVAL, having said why. */
@@ -213,6 +215,7 @@ static int plan_all(struct write_call *call, store_version *newest_met)
 	int result = 0;
 
 	*newest_met = call->file->refused;
+	call->overwrites = true;
 	for (uint32_t i = 0; i < call->args->blocks.blocks_len; i++) {
 		struct store_pair pair;
 		int error = store_pages_pair(&call->pages, call->args->first_block + i, &pair);
@@ -220,6 +223,9 @@ static int plan_all(struct write_call *call, store_version *newest_met)
 		if (error == 0 && pair.newest >= 0 &&
 			store_version_compare(pair.slots[pair.newest].version, *newest_met) > 0)
 			*newest_met = pair.slots[pair.newest].version;
+		if (error == 0 && (pair.newest < 0 || pair.slots[pair.newest].shard_bytes <
+							   call->args->blocks.blocks_val[i].shard_bytes))
+			call->overwrites = false;
 		if (error == 0)
 			error = plan_block(call, i, &pair);
 		if (error != 0 && error != -EAGAIN)
@@ -382,7 +388,7 @@ static int carry_out(struct write_call *call)
 	if (error == 0)
 		error = store_pages_finish(&call->pages);
 	if (error == 0)
-		shard_file_punch(file, false);
+		shard_file_punch(file, call->low);
 	return error;
 }
 
@@ -394,6 +400,25 @@ static bool any_base(const store_write_args *args)
 			return true;
 	}
 	return false;
+}
+
+/* Returns 0, -ENOSPC, or -EIO (no device in service). */
+static int check_room(struct write_call *call)
+{
+	const store_write_args *args = call->args;
+	struct shard_file *file = call->file;
+
+	if (args->payload.payload_len == 0)
+		return 0;
+	struct store_device *device =
+		file->exists ? file->device : store_device_choose(file->store);
+	if (device == NULL)
+		return -EIO;
+	return store_device_room(file->store, device,
+		args->payload.payload_len +
+			2 * STORE_PAGE_BYTES *
+				(args->blocks.blocks_len / call->shape.rows + 2),
+		call->overwrites, &call->low);
 }
 
 /* Everything that needs the lock, which is held. Returns 0 or a negative errno. */
@@ -414,31 +439,22 @@ static int write_locked(struct write_call *call, store_write_res *res)
 		return -EIO; /* the file may be on the device that failed */
 	if (!file->exists)
 		file->shape = call->shape;
-	if (args->payload.payload_len > 0) {
-		struct store_device *device =
-			file->exists ? file->device : store_device_choose(file->store);
-
-		if (device == NULL)
-			return -EIO;
-		error = store_device_room(file->store, device,
-			args->payload.payload_len +
-				2 * STORE_PAGE_BYTES *
-					(args->blocks.blocks_len / call->shape.rows + 2));
-		if (error != 0)
-			return error;
-	}
 	store_pages_begin(&call->pages, file);
 	if (file->exists && args->commits.commits_len > 0)
 		error = store_decide(&call->pages, args->commits.commits_val,
 			args->commits.commits_len, false, false);
 	if (error == 0)
 		error = plan_all(call, &res->newest);
-	if (error == -EAGAIN) {
+	if (error == 0)
+		error = check_room(call);
+	if (error == -EAGAIN || error == -ENOSPC) {
 		/* The commits are true, whatever becomes of the write. */
 		int result = store_pages_finish(&call->pages);
 
 		if (result != 0)
 			error = result;
+		else if (error == -ENOSPC)
+			shard_file_punch(file, true);
 	} else if (error == 0) {
 		error = carry_out(call);
 		res->write_epoch = file->write_epoch;

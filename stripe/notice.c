@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
- * Blocks that reads found in need of care: a shard damaged or missed, or a version that nobody knows
- * to be decided, as a writer leaves that died. A read only notes them, since who heals must not keep
- * it waiting; the storage node's healer takes the list. Bounded, and forgotten with the process: the
- * next read notes what is still there.
+ * Blocks that reads found in need of care: a shard damaged or missed, or a version that nobody
+ * knows to be decided, as a writer leaves that died. A read only notes them, since who heals must
+ * not keep it waiting; the storage node's healer takes the list. Bounded, and forgotten with the
+ * process: the next read notes what is still there.
  */
 #include "stripe/internal.h"
 

@@ -3,20 +3,25 @@
  * The load of the fault tests: NFSv3 clients of the gateways that write numbered pages and keep
  * book of what was acknowledged, and a check of every page against that book.
  *
- *   page_load CLUSTER.JSON load BOOK [OPTION...]  write until told to stop (SIGTERM) or done
+ *   page_load CLUSTER.JSON load BOOK [OPTION...]
+ *       writes until told to stop (SIGTERM) or done
  *       --files N --pages N   the shape of a new book (16 files of 256 pages of 4 KiB)
  *       --threads N           writers, each with files of its own (8)
  *       --operations N        stop after so many operations
  *       --kind KIND           stable: FILE_SYNC writes of 1 page; unstable: bursts of UNSTABLE
- * writes, then COMMIT; mixed (default): both, and whole blocks; sequential: each file once from its
- * start, 64 KiB at a time; overwrite: mixed, but only over pages that are there
+ *                             writes, then COMMIT; mixed (default): both, and whole blocks;
+ *                             sequential: each file once from its start, 64 KiB at a time;
+ *                             overwrite: FILE_SYNC, and only over pages that are there
+ *       --only N              only the first N files of the book
  *       --until-full          stop at NFS3ERR_NOSPC
  *   page_load CLUSTER.JSON verify BOOK [--gateways MIN]
  *       reads all files through every gateway that is up, of which there must be MIN (1)
- *   page_load CLUSTER.JSON remove BOOK FIRST COUNT    removes some of the files
+ *   page_load CLUSTER.JSON remove BOOK FIRST COUNT
+ *       removes some of the files
  *   page_load CLUSTER.JSON settled BOOK
  *       asks all stores: of every block there is one version, decided, on all its nodes
- *   page_load CLUSTER.JSON count BOOK                 prints the operations acknowledged so far
+ *   page_load CLUSTER.JSON count BOOK
+ *       prints the operations acknowledged so far
  *
  * The book is a file that all of these map: for each page the number of the newest write that was
  * acknowledged as stable, and that of the newest one sent. A page must hold one of the writes from
@@ -75,6 +80,7 @@ static enum kind kind;
 static uint64_t operations_max = UINT64_MAX;
 static bool until_full;
 static unsigned int thread_count = 8;
+static uint32_t only_files = UINT32_MAX;
 
 static struct page_book *page_of(uint32_t file, uint32_t page)
 {
@@ -254,7 +260,7 @@ static bool attempt(struct writer *writer, const struct operation *operation, ui
 /* Makes up the writer's next operation. Returns false if there is none left. */
 static bool next_operation(struct writer *writer, struct operation *operation)
 {
-	uint32_t own = (book->files - writer->number + thread_count - 1) / thread_count;
+	uint32_t own = (only_files - writer->number + thread_count - 1) / thread_count;
 	uint32_t pages = book->pages;
 
 	if (kind == SEQUENTIAL) {
@@ -277,7 +283,7 @@ static bool next_operation(struct writer *writer, struct operation *operation)
 	}
 	for (unsigned int tries = 0; tries < 100000; tries++) {
 		uint32_t dice = choose(writer, 10);
-		bool burst = kind == UNSTABLE || (kind != STABLE && dice < 4);
+		bool burst = kind == UNSTABLE || (kind == MIXED && dice < 4);
 		bool large = kind != STABLE && dice % 2;
 		bool there = true;
 
@@ -359,8 +365,10 @@ static int load(void)
 	pthread_detach(waiter);
 	if (operations_max != UINT64_MAX)
 		operations_max += before;
-	if (thread_count > book->files)
-		thread_count = book->files;
+	if (only_files > book->files)
+		only_files = book->files;
+	if (thread_count > only_files)
+		thread_count = only_files;
 	for (unsigned int t = 0; t < thread_count; t++) {
 		writers[t] = (struct writer){.number = t,
 			.random = before * 1000 + t,
@@ -639,6 +647,7 @@ int main(int argc, char **argv)
 		{"operations", required_argument, NULL, 'o'},
 		{"kind", required_argument, NULL, 'k'},
 		{"gateways", required_argument, NULL, 'g'},
+		{"only", required_argument, NULL, 'n'},
 		{"until-full", no_argument, NULL, 'u'},
 		{0},
 	};
@@ -668,6 +677,9 @@ int main(int argc, char **argv)
 			break;
 		case 'g':
 			gateways = (unsigned int)number;
+			break;
+		case 'n':
+			only_files = (uint32_t)number;
 			break;
 		case 'u':
 			until_full = true;
