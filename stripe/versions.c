@@ -9,6 +9,12 @@
 
 #include "stripe/internal.h"
 
+/* How often settling begins anew because newer versions were written meanwhile. */
+#define SETTLE_ROUNDS 8
+/* How much newer what is refused is than what was found. Versions of other blocks are refused, too:
+ * their writers try again with newer ones. */
+#define SETTLE_AHEAD 4
+
 int version_compare(store_version left, store_version right)
 {
 	if (left.generation != right.generation)
@@ -418,11 +424,18 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
 	*opinions =
 		(struct opinions){.segment = segment, .first_block = first_block, .count = count};
 	opinions_ask(file, opinions, (store_version){0});
-	store_version open = opinions_newest_open(opinions);
-	if (open.generation) {
-		/* To be settled for good, none of these may be written, or replaced, meanwhile. */
+	store_version open = {0}, newest = opinions_newest_open(opinions);
+	/*
+	 * To be settled for good, none of these may be written, or replaced, meanwhile: neither
+	 * what a busy writer has sent since we asked.
+	 */
+	for (unsigned int round = 0; version_compare(newest, open) > 0 && round < SETTLE_ROUNDS;
+		round++) {
+		open = newest;
+		open.generation += SETTLE_AHEAD;
 		opinions_free(opinions);
 		opinions_ask(file, opinions, open);
+		newest = opinions_newest_open(opinions);
 	}
 	for (uint32_t i = 0; i < count; i++) {
 		struct block_answer answers[MOJETTE_N_MAX];
@@ -434,6 +447,9 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
 		enum block_verdict verdict =
 			versions_judge(file, answers, &version, &undecided, &largest);
 		uint32_t holders = holders_of(segment, answers, version, &known);
+		/* Nobody promised to leave that alone. */
+		if (verdict == BLOCK_VERSION && !known && version_compare(version, open) > 0)
+			verdict = BLOCK_UNKNOWN;
 		if (verdict == BLOCK_UNKNOWN)
 			error = -EIO;
 		else if (version.generation && known)
