@@ -369,8 +369,11 @@ int runs_mark_decided(struct stripe_file *file, struct run *runs);
 /* Books a run that reached its holders as unstable or decided. Takes the run over. */
 void run_book(struct stripe_file *file, struct run *run, bool decided);
 
-/* The nodes of a segment that are not worth calling, unless that would leave too few. */
-uint32_t segment_known_down(const struct stripe_file *file, const struct segment *segment);
+/*
+ * The shards of a segment whose nodes are not worth calling: they did not answer lately, and are
+ * asked in the background whether they are back. None, if fewer than `least` would be left.
+ */
+uint32_t segment_known_down(const struct segment *segment, unsigned int least);
 
 /* Tells the stores which runs of a file are decided, and forgets those that were told. */
 void runs_tell_decided(struct stripe_file *file);

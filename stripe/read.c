@@ -294,7 +294,10 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 			delay_ms(retry_delays_ms[attempt - 1]);
 		*newest = (struct round){
 			.file = file, .segment = segment, .first_block = block_number, .count = 1};
-		round_ask(newest, all);
+		/* Those that seem to be down are asked at the last. */
+		uint32_t asked =
+			attempt < RETRIES ? all & ~segment_known_down(segment, file->code.k) : all;
+		round_ask(newest, asked);
 		round_block(newest, 0, &shards);
 		switch (versions_judge(file, shards.answers, &version, &undecided, &largest)) {
 		case BLOCK_EMPTY:
@@ -311,7 +314,7 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 				.first_block = block_number,
 				.count = 1,
 				.version = version};
-			round_ask(named, all);
+			round_ask(named, asked);
 			round_block(named, 0, &older);
 			if (decode(file, &older, version, block, scratch) == 0)
 				error = 0;
@@ -390,6 +393,7 @@ static int read_run(struct stripe_file *file, const struct segment *segment, uin
 	*round = (struct round){
 		.file = file, .segment = segment, .first_block = first_block, .count = count};
 	round_ask(round, choose_shards(file, segment));
+	bool complete = round->asked == all;
 	for (uint32_t i = 0; i < count && !error; i++) {
 		uint64_t start = sink->first_byte + (uint64_t)i * file->block_bytes;
 		bool whole = start >= sink->offset &&
@@ -397,9 +401,11 @@ static int read_run(struct stripe_file *file, const struct segment *segment, uin
 		struct block block = {
 			.bytes = whole ? sink->buffer + (start - sink->offset) : temporary};
 
-		error = round_value(round, i, round->asked == all, &block, scratch);
-		if (error == -EAGAIN && round->asked != all) {
-			round_ask(round, all & ~round->asked);
+		error = round_value(round, i, complete, &block, scratch);
+		if (error == -EAGAIN && !complete) {
+			complete = true;
+			round_ask(round,
+				all & ~round->asked & ~segment_known_down(segment, file->code.k));
 			error = round_value(round, i, true, &block, scratch);
 		}
 		if (error == -EAGAIN)

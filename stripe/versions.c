@@ -167,6 +167,7 @@ struct opinions {
 static void opinions_ask(struct stripe_file *file, struct opinions *opinions, store_version refuse)
 {
 	const struct segment *segment = opinions->segment;
+	uint32_t down = segment_known_down(segment, file->code.k);
 	struct fanout fanout;
 
 	memset(opinions->calls, 0, sizeof(opinions->calls));
@@ -181,8 +182,9 @@ static void opinions_ask(struct stripe_file *file, struct opinions *opinions, st
 			.headers_only = 1,
 			.refuse = refuse,
 		};
-		fanout_start(&fanout, &opinions->calls[s], segment->nodes[s], STORE_READ,
-			&opinions->args[s], &opinions->results[s]);
+		if (!(down & (1u << s)))
+			fanout_start(&fanout, &opinions->calls[s], segment->nodes[s], STORE_READ,
+				&opinions->args[s], &opinions->results[s]);
 	}
 	fanout_wait(&fanout);
 }
@@ -333,14 +335,17 @@ static void verdicts_tell(struct stripe_file *file, const struct segment *segmen
 			.runs = {.runs_len = left < STORE_COMMITS_MAX ? left : STORE_COMMITS_MAX,
 				.runs_val = verdicts->runs + told},
 		};
-		struct fanout_call calls[MOJETTE_N_MAX];
+		struct fanout_call calls[MOJETTE_N_MAX] = {0};
 		store_status_res results[MOJETTE_N_MAX];
+		uint32_t down = segment_known_down(segment, file->code.k);
 		struct fanout fanout;
 
 		fanout_init(&fanout, file->stripe);
-		for (unsigned int s = 0; s < segment->shard_count; s++)
-			fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_COMMIT, &args,
-				&results[s]);
+		for (unsigned int s = 0; s < segment->shard_count; s++) {
+			if (!(down & (1u << s)))
+				fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_COMMIT,
+					&args, &results[s]);
+		}
 		fanout_wait(&fanout);
 		/* A store that did not hear it keeps what it has; the next one to meet it tells it.
 		 */
@@ -349,22 +354,26 @@ static void verdicts_tell(struct stripe_file *file, const struct segment *segmen
 	}
 }
 
-/* Flushes all stores of a segment. Returns the shards whose stores did, and have not restarted. */
+/* Flushes the stores that gave their opinions. Returns the shards whose stores did, and have not
+ * restarted. */
 static uint32_t flush_stores(struct stripe_file *file, const struct opinions *opinions)
 {
 	const struct segment *segment = opinions->segment;
 	store_sync_args args = {.file = file_store_file(file, segment)};
-	struct fanout_call calls[MOJETTE_N_MAX];
+	struct fanout_call calls[MOJETTE_N_MAX] = {0};
 	store_status_res results[MOJETTE_N_MAX];
 	struct fanout fanout;
 	uint32_t flushed = 0;
 
 	fanout_init(&fanout, file->stripe);
-	for (unsigned int s = 0; s < segment->shard_count; s++)
-		fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_SYNC, &args, &results[s]);
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (opinion_given(opinions, s))
+			fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_SYNC, &args,
+				&results[s]);
+	}
 	fanout_wait(&fanout);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		if (fanout_call_status(&calls[s]) == 0 && opinion_given(opinions, s) &&
+		if (calls[s].started && fanout_call_status(&calls[s]) == 0 &&
 			results[s].boot == opinions->results[s].boot)
 			flushed |= 1u << s;
 		fanout_call_free(&calls[s]);

@@ -333,7 +333,7 @@ static int judge_answers(const struct stripe_file *file, const struct segment *s
 	return 0;
 }
 
-uint32_t segment_known_down(const struct stripe_file *file, const struct segment *segment)
+uint32_t segment_known_down(const struct segment *segment, unsigned int least)
 {
 	unsigned int n = segment->shard_count;
 	uint32_t down = 0;
@@ -342,7 +342,7 @@ uint32_t segment_known_down(const struct stripe_file *file, const struct segment
 		if (!node_usable(segment->nodes[s]))
 			down |= 1u << s;
 	}
-	return n - (unsigned int)__builtin_popcount(down) < file->min_shards ? 0 : down;
+	return n - (unsigned int)__builtin_popcount(down) < least ? 0 : down;
 }
 
 int block_write_run(struct stripe_file *file, const struct write_run *write, store_version *newest)
@@ -368,7 +368,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	if (error)
 		goto out;
 
-	known_down = segment_known_down(file, segment);
+	known_down = segment_known_down(segment, file->min_shards);
 	store_version version;
 	error = file_next_version(file, write->write_epoch, write->base.generation, &version);
 	if (error)
