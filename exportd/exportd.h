@@ -17,6 +17,7 @@
 #include "exportd/kv.h"
 #include "exportd/map.h"
 #include "exportd/record.h"
+#include "exportd/claims.h"
 #include "exportd/written.h"
 
 /* An export that is served. */
@@ -35,6 +36,7 @@ struct exportd {
 	struct commit *commit;
 	struct map *map;
 	struct written *written;
+	struct claims *claims;
 	struct exportd_export *exports; /* as in config->exports */
 };
 

@@ -730,6 +730,8 @@ int stripe_write(
 	pthread_mutex_unlock(&file->lock);
 	if (full)
 		error = stripe_commit(file);
+	if (!error)
+		error = file_claim(file);
 	for (unsigned int attempt = 0; !error; attempt++) {
 		uint32_t write_epoch = file_write_epoch(file);
 		error = write_range(file, offset, buffer, length, stable);
