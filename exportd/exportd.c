@@ -366,7 +366,8 @@ int exportd_open(const struct config *config, size_t map_bytes, struct exportd *
 	made->lock_fd = -1;
 	made->exports = calloc(config->export_count, sizeof(*made->exports));
 	made->written = written_create();
-	if (made->exports == NULL || made->written == NULL)
+	made->claims = claims_create();
+	if (made->exports == NULL || made->written == NULL || made->claims == NULL)
 		goto out;
 	result = directory_lock(config->exportd_data, false, &made->lock_fd);
 	if (result != 0)
@@ -402,6 +403,7 @@ void exportd_close(struct exportd *exportd)
 	commit_destroy(exportd->commit);
 	kv_close(exportd->kv);
 	written_destroy(exportd->written);
+	claims_destroy(exportd->claims);
 	free(exportd->exports);
 	/* Last: nobody else may use the directory before. */
 	if (exportd->lock_fd >= 0)

@@ -18,6 +18,7 @@
 #include "exportd/kv.h"
 #include "exportd/map.h"
 #include "exportd/record.h"
+#include "exportd/claims.h"
 #include "exportd/written.h"
 
 /* An export that is served. */
@@ -41,6 +42,7 @@ struct exportd {
 		_Atomic uint64_t without_replacement, in_danger; /* as the last pass found them */
 		_Atomic uint32_t version; /* of the cluster map at that pass */
 	} rebuilt;
+	struct claims *claims;
 	struct exportd_export *exports; /* as in config->exports */
 };
 

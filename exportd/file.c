@@ -122,8 +122,8 @@ static int truncated_operation(struct kv_txn *txn, void *context)
 	if (!inode.truncate_pending)
 		return 0;
 	/*
-	 * Another truncation or another gateway came, and the truncation will be done again under its
-	 * epoch: what is written now would be lost.
+	 * Another truncation or another gateway came, and the truncation will be done again under
+	 * its epoch: what is written now would be lost.
 	 */
 	if (inode.write_epoch != args->write_epoch)
 		return -EAGAIN;
@@ -311,6 +311,19 @@ static int placement_operation(struct kv_txn *txn, void *context)
 			error = record_inode_put(
 				txn, args->file.export_id, args->file.file_id, &inode);
 	}
+	/* Each writer has an epoch of its own, but for those that have learnt of it since. */
+	if (error == 0 && args->writer != 0 && !call->may_write &&
+		!claims_take(call->exportd->claims, args->file.export_id, args->file.file_id,
+			inode.write_epoch, args->writer)) {
+		call->must_write = true;
+		return 0;
+	}
+	if (error == 0 && args->writer != 0 && call->may_write) {
+		error = file_next_write_epoch(args->file.export_id, args->file.file_id, &inode);
+		if (error == 0)
+			error = record_inode_put(
+				txn, args->file.export_id, args->file.file_id, &inode);
+	}
 	if (error != 0)
 		return error;
 	*result = (struct meta_placement_res){
@@ -357,6 +370,9 @@ void file_placement(struct exportd *exportd, const struct meta_placement_args *a
 	if (error == 0)
 		error = file_execute(&call, placement_operation);
 	file_nodes_free(&call.nodes);
+	if (error == 0 && args->writer != 0 && call.may_write)
+		claims_note(exportd->claims, args->file.export_id, args->file.file_id,
+			result->write_epoch, args->writer);
 	if (error != 0) {
 		free(result->nodes.nodes_val);
 		result->nodes.nodes_val = NULL;

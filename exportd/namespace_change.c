@@ -260,6 +260,9 @@ void namespace_create(struct exportd *exportd, const struct meta_create_args *ar
 	if (error == 0)
 		error = commit_execute(exportd->commit, create_operation, &call);
 	file_nodes_free(&call.nodes);
+	/* Nobody has written to it: the first writer need not ask for another epoch. */
+	if (error == 0 && result->created && args->type == META_REGULAR)
+		claims_note(exportd->claims, args->export_id, result->attributes.file_id, 1, 0);
 	if (error != 0)
 		result->created = 0;
 	result->status = (uint32_t)-error;

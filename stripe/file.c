@@ -222,13 +222,15 @@ static struct node *node_by_id(const struct stripe *stripe, uint32_t id)
 	return NULL;
 }
 
-static int ask_placement(
-	struct stripe_file *file, uint32_t segment, bool allocate, meta_placement_res *result)
+/* writer: 0, or whoever wants a write epoch of its own. */
+static int ask_placement(struct stripe_file *file, uint32_t segment, bool allocate, uint64_t writer,
+	meta_placement_res *result)
 {
 	meta_placement_args args = {
 		.file = {.export_id = file->export_id, .file_id = file->file_id},
 		.segment = segment,
 		.allocate = allocate,
+		.writer = writer,
 	};
 	int error = rpc_call(file->stripe->meta, META_PLACEMENT, RPC_XDR(xdr_meta_placement_args),
 		&args, RPC_XDR(xdr_meta_placement_res), result, META_TIMEOUT_MS);
@@ -281,10 +283,10 @@ static const struct segment *add_segment(
 	return segment;
 }
 
-int file_attach(struct stripe_file *file)
+static int attach(struct stripe_file *file, uint64_t writer)
 {
 	meta_placement_res placement = {0};
-	int error = ask_placement(file, 0, true, &placement);
+	int error = ask_placement(file, 0, true, writer, &placement);
 
 	if (error)
 		return error;
@@ -325,6 +327,27 @@ int file_attach(struct stripe_file *file)
 	return error;
 }
 
+int file_attach(struct stripe_file *file)
+{
+	return attach(file, 0);
+}
+
+int file_claim(struct stripe_file *file)
+{
+	int error = 0;
+
+	if (atomic_load(&file->claimed))
+		return 0;
+	pthread_mutex_lock(&file->attach_lock);
+	if (!atomic_load(&file->claimed)) {
+		error = attach(file, file->stripe->writer);
+		if (!error)
+			atomic_store(&file->claimed, true);
+	}
+	pthread_mutex_unlock(&file->attach_lock);
+	return error;
+}
+
 int stripe_file_refresh(struct stripe_file *file)
 {
 	pthread_mutex_lock(&file->attach_lock);
@@ -347,7 +370,7 @@ int file_segment(
 		*segment = found;
 		return 0;
 	}
-	int error = ask_placement(file, number, allocate, &placement);
+	int error = ask_placement(file, number, allocate, 0, &placement);
 	if (error)
 		return error;
 	pthread_mutex_lock(&file->lock);
@@ -434,8 +457,8 @@ int file_next_version(
 			(above & GENERATION_COUNTER_MASK) > file->counter)
 			file->counter = above & GENERATION_COUNTER_MASK;
 		*version = (store_version){
-			.generation = (uint64_t)write_epoch << GENERATION_COUNTER_BITS |
-				      ++file->counter,
+			.generation =
+				(uint64_t)write_epoch << GENERATION_COUNTER_BITS | ++file->counter,
 			.writer = file->stripe->writer,
 		};
 	}

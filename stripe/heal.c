@@ -24,6 +24,7 @@ struct survey {
 static void survey_take(struct stripe_file *file, const struct segment *segment,
 	uint64_t first_block, uint32_t count, struct survey *survey)
 {
+	uint32_t down = segment_known_down(segment, file->code.k);
 	struct fanout fanout;
 
 	memset(survey, 0, sizeof(*survey));
@@ -37,8 +38,9 @@ static void survey_take(struct stripe_file *file, const struct segment *segment,
 			.count = count,
 			.headers_only = 1,
 		};
-		fanout_start(&fanout, &survey->calls[s], segment->nodes[s], STORE_READ,
-			&survey->args[s], &survey->results[s]);
+		if (!(down & (1u << s)))
+			fanout_start(&fanout, &survey->calls[s], segment->nodes[s], STORE_READ,
+				&survey->args[s], &survey->results[s]);
 	}
 	fanout_wait(&fanout);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {

@@ -85,6 +85,7 @@ struct stripe_file {
 	pthread_mutex_t commit_lock;
 	pthread_mutex_t tell_lock; /* only its holder takes runs out of `decided` */
 	bool attached; /* guarded by attach_lock */
+	atomic_bool claimed; /* exportd has given us a write epoch; set with attach_lock held */
 	struct range_lock ranges; /* of blocks of the file */
 
 	/* Set once by the first attach, constant afterwards. */
@@ -288,8 +289,17 @@ int file_next_version(
  */
 int file_learn_epoch(struct stripe_file *file);
 
-/* Asks exportd for the file's epochs, size and first nodes. The caller holds attach_lock. */
+/*
+ * Asks exportd for the file's epochs, size and first nodes. The caller holds attach_lock.
+ * Returns as stripe_file_get().
+ */
 int file_attach(struct stripe_file *file);
+
+/*
+ * Before the first write since the file was attached: gets a write epoch that no earlier writer has.
+ * Returns as stripe_file_get().
+ */
+int file_claim(struct stripe_file *file);
 
 /* stripe_truncate() for a caller that holds attach_lock (a truncation found when attaching). */
 int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch);
@@ -429,8 +439,11 @@ int runs_mark_decided(struct stripe_file *file, struct run *runs);
 /* Books a run that reached its holders as unstable or decided. Takes the run over. */
 void run_book(struct stripe_file *file, struct run *run, bool decided);
 
-/* The nodes of a segment that are not worth calling, unless that would leave too few. */
-uint32_t segment_known_down(const struct stripe_file *file, const struct segment *segment);
+/*
+ * The shards of a segment whose nodes are not worth calling: they did not answer lately, and are
+ * asked in the background whether they are back. None, if fewer than `least` would be left.
+ */
+uint32_t segment_known_down(const struct segment *segment, unsigned int least);
 
 /* Tells the stores which runs of a file are decided, and forgets those that were told. */
 void runs_tell_decided(struct stripe_file *file);

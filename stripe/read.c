@@ -365,7 +365,10 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 			round_create(file, segment, block_number, 1, (store_version){0});
 		if (!newest)
 			return -ENOMEM;
-		round_ask(newest, all);
+		/* Those that seem to be down are asked at the last. */
+		uint32_t asked =
+			attempt < RETRIES ? all & ~segment_known_down(segment, file->code.k) : all;
+		round_ask(newest, asked);
 		round_block(newest, 0, &shards);
 		switch (versions_judge(file, shards.answers, &version, &undecided, &largest)) {
 		case BLOCK_EMPTY:
@@ -382,7 +385,7 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 				error = -ENOMEM;
 				break;
 			}
-			round_ask(named, all);
+			round_ask(named, asked);
 			round_block(named, 0, &older);
 			if (decode(file, &older, version, block, scratch) == 0)
 				error = 0;
@@ -508,6 +511,7 @@ static int read_run(struct stripe_file *file, const struct segment *segment, uin
 	}
 	void *scratch = temporary + file->block_bytes;
 	round_ask_enough(round);
+	bool complete = round->asked == all;
 	for (uint32_t i = 0; i < count && !error; i++) {
 		uint64_t start = sink->first_byte + (uint64_t)i * file->block_bytes;
 		bool whole = start >= sink->offset &&
@@ -515,9 +519,10 @@ static int read_run(struct stripe_file *file, const struct segment *segment, uin
 		struct block block = {
 			.bytes = whole ? sink->buffer + (start - sink->offset) : temporary};
 
-		error = round_value(round, i, round->asked == all, &block, scratch);
-		if (error == -EAGAIN && round->asked != all) {
-			round_ask(round, all);
+		error = round_value(round, i, complete, &block, scratch);
+		if (error == -EAGAIN && !complete) {
+			complete = true;
+			round_ask(round, all & ~segment_known_down(segment, file->code.k));
 			error = round_value(round, i, true, &block, scratch);
 		}
 		if (error == -EAGAIN)

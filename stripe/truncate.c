@@ -64,7 +64,7 @@ static int cut_block(struct stripe_file *file, uint64_t size, uint32_t write_epo
 static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 	uint64_t first_block, uint32_t write_epoch)
 {
-	uint32_t down = segment_known_down(file, segment);
+	uint32_t down = segment_known_down(segment, file->min_shards);
 	const store_truncate_args common = {
 		.file = file_store_file(file, segment),
 		.geometry = file_geometry(file),

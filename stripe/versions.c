@@ -9,6 +9,12 @@
 
 #include "stripe/internal.h"
 
+/* How often settling begins anew because newer versions were written meanwhile. */
+#define SETTLE_ROUNDS 8
+/* How much newer what is refused is than what was found. Versions of other blocks are refused, too:
+ * their writers try again with newer ones. */
+#define SETTLE_AHEAD 4
+
 int version_compare(store_version left, store_version right)
 {
 	if (left.generation != right.generation)
@@ -161,6 +167,7 @@ struct opinions {
 static void opinions_ask(struct stripe_file *file, struct opinions *opinions, store_version refuse)
 {
 	const struct segment *segment = opinions->segment;
+	uint32_t down = segment_known_down(segment, file->code.k);
 	struct fanout fanout;
 
 	memset(opinions->calls, 0, sizeof(opinions->calls));
@@ -175,8 +182,9 @@ static void opinions_ask(struct stripe_file *file, struct opinions *opinions, st
 			.headers_only = 1,
 			.refuse = refuse,
 		};
-		fanout_start(&fanout, &opinions->calls[s], segment->nodes[s], STORE_READ,
-			&opinions->args[s], &opinions->results[s]);
+		if (!(down & (1u << s)))
+			fanout_start(&fanout, &opinions->calls[s], segment->nodes[s], STORE_READ,
+				&opinions->args[s], &opinions->results[s]);
 	}
 	fanout_wait(&fanout);
 }
@@ -327,14 +335,17 @@ static void verdicts_tell(struct stripe_file *file, const struct segment *segmen
 			.runs = {.runs_len = left < STORE_COMMITS_MAX ? left : STORE_COMMITS_MAX,
 				.runs_val = verdicts->runs + told},
 		};
-		struct fanout_call calls[MOJETTE_N_MAX];
+		struct fanout_call calls[MOJETTE_N_MAX] = {0};
 		store_status_res results[MOJETTE_N_MAX];
+		uint32_t down = segment_known_down(segment, file->code.k);
 		struct fanout fanout;
 
 		fanout_init(&fanout, file->stripe);
-		for (unsigned int s = 0; s < segment->shard_count; s++)
-			fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_COMMIT, &args,
-				&results[s]);
+		for (unsigned int s = 0; s < segment->shard_count; s++) {
+			if (!(down & (1u << s)))
+				fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_COMMIT,
+					&args, &results[s]);
+		}
 		fanout_wait(&fanout);
 		/* A store that did not hear it keeps what it has; the next one to meet it tells it.
 		 */
@@ -343,22 +354,26 @@ static void verdicts_tell(struct stripe_file *file, const struct segment *segmen
 	}
 }
 
-/* Flushes all stores of a segment. Returns the shards whose stores did, and have not restarted. */
+/* Flushes the stores that gave their opinions. Returns the shards whose stores did, and have not
+ * restarted. */
 static uint32_t flush_stores(struct stripe_file *file, const struct opinions *opinions)
 {
 	const struct segment *segment = opinions->segment;
 	store_sync_args args = {.file = file_store_file(file, segment)};
-	struct fanout_call calls[MOJETTE_N_MAX];
+	struct fanout_call calls[MOJETTE_N_MAX] = {0};
 	store_status_res results[MOJETTE_N_MAX];
 	struct fanout fanout;
 	uint32_t flushed = 0;
 
 	fanout_init(&fanout, file->stripe);
-	for (unsigned int s = 0; s < segment->shard_count; s++)
-		fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_SYNC, &args, &results[s]);
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (opinion_given(opinions, s))
+			fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_SYNC, &args,
+				&results[s]);
+	}
 	fanout_wait(&fanout);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		if (fanout_call_status(&calls[s]) == 0 && opinion_given(opinions, s) &&
+		if (calls[s].started && fanout_call_status(&calls[s]) == 0 &&
 			results[s].boot == opinions->results[s].boot)
 			flushed |= 1u << s;
 		fanout_call_free(&calls[s]);
@@ -418,11 +433,18 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
 	*opinions =
 		(struct opinions){.segment = segment, .first_block = first_block, .count = count};
 	opinions_ask(file, opinions, (store_version){0});
-	store_version open = opinions_newest_open(opinions);
-	if (open.generation) {
-		/* To be settled for good, none of these may be written, or replaced, meanwhile. */
+	store_version open = {0}, newest = opinions_newest_open(opinions);
+	/*
+	 * To be settled for good, none of these may be written, or replaced, meanwhile: neither
+	 * what a busy writer has sent since we asked.
+	 */
+	for (unsigned int round = 0; version_compare(newest, open) > 0 && round < SETTLE_ROUNDS;
+		round++) {
+		open = newest;
+		open.generation += SETTLE_AHEAD;
 		opinions_free(opinions);
 		opinions_ask(file, opinions, open);
+		newest = opinions_newest_open(opinions);
 	}
 	for (uint32_t i = 0; i < count; i++) {
 		struct block_answer answers[MOJETTE_N_MAX];
@@ -434,6 +456,9 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
 		enum block_verdict verdict =
 			versions_judge(file, answers, &version, &undecided, &largest);
 		uint32_t holders = holders_of(segment, answers, version, &known);
+		/* Nobody promised to leave that alone. */
+		if (verdict == BLOCK_VERSION && !known && version_compare(version, open) > 0)
+			verdict = BLOCK_UNKNOWN;
 		if (verdict == BLOCK_UNKNOWN)
 			error = -EIO;
 		else if (version.generation && known)

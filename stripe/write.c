@@ -342,7 +342,7 @@ static int judge_answers(const struct stripe_file *file, const struct write_run 
 	return 0;
 }
 
-uint32_t segment_known_down(const struct stripe_file *file, const struct segment *segment)
+uint32_t segment_known_down(const struct segment *segment, unsigned int least)
 {
 	unsigned int n = segment->shard_count;
 	uint32_t down = 0;
@@ -351,7 +351,7 @@ uint32_t segment_known_down(const struct stripe_file *file, const struct segment
 		if (!node_usable(segment->nodes[s]))
 			down |= 1u << s;
 	}
-	return n - (unsigned int)__builtin_popcount(down) < file->min_shards ? 0 : down;
+	return n - (unsigned int)__builtin_popcount(down) < least ? 0 : down;
 }
 
 int block_write_run(struct stripe_file *file, const struct write_run *write, store_version *newest)
@@ -377,7 +377,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	if (error)
 		goto out;
 
-	known_down = segment_known_down(file, segment);
+	known_down = segment_known_down(segment, file->min_shards);
 	store_version version;
 	error = file_next_version(file, write->write_epoch, write->base.generation, &version);
 	if (error)
@@ -677,7 +677,9 @@ int stripe_write(
 		return -EFBIG;
 	if (runs_are_many(file))
 		error = stripe_commit(file);
-	if (!stable)
+	if (!error)
+		error = file_claim(file);
+	if (!error && !stable)
 		gather_make_room(file);
 	for (unsigned int attempt = 0; !error; attempt++) {
 		uint32_t write_epoch = file_write_epoch(file);

@@ -41,6 +41,7 @@ static struct {
 	uint32_t write_epoch, layout_epoch, write_gateway;
 	bool truncate;
 	uint64_t truncate_size;
+	uint64_t writer; /* who asked for the write epoch; 0: nobody yet */
 } file;
 
 static struct process **processes; /* of this run, kept to its end: messages name them */
@@ -141,6 +142,11 @@ static void meta_placement(const meta_placement_args *args, meta_placement_res *
 {
 	unsigned int n = world.node_count;
 
+	if (args->writer && args->writer != file.writer && world.mutation != OLD_EPOCHS) {
+		if (file.writer)
+			file.write_epoch++;
+		file.writer = args->writer;
+	}
 	res->layout_epoch = file.layout_epoch;
 	res->write_epoch = file.write_epoch;
 	res->write_gateway = file.write_gateway;
