@@ -688,6 +688,7 @@ static bool run_seed(uint64_t seed, enum mutation mutation, uint64_t *hash)
 			.row_bytes = 64,
 		},
 		mutation);
+	world.gather = scheduler_chance(500);
 	checker_reset(world.cell_count);
 	scheduler_start(&world.nature, director, NULL);
 	if (!scheduler_run(RUN_LIMIT_US) || !run.ended) {

@@ -332,6 +332,9 @@ static void engine_create(struct engine *engine, struct process *process, struct
 		.local_node = store ? engine->node + 1 : 0,
 		.local_call = local_call,
 		.local_store = store,
+		.cache_bytes = 2 * (size_t)world.shape.k * world.shape.row_bytes,
+		.cache_file_bytes = 2 * (size_t)world.shape.k * world.shape.row_bytes,
+		.gather = world.gather,
 	};
 	if (stripe_create(&options, &engine->stripe))
 		abort();
@@ -390,7 +393,8 @@ struct grave {
 static void bury(void *context)
 {
 	struct grave *grave = context;
-	unsigned int others = 1 + (grave->stripe != NULL); /* this fiber, the engine's thread */
+	/* This fiber and the engine's threads. */
+	unsigned int others = 1 + (grave->stripe != NULL) * (1 + world.gather);
 
 	while (grave->process->fibers > others)
 		scheduler_sleep(200);

@@ -59,6 +59,7 @@ extern struct world {
 	unsigned int cells_per_block, cell_count;
 	uint32_t cell_bytes;
 	enum mutation mutation;
+	bool gather; /* engines collect unstable writes of parts of blocks */
 	struct engine engines[WORLD_ENGINES];
 	struct process nature; /* for what is not part of the cluster */
 	uint64_t switched; /* when the write gateway changed last */
