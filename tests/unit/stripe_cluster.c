@@ -144,8 +144,8 @@ void node_start(unsigned int i)
 		.node_id = i + 1,
 		.devices = devices,
 		.device_count = 1,
-		/* Small, so that it is checkpointed and wrapped in every test. */
-		.log_bytes = 96 << 10,
+		/* In memory so small that it is checkpointed and gone round in every test. */
+		.log_bytes = cluster.in_memory ? 96 << 10 : 4 << 20,
 		.io = cluster.in_memory ? &volatile_io : NULL,
 	};
 	char error[512] = "";
