@@ -30,6 +30,8 @@ struct message {
 	void *result; /* of the execution; of malloc, with what the store allocated */
 	bool executed, answered;
 	bool dropped;
+	bool arrived;
+	uint64_t held_us; /* it will be under way for so much longer */
 	unsigned int references; /* events, executions, the caller */
 	unsigned int epoch; /* messages of an older one are dropped */
 	/* The caller's. */
@@ -318,6 +320,12 @@ static void arrives(void *context)
 	struct process *process;
 	struct store *store = world_store(message->node, &process);
 
+	if (message->held_us && message->epoch == epoch) {
+		scheduler_after(message->held_us, arrives, message);
+		message->held_us = 0;
+		return;
+	}
+	message->arrived = true;
 	if (message->epoch != epoch) {
 		message_put(message);
 	} else if (!store) {
@@ -494,6 +502,14 @@ void network_set_faulty_nodes(uint32_t nodes)
 
 void network_process_died(const struct process *process)
 {
+	/* What a process has sent may leave its machine long after it is dead. */
+	if (scheduler_chance(300)) {
+		uint64_t held_us = scheduler_below(3000000);
+		for (struct message *message = messages; message; message = message->next) {
+			if (message->from == process && !message->arrived)
+				message->held_us = held_us + scheduler_below(100);
+		}
+	}
 	while (true) {
 		struct message *message = messages;
 

@@ -135,6 +135,14 @@ static bool session_begin(struct session *session, unsigned int number)
 	scheduler_enter(session->process);
 	session->error =
 		stripe_file_get(session->stripe, WORLD_EXPORT, WORLD_FILE, &session->file);
+	/* As the gateway does for a handle with a newer layout epoch. */
+	if (!session->error && session->process->alive && engine->moved) {
+		session->error = stripe_file_refresh(session->file);
+		if (session->error)
+			stripe_file_put(session->file);
+		else if (session->process->alive)
+			engine->moved = false;
+	}
 	if (session->error) {
 		scheduler_enter(&world.nature);
 		return false;
@@ -164,7 +172,7 @@ static void measure(uint64_t began, bool calm)
  * A successor of dead writers was answered for these cells: what the dead left under way must not
  * take effect any more.
  */
-static void close_unknown(const struct op *answered, const struct process *writer, uint64_t born)
+static void close_unknown(const struct op *answered, const struct process *writer, uint64_t fenced)
 {
 	if (!run.single_writer)
 		return;
@@ -174,7 +182,7 @@ static void close_unknown(const struct op *answered, const struct process *write
 
 		if (op->kind == OP_READ || op->finished != UINT64_MAX || op == answered ||
 			op->kind == OP_TRUNCATE || dead == writer || dead->alive ||
-			op->invoked > born || op->deadline != UINT64_MAX)
+			op->invoked > fenced || op->deadline != UINT64_MAX)
 			continue;
 		if (op->first >= answered->first &&
 			op->first + op->count <= answered->first + answered->count)
@@ -233,7 +241,7 @@ static void do_write(
 		measure(began, calm);
 		return;
 	}
-	uint64_t born = session.engine->born;
+	uint64_t fenced = session.engine->fenced;
 	struct op *op = checker_begin(stable ? OP_WRITE : OP_UNSTABLE_WRITE, first, count,
 		session.process, scheduler_now());
 	uint8_t *bytes = malloc(count * world.cell_bytes);
@@ -256,7 +264,7 @@ static void do_write(
 	if (!error && !dead) {
 		op->finished = op->ended;
 		if (stable)
-			close_unknown(op, session.process, born);
+			close_unknown(op, session.process, fenced);
 	} else if (calm) {
 		fail(strerror(-error), first);
 	}
@@ -368,7 +376,7 @@ static unsigned int writing_engine(void)
 		return UINT_MAX;
 	run.writer = other;
 	if (world.engines[other].node != UINT_MAX)
-		world_move_gateway(world.engines[other].node);
+		world_move_gateway(&world.engines[other]);
 	say("writer is now engine", other, 0);
 	return other;
 }

@@ -215,13 +215,14 @@ bool world_truncation_pending(void)
 	return file.truncate;
 }
 
-void world_move_gateway(unsigned int node)
+void world_move_gateway(struct engine *engine)
 {
-	file.write_gateway = node + 1;
+	file.write_gateway = engine->node + 1;
 	file.layout_epoch++;
 	if (world.mutation != OLD_EPOCHS)
 		file.write_epoch++;
-	world.switched = scheduler_now();
+	engine->fenced = scheduler_now();
+	engine->moved = true;
 }
 
 /* -------- stores -------- */
@@ -336,7 +337,8 @@ static void engine_create(struct engine *engine, struct process *process, struct
 	if (stripe_create(&options, &engine->stripe))
 		abort();
 	engine->process = process;
-	engine->born = scheduler_now();
+	engine->fenced = scheduler_now();
+	engine->moved = false;
 }
 
 void world_start_node(unsigned int node)
