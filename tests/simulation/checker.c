@@ -43,8 +43,8 @@ void checker_reset(unsigned int cells)
 	cell_count = cells;
 }
 
-struct op *checker_begin(enum op_kind kind, unsigned int first, unsigned int count,
-	const void *writer, uint64_t now)
+struct op *checker_begin(
+	enum op_kind kind, unsigned int first, unsigned int count, const void *writer, uint64_t now)
 {
 	if (op_count == OPS_MAX)
 		abort();

@@ -3,8 +3,8 @@
  * The cluster of the simulation: nodes with disks in memory and real stores, processes with real
  * stripe engines, and an exportd reduced to what engines ask of it. One file.
  *
- * Node i is machine i of volatile_io.h. A node's process has its store and, on some nodes, an engine
- * (the gateway); two processes have an engine only (the metadata server, a healer).
+ * Node i is machine i of volatile_io.h. A node's process has its store and, on some nodes, an
+ * engine (the gateway); two processes have an engine only (the metadata server, a healer).
  */
 #ifndef ROZO_SIMULATION_WORLD_H
 #define ROZO_SIMULATION_WORLD_H
