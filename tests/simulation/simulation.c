@@ -48,6 +48,7 @@ static struct schedule {
 	bool damage; /* bits flip; then only `victims` may fail */
 	bool calm_nodes; /* nodes stay up, messages arrive; engines may die */
 	uint32_t victims;
+	struct network_faults faults;
 	bool nodes_stay_once_down;
 	bool late; /* a short story: what a writer has sent arrives after its successor's writes */
 	unsigned int writer; /* engine, if single_writer */
@@ -604,12 +605,16 @@ static void check_without_m(void)
 /* Everything works again; what is left to be done is done. */
 static void come_to_rest(void)
 {
+	bool late = run.faults.late || run.faults.twice;
+
 	network_set_faults((struct network_faults){0});
 	start_whatever_is_down();
-	if (scheduler_chance(300))
+	if (scheduler_chance(300)) {
 		network_drop_all();
+		late = false;
+	}
 	/* Nodes that were down are noticed, late messages arrive, calls time out. */
-	scheduler_sleep(20000000);
+	scheduler_sleep(late ? 20000000 : 6000000);
 	run.doing = "commit at the end";
 	for (unsigned int i = 0; i < 3 && !run.failed; i++)
 		do_commit(i, true);
@@ -681,13 +686,14 @@ static void director(void *context)
 	}
 	if (!run.calm_nodes && !run.late) {
 		network_set_faulty_nodes(run.damage ? run.victims : UINT32_MAX);
-		network_set_faults((struct network_faults){
+		run.faults = (struct network_faults){
 			.lost = scheduler_chance(300) ? 20 : 0,
 			.unanswered = scheduler_chance(300) ? 20 : 0,
 			.slow = scheduler_chance(300) && !run.damage ? 50 : 0,
 			.late = scheduler_chance(300) ? 30 : 0,
 			.twice = scheduler_chance(200) ? 20 : 0,
-		});
+		};
+		network_set_faults(run.faults);
 	}
 	for (unsigned int i = 0; i < clients; i++)
 		scheduler_start(&world.nature, client, NULL);
