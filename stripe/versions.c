@@ -155,6 +155,7 @@ struct opinions {
 	const struct segment *segment;
 	uint64_t first_block;
 	uint32_t count;
+	uint32_t left_out; /* shards that are not asked: their nodes seem to be down */
 	struct fanout_call calls[MOJETTE_N_MAX];
 	store_read_args args[MOJETTE_N_MAX];
 	store_read_res results[MOJETTE_N_MAX];
@@ -167,7 +168,6 @@ struct opinions {
 static void opinions_ask(struct stripe_file *file, struct opinions *opinions, store_version refuse)
 {
 	const struct segment *segment = opinions->segment;
-	uint32_t down = segment_known_down(segment, file->code.k);
 	struct fanout fanout;
 
 	memset(opinions->calls, 0, sizeof(opinions->calls));
@@ -182,7 +182,7 @@ static void opinions_ask(struct stripe_file *file, struct opinions *opinions, st
 			.headers_only = 1,
 			.refuse = refuse,
 		};
-		if (!(down & (1u << s)))
+		if (!(opinions->left_out & (1u << s)))
 			fanout_start(&fanout, &opinions->calls[s], segment->nodes[s], STORE_READ,
 				&opinions->args[s], &opinions->results[s]);
 	}
@@ -414,8 +414,9 @@ static int make_decided(struct stripe_file *file, const struct opinions *opinion
 	return result;
 }
 
-int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
-	uint32_t count, uint64_t *largest_generation)
+/* versions_settle() without asking some shards. */
+static int settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
+	uint32_t count, uint32_t left_out, uint64_t *largest_generation)
 {
 	size_t room = (size_t)count * segment->shard_count;
 	struct opinions *opinions = malloc(sizeof(*opinions));
@@ -430,8 +431,10 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
 		error = -ENOMEM;
 		goto out;
 	}
-	*opinions =
-		(struct opinions){.segment = segment, .first_block = first_block, .count = count};
+	*opinions = (struct opinions){.segment = segment,
+		.first_block = first_block,
+		.count = count,
+		.left_out = left_out};
 	opinions_ask(file, opinions, (store_version){0});
 	store_version open = {0}, newest = opinions_newest_open(opinions);
 	/*
@@ -490,5 +493,17 @@ out:
 	free(decided.runs);
 	free(back.runs);
 	free(superseded.runs);
+	return error;
+}
+
+int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
+	uint32_t count, uint64_t *largest_generation)
+{
+	uint32_t down = segment_known_down(segment, file->code.k);
+	int error = settle(file, segment, first_block, count, down, largest_generation);
+
+	/* They may be up again, or be the ones without whom it cannot be told. */
+	if (error == -EIO && down)
+		error = settle(file, segment, first_block, count, 0, largest_generation);
 	return error;
 }

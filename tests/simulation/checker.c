@@ -23,6 +23,7 @@ struct step {
 	uint64_t invoked, finished, deadline;
 	bool write;
 	bool optional;
+	bool repeatable; /* and optional: an attempt of a write that is tried again */
 };
 
 static struct {
@@ -43,8 +44,8 @@ void checker_reset(unsigned int cells)
 	cell_count = cells;
 }
 
-struct op *checker_begin(enum op_kind kind, unsigned int first, unsigned int count,
-	const void *writer, uint64_t now)
+struct op *checker_begin(
+	enum op_kind kind, unsigned int first, unsigned int count, const void *writer, uint64_t now)
 {
 	if (op_count == OPS_MAX)
 		abort();
@@ -162,7 +163,7 @@ static bool place(uint64_t done, uint64_t value, uint64_t latest)
 			if (!wanted)
 				continue;
 		}
-		if (place(done | UINT64_C(1) << i, step->value,
+		if (place(step->repeatable ? done : done | UINT64_C(1) << i, step->value,
 			    step->invoked > latest ? step->invoked : latest))
 			return true;
 	}
@@ -198,9 +199,10 @@ static bool judge_cell(unsigned int cell)
 			.optional = optional,
 		};
 		if (write && search.count < CELL_OPS_MAX && met_another(i, cell)) {
-			/* It may be carried out once more. */
+			/* It may be carried out more than once. */
 			search.steps[search.count] = search.steps[search.count - 1];
 			search.steps[search.count].optional = true;
+			search.steps[search.count].repeatable = true;
 			search.steps[search.count].finished = UINT64_MAX;
 			if (op->ended < op->deadline)
 				search.steps[search.count].deadline = op->ended;

@@ -4,8 +4,8 @@
  * (parts of blocks) each change at one moment between the question and the answer of a write.
  *
  * Each write puts a number of its own into all of its cells; 0 stands for zeros, which truncations
- * and holes have. A write whose outcome is unknown may have taken effect at any time since, once, or
- * never; if its writer died and a successor has had an answer for the same cell, not after that.
+ * and holes have. A write whose outcome is unknown may have taken effect at any time since, once,
+ * or never; if its writer died and a successor has had an answer for the same cell, not after that.
  * A write that met others, or a truncation, may be carried out again: until it has ended its bytes
  * may be there, give way to theirs, and be there again. What was written unstably and never
  * committed may come and go; what is committed later must be seen by readers of the same process

@@ -30,6 +30,8 @@ struct message {
 	void *result; /* of the execution; of malloc, with what the store allocated */
 	bool executed, answered;
 	bool dropped;
+	bool arrived;
+	uint64_t held_us; /* it will be under way for so much longer */
 	unsigned int references; /* events, executions, the caller */
 	unsigned int epoch; /* messages of an older one are dropped */
 	/* The caller's. */
@@ -43,6 +45,7 @@ static struct network_faults faults;
 static uint32_t faulty_nodes;
 static unsigned int epoch;
 static bool verbose;
+static uint64_t hold_us;
 
 /* -------- the types of messages -------- */
 
@@ -72,9 +75,9 @@ static void *copy_args(uint32_t procedure, const void *args)
 		size_t undecided = from->undecided.undecided_len * sizeof(store_decided);
 		size_t blocks = from->blocks.blocks_len * sizeof(store_write_block);
 		size_t payload = from->payload.payload_len;
-		store_write_args *copy = malloc(padded(sizeof(*copy)) + padded(commits) +
-						padded(undecided) + padded(blocks) +
-						padded(payload));
+		store_write_args *copy =
+			malloc(padded(sizeof(*copy)) + padded(commits) + padded(undecided) +
+				padded(blocks) + padded(payload));
 		*copy = *from;
 		room = (char *)copy + padded(sizeof(*copy));
 		copy_array(&room, &copy->commits.commits_val, commits);
@@ -138,8 +141,9 @@ static void print_message(const struct message *message, const void *result, int
 	switch (message->procedure) {
 	case STORE_WRITE: {
 		const store_write_args *write = message->args;
-		fprintf(stderr, " block %" PRIu64 "+%u %" PRIx64 ".%03x base %u %" PRIx64
-				" commits %u undecided %u missed %x%s",
+		fprintf(stderr,
+			" block %" PRIu64 "+%u %" PRIx64 ".%03x base %u %" PRIx64
+			" commits %u undecided %u missed %x%s",
 			(uint64_t)write->first_block, write->blocks.blocks_len,
 			(uint64_t)write->block_version.generation,
 			(unsigned int)write->block_version.writer & 0xfff, write->exact_base,
@@ -162,8 +166,8 @@ static void print_message(const struct message *message, const void *result, int
 		const store_read_args *read = message->args;
 		fprintf(stderr, " block %" PRIu64 "+%u %" PRIx64 " refuse %" PRIx64 "%s",
 			(uint64_t)read->first_block, read->count,
-			(uint64_t)read->block_version.generation,
-			(uint64_t)read->refuse.generation, read->headers_only ? " headers" : "");
+			(uint64_t)read->block_version.generation, (uint64_t)read->refuse.generation,
+			read->headers_only ? " headers" : "");
 		break;
 	}
 	case STORE_MISSED: {
@@ -185,7 +189,8 @@ static void print_message(const struct message *message, const void *result, int
 	if (message->procedure == STORE_READ && !error) {
 		const store_read_res *read = result;
 		for (unsigned int i = 0; i < read->blocks.blocks_len; i++)
-			fprintf(stderr, " %u:%" PRIx64 "/%" PRIx64, read->blocks.blocks_val[i].state,
+			fprintf(stderr, " %u:%" PRIx64 "/%" PRIx64,
+				read->blocks.blocks_val[i].state,
 				(uint64_t)read->blocks.blocks_val[i].block_version.generation,
 				(uint64_t)read->blocks.blocks_val[i].older.generation);
 	}
@@ -225,8 +230,8 @@ static void finish(struct message *message, int error)
 		free(message->result); /* what is in it is the caller's now */
 		message->result = NULL;
 	}
-	scheduler_trace((uint64_t)(unsigned int)-error << 32 | message->procedure << 8 |
-			message->node);
+	scheduler_trace(
+		(uint64_t)(unsigned int)-error << 32 | message->procedure << 8 | message->node);
 	message->done(message->context, error);
 	message_put(message);
 }
@@ -286,7 +291,7 @@ static void execute(void *context)
 
 	world_execute(execution->store, message->procedure, message->args, result);
 	free(execution);
-	scheduler_trace((uint64_t)*(uint32_t *)result << 32 | message->procedure << 8 |
+	scheduler_trace((uint64_t) * (uint32_t *)result << 32 | message->procedure << 8 |
 			message->node | 1u << 31);
 	if (verbose && process->alive)
 		print_message(message, result, 0);
@@ -318,6 +323,12 @@ static void arrives(void *context)
 	struct process *process;
 	struct store *store = world_store(message->node, &process);
 
+	if (message->held_us && message->epoch == epoch) {
+		scheduler_after(message->held_us, arrives, message);
+		message->held_us = 0;
+		return;
+	}
+	message->arrived = true;
 	if (message->epoch != epoch) {
 		message_put(message);
 	} else if (!store) {
@@ -410,6 +421,7 @@ WRAP(void, rpc_call_async, struct rpc_client *client, uint32_t procedure, rpc_xd
 		.args = procedure ? copy_args(procedure, args) : NULL,
 		.references = 1,
 		.epoch = epoch,
+		.held_us = hold_us,
 		.caller_result = procedure ? result : &nowhere,
 		.done = done,
 		.context = context,
@@ -480,6 +492,12 @@ void network_reset(void)
 	faults = (struct network_faults){0};
 	faulty_nodes = 0;
 	epoch = 0;
+	hold_us = 0;
+}
+
+void network_hold(uint64_t us)
+{
+	hold_us = us;
 }
 
 void network_set_faults(struct network_faults new_faults)
@@ -494,6 +512,14 @@ void network_set_faulty_nodes(uint32_t nodes)
 
 void network_process_died(const struct process *process)
 {
+	/* What a process has sent may leave its machine long after it is dead. */
+	if (scheduler_chance(500)) {
+		uint64_t held_us = scheduler_below(scheduler_chance(500) ? 50000 : 3000000);
+		for (struct message *message = messages; message; message = message->next) {
+			if (message->from == process && !message->arrived)
+				message->held_us = held_us + scheduler_below(100);
+		}
+	}
 	while (true) {
 		struct message *message = messages;
 

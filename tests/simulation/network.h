@@ -37,6 +37,9 @@ void network_set_faulty_nodes(uint32_t nodes);
 /* Ends the calls of a process that was killed; what it has sent is still on its way. */
 void network_process_died(const struct process *process);
 
+/* From now on messages to nodes are under way for so much longer; 0: not any more. */
+void network_hold(uint64_t us);
+
 /* Messages that have not arrived by now never will. */
 void network_drop_all(void);
 

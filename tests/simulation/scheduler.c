@@ -274,7 +274,8 @@ void scheduler_enter(struct process *process)
 	process->fibers++;
 }
 
-/* Waits for what (or, without, for the time); an event ends the wait at `until`, if that is given. */
+/* Waits for what (or, without, for the time); an event ends the wait at `until`, if that is given.
+ */
 static void wait(const void *what, uint64_t until)
 {
 	struct fiber *fiber = scheduler.current;
@@ -284,8 +285,7 @@ static void wait(const void *what, uint64_t until)
 	fiber->waiting++;
 	fiber->timed_out = false;
 	if (until != UINT64_MAX)
-		event_add((struct event){
-			.time = until, .fiber = fiber, .waiting = fiber->waiting});
+		event_add((struct event){.time = until, .fiber = fiber, .waiting = fiber->waiting});
 	switch_to_main(fiber);
 }
 
@@ -524,8 +524,8 @@ static void thread_main(void *context)
 }
 
 /* The thread belongs to the process of whoever makes it. */
-WRAP(int, pthread_create, pthread_t *result, const pthread_attr_t *attributes,
-	void *(*run)(void *), void *argument)
+WRAP(int, pthread_create, pthread_t *result, const pthread_attr_t *attributes, void *(*run)(void *),
+	void *argument)
 {
 	struct thread *thread = calloc(1, sizeof(*thread));
 

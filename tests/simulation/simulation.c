@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
  * The write protocol under a seeded scheduler: several engines and 3 to 12 stores work at the same
- * time, while messages get lost, late, doubled and reordered, processes are killed and machines lose
- * power at any step, and bits flip on disks. docs/protocol.md says what must hold; what is checked:
+ * time, while messages get lost, late, doubled and reordered, processes are killed and machines
+ * lose power at any step, and bits flip on disks. docs/protocol.md says what must hold; what is
+ * checked:
  *
  * 1. each cell's reads and writes can be put in an order (checker.h);
  * 2. what was acknowledged as stable can be read with any m nodes gone, and cells can be written
  *    as long as min_shards nodes are there;
- * 3. after all has come to rest and was healed, all shards are of one version, committed, sound, and
- *    nobody is recorded as having missed any;
+ * 3. after all has come to rest and was healed, all shards are of one version, committed, sound,
+ * and nobody is recorded as having missed any;
  * 4. no operation takes longer than a bound, in simulated time.
  *
  * simulation [--first N] [--seeds N] [--all]
- * prints the number of schedules (seeds run) and ends at the first seed that shows a violation; with
+ * prints the number of schedules (seeds run) and ends at the first seed that shows a violation;
+ * with
  * --all it goes on. usage() below tells of the other ways to call it.
  */
 #include <errno.h>
@@ -46,7 +48,9 @@ static struct schedule {
 	bool damage; /* bits flip; then only `victims` may fail */
 	bool calm_nodes; /* nodes stay up, messages arrive; engines may die */
 	uint32_t victims;
+	struct network_faults faults;
 	bool nodes_stay_once_down;
+	bool late; /* a short story: what a writer has sent arrives after its successor's writes */
 	unsigned int writer; /* engine, if single_writer */
 	unsigned int clients_left;
 	unsigned int nemesis_left;
@@ -68,8 +72,7 @@ static void fail(const char *what, unsigned int cell)
 			run.damage ? ", damage" : "", run.calm_nodes ? ", nodes stay up" : "",
 			run.doing, what);
 		if (cell < world.cell_count)
-			fprintf(stderr, ", cell %u (block %u)", cell,
-				cell / world.cells_per_block);
+			fprintf(stderr, ", cell %u (block %u)", cell, cell / world.cells_per_block);
 		fprintf(stderr, "\n");
 		if (cell < world.cell_count && run.verbose)
 			checker_print(cell);
@@ -80,14 +83,15 @@ static void fail(const char *what, unsigned int cell)
 static void say(const char *what, unsigned int number, unsigned int other)
 {
 	if (run.verbose)
-		fprintf(stderr, "%9" PRIu64 "  -- %s %u %u\n", scheduler_now(), what, number, other);
+		fprintf(stderr, "%9" PRIu64 "  -- %s %u %u\n", scheduler_now(), what, number,
+			other);
 }
 
 /* -------- cells -------- */
 
 #define WORD_FACTOR UINT64_C(0x9e3779b97f4a7c15)
 #define WORD_FACTOR_INVERSE UINT64_C(0xf1de83e19937733d)
-_Static_assert(WORD_FACTOR * WORD_FACTOR_INVERSE == 1, "inverse modulo 2^64");
+_Static_assert(WORD_FACTOR *WORD_FACTOR_INVERSE == 1, "inverse modulo 2^64");
 
 static void cell_fill(unsigned int cell, uint64_t value, uint8_t *bytes)
 {
@@ -133,8 +137,15 @@ static bool session_begin(struct session *session, unsigned int number)
 		return false;
 	session->stripe = engine->stripe;
 	scheduler_enter(session->process);
-	session->error =
-		stripe_file_get(session->stripe, WORLD_EXPORT, WORLD_FILE, &session->file);
+	session->error = stripe_file_get(session->stripe, WORLD_EXPORT, WORLD_FILE, &session->file);
+	/* As the gateway does for a handle with a newer layout epoch. */
+	if (!session->error && session->process->alive && engine->moved) {
+		session->error = stripe_file_refresh(session->file);
+		if (session->error)
+			stripe_file_put(session->file);
+		else if (session->process->alive)
+			engine->moved = false;
+	}
 	if (session->error) {
 		scheduler_enter(&world.nature);
 		return false;
@@ -164,7 +175,7 @@ static void measure(uint64_t began, bool calm)
  * A successor of dead writers was answered for these cells: what the dead left under way must not
  * take effect any more.
  */
-static void close_unknown(const struct op *answered, const struct process *writer, uint64_t born)
+static void close_unknown(const struct op *answered, const struct process *writer, uint64_t fenced)
 {
 	if (!run.single_writer)
 		return;
@@ -174,7 +185,7 @@ static void close_unknown(const struct op *answered, const struct process *write
 
 		if (op->kind == OP_READ || op->finished != UINT64_MAX || op == answered ||
 			op->kind == OP_TRUNCATE || dead == writer || dead->alive ||
-			op->invoked > born || op->deadline != UINT64_MAX)
+			op->invoked > fenced || op->deadline != UINT64_MAX)
 			continue;
 		if (op->first >= answered->first &&
 			op->first + op->count <= answered->first + answered->count)
@@ -194,10 +205,9 @@ static void do_read(unsigned int engine, unsigned int first, unsigned int count,
 		return;
 	}
 	uint8_t *bytes = malloc(count * world.cell_bytes);
-	struct op *op =
-		checker_begin(OP_READ, first, count, session.process, scheduler_now());
-	int error = stripe_read(session.file, (uint64_t)first * world.cell_bytes, bytes,
-		count * world.cell_bytes);
+	struct op *op = checker_begin(OP_READ, first, count, session.process, scheduler_now());
+	int error = stripe_read(
+		session.file, (uint64_t)first * world.cell_bytes, bytes, count * world.cell_bytes);
 	bool dead = !session.process->alive;
 	session_end(&session);
 	measure(began, calm);
@@ -205,8 +215,7 @@ static void do_read(unsigned int engine, unsigned int first, unsigned int count,
 	if (!op->ignored) {
 		op->finished = scheduler_now();
 		for (unsigned int i = 0; i < count; i++) {
-			op->values[first + i] =
-				cell_value(first + i, bytes + i * world.cell_bytes);
+			op->values[first + i] = cell_value(first + i, bytes + i * world.cell_bytes);
 			scheduler_trace(op->values[first + i]);
 			if (op->values[first + i] == UINT64_MAX)
 				fail("bytes that nobody wrote", first + i);
@@ -221,7 +230,8 @@ static void do_read(unsigned int engine, unsigned int first, unsigned int count,
 	free(bytes);
 }
 
-static void do_write(
+/* Returns false if the engine died meanwhile. */
+static bool do_write(
 	unsigned int engine, unsigned int first, unsigned int count, bool stable, bool calm)
 {
 	struct session session;
@@ -231,9 +241,9 @@ static void do_write(
 		if (calm)
 			fail("an engine cannot attach", UINT_MAX);
 		measure(began, calm);
-		return;
+		return true;
 	}
-	uint64_t born = session.engine->born;
+	uint64_t fenced = session.engine->fenced;
 	struct op *op = checker_begin(stable ? OP_WRITE : OP_UNSTABLE_WRITE, first, count,
 		session.process, scheduler_now());
 	uint8_t *bytes = malloc(count * world.cell_bytes);
@@ -256,7 +266,7 @@ static void do_write(
 	if (!error && !dead) {
 		op->finished = op->ended;
 		if (stable)
-			close_unknown(op, session.process, born);
+			close_unknown(op, session.process, fenced);
 	} else if (calm) {
 		fail(strerror(-error), first);
 	}
@@ -264,6 +274,7 @@ static void do_write(
 	if (run.verbose)
 		fprintf(stderr, "%9" PRIu64 "  -- write of %" PRIu64 ": %s%s\n", scheduler_now(),
 			op->value, strerror(-error), dead ? " (dead)" : "");
+	return !dead;
 }
 
 static void do_commit(unsigned int engine, bool calm)
@@ -301,8 +312,8 @@ static void do_truncate(unsigned int engine, unsigned int cell, bool calm)
 
 	if (!session_begin(&session, engine))
 		return;
-	struct op *op = checker_begin(OP_TRUNCATE, cell, world.cell_count - cell,
-		session.process, scheduler_now());
+	struct op *op = checker_begin(
+		OP_TRUNCATE, cell, world.cell_count - cell, session.process, scheduler_now());
 	uint32_t epoch = world_begin_truncation((uint64_t)cell * world.cell_bytes, &size);
 	say("truncation to cell, by engine", cell, engine);
 	int error = stripe_truncate(session.file, size, epoch);
@@ -330,8 +341,8 @@ static bool do_heal(unsigned int engine, bool calm)
 	}
 	for (uint32_t segment = 0; segment * WORLD_SEGMENT_BLOCKS < WORLD_BLOCKS; segment++) {
 		uint64_t left = 0;
-		int error = stripe_heal(
-			session.file, segment, 0, WORLD_SEGMENT_BLOCKS, NULL, &left);
+		int error =
+			stripe_heal(session.file, segment, 0, WORLD_SEGMENT_BLOCKS, NULL, &left);
 		if (error && calm)
 			fail(strerror(-error), UINT_MAX);
 		done = done && !error && !left;
@@ -368,7 +379,7 @@ static unsigned int writing_engine(void)
 		return UINT_MAX;
 	run.writer = other;
 	if (world.engines[other].node != UINT_MAX)
-		world_move_gateway(world.engines[other].node);
+		world_move_gateway(&world.engines[other]);
 	say("writer is now engine", other, 0);
 	return other;
 }
@@ -396,8 +407,8 @@ static void client(void *context)
 
 		run.op_budget--;
 		total_ops++;
-		scheduler_sleep(scheduler_chance(200) ? scheduler_below(200000)
-						      : scheduler_below(3000));
+		scheduler_sleep(
+			scheduler_chance(200) ? scheduler_below(200000) : scheduler_below(3000));
 		choose_range(&first, &count);
 		engine = choice < 55 || (choice >= 80 && choice < 93) ? writing_engine()
 								      : any_engine(3);
@@ -405,9 +416,16 @@ static void client(void *context)
 			scheduler_sleep(100000 + scheduler_below(1000000));
 			continue;
 		}
-		if (choice < 55)
-			do_write(engine, first, count, scheduler_chance(650), false);
-		else if (choice < 80)
+		if (choice < 55) {
+			bool alive = do_write(engine, first, count, scheduler_chance(650), false);
+			/* Sent again to whoever has taken over, as NFS clients do; and more. */
+			for (unsigned int i = 0; !alive && i < 4; i++) {
+				engine = writing_engine();
+				if (engine != UINT_MAX && scheduler_chance(800))
+					do_write(engine, first, count, true, false);
+				scheduler_sleep(scheduler_below(i < 2 ? 3000 : 600000));
+			}
+		} else if (choice < 80)
 			do_read(engine, first, count, false);
 		else if (choice < 89)
 			do_commit(engine, false);
@@ -483,7 +501,7 @@ static void nemesis(void *context)
 				continue;
 			world_kill_engine(engine);
 			say("engine killed", engine, 0);
-			scheduler_sleep(scheduler_below(scheduler_chance(500) ? 5000 : 500000));
+			scheduler_sleep(scheduler_below(scheduler_chance(700) ? 2000 : 500000));
 			if (of != UINT_MAX && !world_node_is_up(of))
 				world_start_node(of);
 			else if (of == UINT_MAX && !world.engines[engine].process)
@@ -587,12 +605,16 @@ static void check_without_m(void)
 /* Everything works again; what is left to be done is done. */
 static void come_to_rest(void)
 {
+	bool late = run.faults.late || run.faults.twice;
+
 	network_set_faults((struct network_faults){0});
 	start_whatever_is_down();
-	if (scheduler_chance(300))
+	if (scheduler_chance(300)) {
 		network_drop_all();
+		late = false;
+	}
 	/* Nodes that were down are noticed, late messages arrive, calls time out. */
-	scheduler_sleep(20000000);
+	scheduler_sleep(late ? 20000000 : 6000000);
 	run.doing = "commit at the end";
 	for (unsigned int i = 0; i < 3 && !run.failed; i++)
 		do_commit(i, true);
@@ -612,6 +634,36 @@ static void come_to_rest(void)
 	check_shards();
 }
 
+static void doomed_write(void *context)
+{
+	(void)context;
+	do_write(2, 0, world.cells_per_block, true, false);
+	run.clients_left--;
+}
+
+/* An engine dies with a write under way; its successor's come first, and must stay. */
+static void tell_of_late_messages(void)
+{
+	unsigned int block = world.cells_per_block;
+
+	run.single_writer = true;
+	run.doing = "late messages";
+	for (unsigned int i = 0; i < 3; i++)
+		do_write(2, i % 2 ? block : 0, block, true, true);
+	run.clients_left = 1;
+	network_hold(1000000);
+	scheduler_start(&world.nature, doomed_write, NULL);
+	scheduler_sleep(3000);
+	world_kill_engine(2);
+	network_hold(0);
+	world_start_engine(2);
+	do_write(2, 0, block, true, true);
+	scheduler_sleep(2000000);
+	do_read(any_engine(4), 0, block, true);
+	while (run.clients_left > 0)
+		scheduler_sleep(10000);
+}
+
 static void director(void *context)
 {
 	unsigned int clients = 1 + (unsigned int)scheduler_below(4);
@@ -620,6 +672,10 @@ static void director(void *context)
 	run.doing = "start";
 	start_whatever_is_down();
 	volatile_forget_flushes(world.mutation == FORGETS_FLUSHES);
+	if (run.late) {
+		tell_of_late_messages();
+		clients = 0;
+	}
 	run.doing = "run";
 	run.op_budget = 6 + (unsigned int)scheduler_below(22);
 	run.clients_left = clients;
@@ -628,15 +684,16 @@ static void director(void *context)
 		while (__builtin_popcount(run.victims) < (int)world.shape.m)
 			run.victims |= 1u << scheduler_below(world.node_count);
 	}
-	if (!run.calm_nodes) {
+	if (!run.calm_nodes && !run.late) {
 		network_set_faulty_nodes(run.damage ? run.victims : UINT32_MAX);
-		network_set_faults((struct network_faults){
+		run.faults = (struct network_faults){
 			.lost = scheduler_chance(300) ? 20 : 0,
 			.unanswered = scheduler_chance(300) ? 20 : 0,
 			.slow = scheduler_chance(300) && !run.damage ? 50 : 0,
 			.late = scheduler_chance(300) ? 30 : 0,
 			.twice = scheduler_chance(200) ? 20 : 0,
-		});
+		};
+		network_set_faults(run.faults);
 	}
 	for (unsigned int i = 0; i < clients; i++)
 		scheduler_start(&world.nature, client, NULL);
@@ -680,6 +737,7 @@ static bool run_seed(uint64_t seed, enum mutation mutation, uint64_t *hash)
 	run.damage = scheduler_chance(200);
 	run.calm_nodes = !run.damage && scheduler_chance(150);
 	run.nodes_stay_once_down = scheduler_chance(300);
+	run.late = scheduler_chance(5) || mutation == OLD_EPOCHS;
 	world_reset(
 		(struct world_shape){
 			.form = systematic ? MOJETTE_SYSTEMATIC : MOJETTE_NON_SYSTEMATIC,
@@ -692,7 +750,8 @@ static bool run_seed(uint64_t seed, enum mutation mutation, uint64_t *hash)
 	checker_reset(world.cell_count);
 	scheduler_start(&world.nature, director, NULL);
 	if (!scheduler_run(RUN_LIMIT_US) || !run.ended) {
-		fprintf(stderr, "seed %" PRIu64 ": does not come to an end (%s)\n", seed, run.doing);
+		fprintf(stderr, "seed %" PRIu64 ": does not come to an end (%s)\n", seed,
+			run.doing);
 		abort();
 	}
 	total_events += scheduler_events();
@@ -805,7 +864,8 @@ int main(int argc, char **argv)
 		done++;
 		failures += !good;
 		if (!good && !all) {
-			fprintf(stderr, "repeat it with: %s --first %" PRIu64 " --seeds 1 --verbose\n",
+			fprintf(stderr,
+				"repeat it with: %s --first %" PRIu64 " --seeds 1 --verbose\n",
 				argv[0], seed);
 			printf("%" PRIu64 " schedules, then a failure\n", done);
 			return EXIT_FAILURE;

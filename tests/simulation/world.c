@@ -215,13 +215,14 @@ bool world_truncation_pending(void)
 	return file.truncate;
 }
 
-void world_move_gateway(unsigned int node)
+void world_move_gateway(struct engine *engine)
 {
-	file.write_gateway = node + 1;
+	file.write_gateway = engine->node + 1;
 	file.layout_epoch++;
 	if (world.mutation != OLD_EPOCHS)
 		file.write_epoch++;
-	world.switched = scheduler_now();
+	engine->fenced = scheduler_now();
+	engine->moved = true;
 }
 
 /* -------- stores -------- */
@@ -232,7 +233,8 @@ static void change_boot(uint64_t *boot, const struct store *store)
 		*boot = 1;
 }
 
-static void execute_write(struct store *store, const store_write_args *args, store_write_res *result)
+static void execute_write(
+	struct store *store, const store_write_args *args, store_write_res *result)
 {
 	store_write_args write = *args;
 
@@ -339,7 +341,8 @@ static void engine_create(struct engine *engine, struct process *process, struct
 	if (stripe_create(&options, &engine->stripe))
 		abort();
 	engine->process = process;
-	engine->born = scheduler_now();
+	engine->fenced = scheduler_now();
+	engine->moved = false;
 }
 
 void world_start_node(unsigned int node)
@@ -496,7 +499,8 @@ void world_flip_bit(unsigned int node)
 			const char *name = filled->names[(start + i) % filled->count];
 
 			snprintf(next, sizeof(next), "%.180s/%s", path, name);
-			if (level < 2 && (volatile_io.list(next, list_name, &below) || !below.count))
+			if (level < 2 &&
+				(volatile_io.list(next, list_name, &below) || !below.count))
 				continue;
 			memcpy(path, next, sizeof(path));
 			found = true;
@@ -560,8 +564,8 @@ void world_reset(struct world_shape shape, enum mutation mutation)
 		snprintf(state->directory, sizeof(state->directory), "/%u/device", i);
 		volatile_io.make_directory(state->directory, 0700);
 		volatile_io.sync_directory(machine);
-		if (store_init_device(&disk, state->directory, "simulation", i + 1, text,
-			    sizeof(text)))
+		if (store_init_device(
+			    &disk, state->directory, "simulation", i + 1, text, sizeof(text)))
 			abort();
 	}
 }

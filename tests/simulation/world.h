@@ -3,8 +3,8 @@
  * The cluster of the simulation: nodes with disks in memory and real stores, processes with real
  * stripe engines, and an exportd reduced to what engines ask of it. One file.
  *
- * Node i is machine i of volatile_io.h. A node's process has its store and, on some nodes, an engine
- * (the gateway); two processes have an engine only (the metadata server, a healer).
+ * Node i is machine i of volatile_io.h. A node's process has its store and, on some nodes, an
+ * engine (the gateway); two processes have an engine only (the metadata server, a healer).
  */
 #ifndef ROZO_SIMULATION_WORLD_H
 #define ROZO_SIMULATION_WORLD_H
@@ -50,7 +50,8 @@ struct engine {
 	struct process *process; /* NULL: not running */
 	struct stripe *stripe;
 	unsigned int node; /* its process's node, or UINT_MAX */
-	uint64_t born;
+	uint64_t fenced; /* since then its write epoch is newer than any that the dead had */
+	bool moved; /* the file's write gateway since then: its next client's handle tells it so */
 };
 
 extern struct world {
@@ -62,7 +63,6 @@ extern struct world {
 	bool gather; /* engines collect unstable writes of parts of blocks */
 	struct engine engines[WORLD_ENGINES];
 	struct process nature; /* for what is not part of the cluster */
-	uint64_t switched; /* when the write gateway changed last */
 } world;
 
 /* A new, empty cluster, nothing runs. Call outside of fibers. */
@@ -95,8 +95,8 @@ void world_meta(uint32_t procedure, const void *args, void *result);
 uint32_t world_begin_truncation(uint64_t size, uint64_t *truncate_size);
 bool world_truncation_pending(void);
 
-/* What exportd does when another node becomes the write gateway. */
-void world_move_gateway(unsigned int node);
+/* What exportd does when an engine's node becomes the write gateway. */
+void world_move_gateway(struct engine *engine);
 
 /* The node of a block's shard, and that block's store file. */
 unsigned int world_node_of(uint64_t block, unsigned int shard);

@@ -98,6 +98,39 @@ static void growing_is_size_only(void)
 	CU_ASSERT_EQUAL(result.write_epoch, 1);
 }
 
+static uint32_t claim(uint64_t writer)
+{
+	struct meta_placement_args args = {
+		.file = {.export_id = FIXTURE_EXPORT, .file_id = file_id}, .writer = writer};
+	struct meta_placement_res result = {0};
+
+	file_placement(fixture.exportd, &args, &result);
+	CU_ASSERT_EQUAL(result.status, 0);
+	uint32_t write_epoch = result.write_epoch;
+	rpc_free(RPC_XDR(xdr_meta_placement_res), &result);
+	return write_epoch;
+}
+
+static void each_writer_has_its_epoch(void)
+{
+	struct meta_placement_res placement;
+
+	/* Nobody has written to the file; then one that asks again, and another. */
+	CU_ASSERT_EQUAL(claim(7), 1);
+	CU_ASSERT_EQUAL(claim(7), 1);
+	CU_ASSERT_EQUAL(claim(8), 2);
+	CU_ASSERT_EQUAL(claim(8), 2);
+	CU_ASSERT_EQUAL(claim(7), 3);
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 0, 0, &placement, NULL), 0);
+	CU_ASSERT_EQUAL(placement.write_epoch, 3);
+	/* Whoever has asked for what cannot be remembered gets a new one. */
+	fixture_reopen(&fixture);
+	CU_ASSERT_EQUAL(claim(7), 4);
+	/* A truncation's epoch is no writer's. */
+	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 0, NULL), 0);
+	CU_ASSERT_EQUAL(claim(7), 6);
+}
+
 static void truncation_is_told_until_carried_out(void)
 {
 	struct meta_setattr_res result;
@@ -123,8 +156,8 @@ static void truncation_is_told_until_carried_out(void)
 	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 80000, &result), 0);
 	CU_ASSERT_EQUAL(result.truncate_size, 70000);
 	CU_ASSERT_EQUAL(result.write_epoch, 3);
-	/* The older one's end is not the end. */
-	CU_ASSERT_EQUAL(do_truncated(&fixture, file_id, 2), 0);
+	/* The older one's end is not the end, and whoever carried it out is told. */
+	CU_ASSERT_EQUAL(do_truncated(&fixture, file_id, 2), EAGAIN);
 	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 0, 0, &placement, NULL), 0);
 	CU_ASSERT_EQUAL(placement.truncate, 1);
 	CU_ASSERT_EQUAL(do_truncated(&fixture, file_id, 3), 0);
@@ -442,6 +475,7 @@ int main(void)
 		{"setattr sets each", setattr_sets_each},
 		{"setattr refuses", setattr_refuses},
 		{"growing is size only", growing_is_size_only},
+		{"each writer has its epoch", each_writer_has_its_epoch},
 		{"a truncation is told until carried out", truncation_is_told_until_carried_out},
 		{"written only grows", written_only_grows},
 		{"bytes from before a truncation do not count",

@@ -29,6 +29,7 @@ struct inode {
 struct name {
 	struct name *next;
 	char *path;
+	size_t length;
 	struct inode *now, *durable; /* NULL: not there */
 	uint64_t change; /* names that changed together have the same number */
 };
@@ -183,16 +184,18 @@ static unsigned int machine_of(const char *path)
 static struct name *name_find(const char *path, bool make)
 {
 	struct machine *machine = &machines[machine_of(path)];
+	size_t length = strlen(path);
 	struct name *name;
 
 	for (name = machine->names; name != NULL; name = name->next) {
-		if (strcmp(name->path, path) == 0)
+		if (name->length == length && memcmp(name->path, path, length) == 0)
 			return name;
 	}
 	if (!make)
 		return NULL;
 	name = calloc(1, sizeof(*name));
 	must(name != NULL && (name->path = strdup(path)) != NULL, "memory");
+	name->length = length;
 	name->next = machine->names;
 	machine->names = name;
 	return name;
