@@ -144,7 +144,7 @@ static int judge_block(struct read_call *call, uint32_t i)
 	}
 	/*
 	 * After a crash a record may be there without its row. Whoever counts holders of a version
-	 * by their headers must not be misled. Nor must they where scrubbing found damage.
+	 * by their headers must not be misled. Nor must they where damage was found before.
 	 */
 	if (slot->shard_bytes > 0 &&
 		(!args->headers_only || (told->state == STORE_FINALIZED && !file->made_here) ||
@@ -358,6 +358,26 @@ static int read_file(struct read_call *call, store_read_res *res)
 	}
 }
 
+/* Makes reads of headers look again where rows were found damaged, so that healing finds them. */
+static void remember_damage(struct read_call *call)
+{
+	struct shard_file *file = call->file;
+	uint32_t bad = 0;
+
+	for (uint32_t i = 0; i < call->args->count; i++)
+		bad += call->fetches[i].bad && call->blocks[i].state == STORE_DAMAGED;
+	if (bad == 0 || shard_file_lock_exclusive(file) != 0)
+		return;
+	for (uint32_t i = 0; i < call->args->count && file->shape_known; i++) {
+		uint64_t block = call->args->first_block + i;
+
+		if (call->fetches[i].bad && call->blocks[i].state == STORE_DAMAGED)
+			store_mask_add(&file->suspect, block / file->shape.rows,
+				call->fetches[i].side, store_row_bit(&file->shape, block));
+	}
+	shard_file_unlock(file);
+}
+
 void store_read(struct store *store, const store_read_args *args, store_read_res *res)
 {
 	struct read_call call = {.args = args};
@@ -377,6 +397,8 @@ void store_read(struct store *store, const store_read_args *args, store_read_res
 	}
 	if (error == 0)
 		error = read_file(&call, res);
+	if (error == 0)
+		remember_damage(&call);
 	if (call.file != NULL)
 		shard_file_put(call.file);
 	free(call.fetches);

@@ -22,6 +22,8 @@
  *       asks all stores: of every block there is one version, decided, on all its nodes
  *   page_load CLUSTER.JSON count BOOK
  *       prints the operations acknowledged so far
+ *   page_load CLUSTER.JSON longest BOOK
+ *       prints how long the longest call took, in ms
  *
  * The book is a file that all of these map: for each page the number of the newest write that was
  * acknowledged as stable, and that of the newest one sent. A page must hold one of the writes from
@@ -632,7 +634,9 @@ static int remove_files(uint32_t first, uint32_t count)
 
 static int usage(void)
 {
-	fputs("usage: page_load CLUSTER.JSON load|verify|remove|count BOOK [OPTION...]\n", stderr);
+	fputs("usage: page_load CLUSTER.JSON load|verify|remove|settled|count|longest BOOK "
+	      "[OPTION...]\n",
+		stderr);
 	return EXIT_FAILURE;
 }
 
@@ -702,6 +706,10 @@ int main(int argc, char **argv)
 	bool there = book_open(argv[3]);
 	if (!strcmp(argv[2], "count")) {
 		printf("%" PRIu64 "\n", there ? atomic_load(&book->operations) : 0);
+		return EXIT_SUCCESS;
+	}
+	if (there && !strcmp(argv[2], "longest")) {
+		printf("%" PRIu64 "\n", atomic_load(&book->longest_ms));
 		return EXIT_SUCCESS;
 	}
 	if (!there && !strcmp(argv[2], "load"))
