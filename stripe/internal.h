@@ -285,7 +285,7 @@ enum block_verdict {
 };
 
 /*
- * Rule 4 of the version protocol: the newest version that k stores can deliver, unless a newer one
+ * What a read returns (docs/protocol.md): the newest version that k stores can deliver, unless a newer one
  * may have been decided.
  * *version receives the block's version; *undecided a newer one that is known to be undecided
  * (generation 0: none); *largest_generation the largest generation met anywhere.
