@@ -297,7 +297,8 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 /*
  * Finds out which versions of a run of blocks are decided and tells the stores: makes durable and
  * rolls forward what k stores hold, discards what is known to be undecided.
- * *largest_generation receives the largest generation met. Returns 0 or -EIO.
+ * *largest_generation receives the largest generation met. Returns 0, -EIO, or -ESTALE: a truncation
+ * was met that this engine has not heard of (stripe_file_refresh() carries it out, if need be).
  */
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
 	uint32_t count, uint64_t *largest_generation);
