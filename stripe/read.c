@@ -22,6 +22,14 @@ static void delay_ms(unsigned int ms)
 	nanosleep(&delay, NULL);
 }
 
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
 /* One run of blocks asked from some of its stores. */
 struct round {
 	struct stripe_file *file;
@@ -277,6 +285,8 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 	uint64_t block_number, struct block *block, void *scratch)
 {
 	uint32_t all = (1u << segment->shard_count) - 1;
+	/* Nodes that do not even refuse cost the whole time of a call in each attempt. */
+	uint64_t end_ms = now_ms() + file->stripe->call_timeout_ms;
 	int error = -EIO;
 
 	struct round *newest = malloc(sizeof(*newest));
@@ -290,6 +300,8 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 		store_version version = {0}, undecided;
 		uint64_t largest;
 
+		if (attempt && now_ms() >= end_ms)
+			break;
 		if (attempt)
 			delay_ms(retry_delays_ms[attempt - 1]);
 		*newest = (struct round){
