@@ -22,14 +22,6 @@ static void delay_ms(unsigned int ms)
 	nanosleep(&delay, NULL);
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 /* One run of blocks asked from some of its stores. */
 struct round {
 	struct stripe_file *file;
@@ -278,6 +270,14 @@ static int round_value(const struct round *round, uint32_t index, bool complete,
 		break;
 	}
 	return -EAGAIN;
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
 /* One block, all stores, whatever it takes. */
