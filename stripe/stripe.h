@@ -7,7 +7,7 @@
  * function may be called from any thread, blocks until done, and is bounded in time by
  * call_timeout_ms per round of messages.
  *
- * What is promised is written in docs/architecture.md, "Reading and writing".
+ * What is promised is written in docs/protocol.md.
  */
 #ifndef ROZO_STRIPE_H
 #define ROZO_STRIPE_H
