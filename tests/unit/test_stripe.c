@@ -1023,7 +1023,7 @@ int main(void)
 	};
 
 	signal(SIGPIPE, SIG_IGN);
-	rozo_log_set_level(ROZO_LOG_ERROR);
+	rozo_log_set_level(getenv("ROZO_LOG") ? ROZO_LOG_DEBUG : ROZO_LOG_ERROR);
 	if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
 		return EXIT_FAILURE;
 	CU_basic_set_mode(CU_BRM_VERBOSE);
