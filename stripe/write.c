@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
- * Writing: whole blocks are encoded as they come, partial ones are gather.c's. A write that is stable
- * is decided when it returns; an unstable one is remembered until stripe_commit() has made it durable
- * everywhere.
+ * Writing: whole blocks are encoded as they come, partial ones are gather.c's. A write that is
+ * stable is decided when it returns; an unstable one is remembered until stripe_commit() has made
+ * it durable everywhere.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -850,7 +850,8 @@ static int commit_locked(struct stripe_file *file)
 		error = commit_runs(file, runs);
 		range_release(&file->ranges, &hold);
 	} else {
-		/* A commit that came between a write and its note of the end has left that to us. */
+		/* A commit that came between a write and its note of the end has left that to us.
+		 */
 		end = unstable_take(file, NULL, &write_epoch);
 	}
 	if (!error && end)
