@@ -116,7 +116,8 @@ struct stripe_file {
 	struct stripe_file *commit_next;
 
 	struct cache_file cached; /* cache.h */
-	bool gather_listed; /* guarded by stripe.gather_lock: in its list, which holds a reference */
+	bool gather_listed; /* guarded by stripe.gather_lock: in its list, which holds a reference
+			     */
 	struct stripe_file *gather_next;
 	atomic_bool gather_failed; /* what was collected could not be sent: collect no more */
 	atomic_uint gather_pause; /* partial writes to be sent at once before any is collected */
@@ -212,8 +213,8 @@ void fanout_start(struct fanout *fanout, struct fanout_call *call, struct node *
 void fanout_wait(struct fanout *fanout);
 
 /*
- * Returns when so many calls have succeeded, or all are done, or delay_ms has passed (UINT_MAX: never).
- * More may be started afterwards. Returns true unless it was the time.
+ * Returns when so many calls have succeeded, or all are done, or delay_ms has passed (UINT_MAX:
+ * never). More may be started afterwards. Returns true unless it was the time.
  */
 bool fanout_wait_for(struct fanout *fanout, unsigned int successes, unsigned int delay_ms);
 
@@ -222,7 +223,8 @@ bool fanout_call_is_done(struct fanout_call *call);
 
 /*
  * Ends a fan-out without waiting for what is still under way: ended is called when nothing is, in
- * this thread or in that of the last answer, and may free the fan-out, the calls, and their results.
+ * this thread or in that of the last answer, and may free the fan-out, the calls, and their
+ * results.
  */
 void fanout_abandon(struct fanout *fanout, void (*ended)(void *context), void *context);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
  * Reading: shards from as few stores as can vouch for the newest version, decoded into the caller's
- * buffer. Only where stores disagree, are missing or hold damaged shards are all of them asked. One that
- * is slow is not waited for if others can take its place.
+ * buffer. Only where stores disagree, are missing or hold damaged shards are all of them asked. One
+ * that is slow is not waited for if others can take its place.
  */
 #include <errno.h>
 #include <limits.h>
@@ -119,8 +119,8 @@ static void round_start(struct round *round, uint32_t shards)
 			.count = round->count,
 			.block_version = round->version,
 		};
-		fanout_start(&round->fanout, &round->calls[s], round->segment->nodes[s],
-			STORE_READ, &round->args[s], &round->results[s]);
+		fanout_start(&round->fanout, &round->calls[s], round->segment->nodes[s], STORE_READ,
+			&round->args[s], &round->results[s]);
 	}
 	round->started |= shards;
 }
@@ -419,9 +419,9 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 }
 
 /*
- * Up to `wanted` shards that have not been asked: this process's own store, then those whose nodes are
- * up, the fast ones before the slow ones. The plain rows of the systematic form come first, since they
- * need no decoding; otherwise files take turns.
+ * Up to `wanted` shards that have not been asked: this process's own store, then those whose nodes
+ * are up, the fast ones before the slow ones. The plain rows of the systematic form come first,
+ * since they need no decoding; otherwise files take turns.
  */
 static uint32_t choose_shards(const struct round *round, unsigned int wanted)
 {
@@ -469,8 +469,8 @@ static uint32_t choose_probes(const struct round *round, uint32_t chosen)
 }
 
 /*
- * Asks as many stores as must agree. If they do not all answer in their usual time, others are asked
- * as well, and the first that make up the number will do.
+ * Asks as many stores as must agree. If they do not all answer in their usual time, others are
+ * asked as well, and the first that make up the number will do.
  */
 static void round_ask_enough(struct round *round)
 {
@@ -513,8 +513,7 @@ static int read_run(struct stripe_file *file, const struct segment *segment, uin
 	uint32_t all = (1u << segment->shard_count) - 1;
 	int error = 0;
 
-	struct round *round =
-		round_create(file, segment, first_block, count, (store_version){0});
+	struct round *round = round_create(file, segment, first_block, count, (store_version){0});
 	uint8_t *temporary = malloc(file->block_bytes + scratch_bytes);
 	if (!round || !temporary) {
 		round_free(round);
@@ -560,8 +559,7 @@ int block_read(struct stripe_file *file, const struct segment *segment, uint64_t
 	bool ask_all, struct block *block)
 {
 	void *scratch = malloc(mojette_scratch_bytes(&file->code, file->row_bytes));
-	struct round *round =
-		round_create(file, segment, block_number, 1, (store_version){0});
+	struct round *round = round_create(file, segment, block_number, 1, (store_version){0});
 	int error = -EAGAIN;
 
 	if (!scratch || !round) {

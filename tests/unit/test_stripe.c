@@ -271,6 +271,37 @@ static void store_that_restarted_before_commit_is_not_trusted(void)
 	cluster_stop();
 }
 
+static void store_that_restarted_between_unstable_writes_is_left_behind(void)
+{
+	random_seed(20);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(6);
+	size_t size = 16384;
+	uint8_t *model = calloc(1, size);
+
+	fill(model, size);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	/* The second write replaces the first where that is still known not to be decided. */
+	fill(model + 100, 1000);
+	CU_ASSERT_EQUAL(stripe_write(file, 100, model + 100, 1000, false), 0);
+	node_stop(3);
+	node_start(3);
+	wait_for_nodes(file, 0x3f);
+	fill(model + 5000, 1000);
+	CU_ASSERT_EQUAL(stripe_write(file, 5000, model + 5000, 1000, false), 0);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	heal_everything(file, 1);
+	node_stop(0);
+	node_stop(1);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	stripe_file_put(file);
+	free(model);
+	cluster_stop();
+}
+
 static void truncation_leaves_zeros(void)
 {
 	random_seed(23);
@@ -996,6 +1027,8 @@ int main(void)
 			node_lost_between_write_and_commit_is_recorded},
 		{"a store that restarted before commit is not trusted",
 			store_that_restarted_before_commit_is_not_trusted},
+		{"a store that restarted between unstable writes is left behind",
+			store_that_restarted_between_unstable_writes_is_left_behind},
 		{"truncation leaves zeros", truncation_leaves_zeros},
 		{"a truncation begun elsewhere is finished on attach",
 			truncation_begun_elsewhere_is_finished_on_attach},
@@ -1023,7 +1056,7 @@ int main(void)
 	};
 
 	signal(SIGPIPE, SIG_IGN);
-	rozo_log_set_level(ROZO_LOG_ERROR);
+	rozo_log_set_level(getenv("ROZO_LOG") ? ROZO_LOG_DEBUG : ROZO_LOG_ERROR);
 	if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
 		return EXIT_FAILURE;
 	CU_basic_set_mode(CU_BRM_VERBOSE);
