@@ -236,8 +236,8 @@ int file_learn_epoch(struct stripe_file *file);
 int file_attach(struct stripe_file *file);
 
 /*
- * Before the first write since the file was attached: gets a write epoch that no earlier writer
- * has. Returns as stripe_file_get().
+ * Before the first write since the file was attached: gets a write epoch that no earlier writer has.
+ * Returns as stripe_file_get().
  */
 int file_claim(struct stripe_file *file);
 
@@ -285,10 +285,10 @@ enum block_verdict {
 };
 
 /*
- * What a read returns (docs/protocol.md): the newest version that k stores can deliver, unless a
- * newer one may have been decided. *version receives the block's version; *undecided a newer one
- * that is known to be undecided (generation 0: none); *largest_generation the largest generation
- * met anywhere.
+ * What a read returns (docs/protocol.md): the newest version that k stores can deliver, unless a newer one
+ * may have been decided.
+ * *version receives the block's version; *undecided a newer one that is known to be undecided
+ * (generation 0: none); *largest_generation the largest generation met anywhere.
  */
 enum block_verdict versions_judge(const struct stripe_file *file,
 	const struct block_answer *answers, store_version *version, store_version *undecided,
@@ -297,9 +297,8 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 /*
  * Finds out which versions of a run of blocks are decided and tells the stores: makes durable and
  * rolls forward what k stores hold, discards what is known to be undecided.
- * *largest_generation receives the largest generation met. Returns 0, -EIO, or -ESTALE: a
- * truncation was met that this engine has not heard of (stripe_file_refresh() carries it out, if
- * need be).
+ * *largest_generation receives the largest generation met. Returns 0, -EIO, or -ESTALE: a truncation
+ * was met that this engine has not heard of (stripe_file_refresh() carries it out, if need be).
  */
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
 	uint32_t count, uint64_t *largest_generation);
@@ -339,8 +338,8 @@ struct write_run {
 
 /*
  * Writes one run once, with a version of its own, and books it as unstable or decided.
- * Returns 0; -EAGAIN (a conflict: *newest tells the newest version met); -ESTALE (the stores, or
- * this engine, know a newer write epoch); -ENOSPC; -EIO.
+ * Returns 0; -EAGAIN (a conflict: *newest tells the newest version met); -ESTALE (the stores, or this
+ * engine, know a newer write epoch); -ENOSPC; -EIO.
  */
 int block_write_run(struct stripe_file *file, const struct write_run *run, store_version *newest);
 
@@ -372,8 +371,8 @@ int run_record_missed(
 void run_doubt(struct stripe_file *file, store_version version);
 
 /*
- * For codes of which k stores may be fewer than decide (k <= m): has the holders of runs note
- * durably that these are decided, since what is left of them with m nodes gone could not tell.
+ * For codes of which k stores may be fewer than decide (k <= m): has the holders of runs note durably
+ * that these are decided, since what is left of them with m nodes gone could not tell.
  * Returns 0, or -EIO if too few did for some.
  */
 int runs_mark_decided(struct stripe_file *file, struct run *runs);
