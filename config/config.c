@@ -340,7 +340,7 @@ static void read_sizes(struct reading *reading, const char *parent, const json_t
 	if (code_known) {
 		maximum = (uint64_t) export->code.k + export->code.m;
 		/* With any m nodes gone one of these is there, and k of them can be decoded. */
-		minimum = (uint64_t)export->code.m + 1;
+		minimum = (uint64_t) export->code.m + 1;
 		if (minimum < export->code.k)
 			minimum = export->code.k;
 	}
