@@ -17,6 +17,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #include "rpc/log.h"
 #include "rpc/meta.h"
@@ -41,12 +42,19 @@ struct node {
 	atomic_bool probing; /* a probe of a node that is down is under way */
 };
 
-/* Which node holds which shard of one segment. Immutable once in the file's list. */
+/*
+ * Which node holds which shard of one segment. Immutable once in the file's list but for
+ * `superseded`: when exportd moves a shard to another node there is a new one of the same number, and
+ * the old one stays for what was begun with it.
+ */
 struct segment {
 	struct segment *next;
 	uint32_t number;
 	uint32_t shard_count;
 	struct node *nodes[MOJETTE_N_MAX]; /* NULL: a node that is not in our configuration */
+	uint32_t rebuilding; /* bit s: what shard s's store has nothing of says nothing, it is new */
+	time_t asked; /* exportd, monotonic seconds */
+	bool superseded; /* guarded by stripe_file.lock: perhaps not the newest, to be asked anew */
 };
 
 /* Blocks that were written with one version. */
@@ -208,6 +216,15 @@ int file_segment(
  */
 int file_report_size(struct stripe_file *file, uint64_t end, uint32_t write_epoch);
 
+/*
+ * Finds out whether a store's answer comes from after a change of the file that is not known here:
+ * shards may have moved to other nodes, so no conclusions must be drawn from the old ones.
+ */
+bool file_epoch_is_old(struct stripe_file *file, uint32_t write_epoch);
+
+/* Takes note of a truncation's write epoch, if it is news. */
+void file_note_truncation(struct stripe_file *file, uint32_t write_epoch);
+
 /* The next version of this writer under the file's write epoch, newer than `above`. */
 store_version file_next_version(struct stripe_file *file, uint64_t above);
 
@@ -239,8 +256,9 @@ struct block_answer {
 	uint32_t length_bytes; /* of newest */
 };
 
-/* What a store said of a block in a header. */
-struct block_answer block_answer(const store_read_block *told);
+/* What the store of a shard said of a block in a header. */
+struct block_answer block_answer(
+	const struct segment *segment, unsigned int shard, const store_read_block *told);
 
 /* True if the store can deliver its newest version, if it has one. */
 bool block_answer_is_sound(const struct block_answer *answer);
@@ -264,7 +282,9 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 /*
  * Finds out which versions of a run of blocks are decided and tells the stores: makes durable and
  * rolls forward what k stores hold, discards what is known to be undecided.
- * *largest_generation receives the largest generation met. Returns 0 or -EIO.
+ * *largest_generation receives the largest generation met.
+ * Returns 0, -EIO, or -ESTALE (a store knows a newer write epoch: nothing was done, exportd must be
+ * asked).
  */
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
 	uint32_t count, uint64_t *largest_generation);
@@ -282,7 +302,7 @@ struct block {
 /*
  * Reads one whole block. The caller holds the block's range lock. ask_all: all stores, not only as
  * many as must agree: some may know of a truncation where others never had anything.
- * Returns 0 or -EIO.
+ * Returns 0, -EIO, or -ESTALE (a store knows a newer write epoch: exportd must be asked).
  */
 int block_read(struct stripe_file *file, const struct segment *segment, uint64_t block,
 	bool ask_all, struct block *result);

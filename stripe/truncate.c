@@ -152,12 +152,7 @@ int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 
 	/* What is decided must be known before blocks are judged by their versions. */
 	runs_tell_decided(file);
-	pthread_mutex_lock(&file->lock);
-	if (write_epoch > file->write_epoch) {
-		file->write_epoch = write_epoch;
-		file->counter = 0;
-	}
-	pthread_mutex_unlock(&file->lock);
+	file_note_truncation(file, write_epoch);
 	range_acquire(&file->ranges, &hold, size / file->block_bytes, UINT64_MAX, true);
 	int error = truncate_stores(file, size, write_epoch);
 	range_release(&file->ranges, &hold);

@@ -6,7 +6,9 @@
  *   gateway_client CLUSTER.JSON gateway     the tests of gateway-speaks-nfsv3.sh
  *   gateway_client CLUSTER.JSON write MS    one stable write of 1 MiB to a new file in at most MS
  *   gateway_client CLUSTER.JSON write-files COUNT   new files of 1 MiB, each with bytes of its own
- *   gateway_client CLUSTER.JSON read-files COUNT    reads them through every gateway that is up
+ *   gateway_client CLUSTER.JSON rewrite-files COUNT   changes 64 pieces of each, across blocks
+ *   gateway_client CLUSTER.JSON read-files COUNT [rewritten]   reads them through every gateway
+ * that is up, after all or none of that
  */
 #include <CUnit/Basic.h>
 #include <inttypes.h>
@@ -459,6 +461,21 @@ static void files_are_written(void)
 	}
 }
 
+/* Pieces of a file that are changed: none is a whole block, some lie in two. */
+#define PIECES 64
+#define PIECE_BYTES 5000
+#define PIECE_OFFSET(i) ((i) * (MIB / PIECES) + 13000 % (MIB / PIECES))
+
+static bool rewritten;
+
+static void rewrite(uint8_t *data, uint64_t piece)
+{
+	size_t offset = PIECE_OFFSET(piece);
+
+	for (size_t i = 0; i < PIECE_BYTES && offset + i < MIB; i++)
+		data[offset + i] = (uint8_t)(~data[offset + i] + piece);
+}
+
 static uint64_t look_up(const char *name)
 {
 	meta_lookup_args args = {
@@ -480,6 +497,32 @@ static bool is_up(struct rpc_client *gateway)
 {
 	return rpc_call(gateway, 0, RPC_XDR(xdr_void), NULL, RPC_XDR(xdr_void), NULL, TIMEOUT_MS) ==
 	       0;
+}
+
+static void files_are_rewritten(void)
+{
+	for (uint64_t i = 0; i < file_count; i++) {
+		uint32_t node = 0, epoch = 0;
+		uint8_t *data = file_bytes(i);
+		char name[64];
+
+		snprintf(name, sizeof(name), "file-%" PRIu64, i);
+		uint64_t file = look_up(name);
+		CU_ASSERT_EQUAL_FATAL(layout(file, &node, &epoch), 0);
+		struct rpc_client *gateway = gateway_of(node);
+		struct bytes handle = handle_for(file, epoch, GATEWAY_RW);
+		for (uint64_t piece = 0; piece < PIECES; piece++) {
+			size_t offset = PIECE_OFFSET(piece);
+			size_t length = offset + PIECE_BYTES < MIB ? PIECE_BYTES : MIB - offset;
+
+			rewrite(data, piece);
+			CU_ASSERT_EQUAL(write_bytes(gateway, &handle, offset, data + offset, length,
+						NFS3_FILE_SYNC, NULL),
+				NFS3_OK);
+		}
+		rpc_client_destroy(gateway);
+		free(data);
+	}
 }
 
 static void files_are_read(void)
@@ -505,6 +548,8 @@ static void files_are_read(void)
 			CU_ASSERT_EQUAL(
 				read_bytes(gateway, &handle, 0, MIB, read, &length, &eof), NFS3_OK);
 			CU_ASSERT_EQUAL(length, MIB);
+			for (uint64_t piece = 0; rewritten && piece < PIECES; piece++)
+				rewrite(data, piece);
 			CU_ASSERT_EQUAL(memcmp(data, read, MIB), 0);
 			free(data);
 		}
@@ -541,6 +586,10 @@ int main(int argc, char **argv)
 		{"files are written", files_are_written},
 		CU_TEST_INFO_NULL,
 	};
+	static CU_TestInfo rewriting[] = {
+		{"files are rewritten", files_are_rewritten},
+		CU_TEST_INFO_NULL,
+	};
 	static CU_TestInfo reading[] = {
 		{"files are read", files_are_read},
 		CU_TEST_INFO_NULL,
@@ -574,7 +623,11 @@ int main(int argc, char **argv)
 	} else if (!strcmp(argv[2], "write-files") && argc == 4) {
 		file_count = strtoull(argv[3], NULL, 10);
 		status = run_tests(writing);
-	} else if (!strcmp(argv[2], "read-files") && argc == 4) {
+	} else if (!strcmp(argv[2], "rewrite-files") && argc == 4) {
+		file_count = strtoull(argv[3], NULL, 10);
+		status = run_tests(rewriting);
+	} else if (!strcmp(argv[2], "read-files") && (argc == 4 || argc == 5)) {
+		rewritten = argc == 5;
 		file_count = strtoull(argv[3], NULL, 10);
 		status = run_tests(reading);
 	}
