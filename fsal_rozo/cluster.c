@@ -313,6 +313,7 @@ static int engine_create(struct cluster *cluster)
 		.exportd_address = config->exportd_address,
 		.exportd_port = config->exportd_port,
 		.key = &config->key,
+		.repair_reads = true,
 	};
 	int error;
 	size_t i;

@@ -201,6 +201,7 @@ static int create_stripe(const struct config *config, const struct config_node *
 		.local_node = self->id,
 		.local_call = store_local_call,
 		.local_store = store,
+		.repair_reads = true,
 	};
 	int error = stripe_create(&options, stripe);
 	free(nodes);

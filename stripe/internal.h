@@ -10,6 +10,7 @@
  *   stripe.files_lock        the table of files, their reference counts and the idle list
  *   stripe_file.lock         epochs, sizes, counter, segments, runs
  *   fanout.lock              one set of calls
+ *   repair.lock              blocks to be repaired
  * No lock but the first four is held while waiting for a node or exportd.
  */
 #ifndef ROZO_STRIPE_INTERNAL_H
@@ -117,6 +118,26 @@ struct stripe_file {
 	struct stripe_file *commit_next;
 };
 
+/* Blocks that wait to be repaired (repair.c). */
+#define REPAIRS_MAX 128
+
+struct repair_entry {
+	struct stripe_file *file; /* a reference */
+	uint32_t segment;
+	uint64_t block;
+};
+
+struct repair {
+	bool running; /* constant once the engine is made */
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	/* Guarded by lock. */
+	bool stopping;
+	unsigned int count;
+	struct repair_entry queue[REPAIRS_MAX]; /* the first one may be under way */
+};
+
 struct stripe {
 	struct node *nodes;
 	size_t node_count;
@@ -141,6 +162,8 @@ struct stripe {
 	pthread_cond_t background_wake;
 	bool stopping; /* guarded by background_lock */
 	struct stripe_file *commit_queue; /* guarded by background_lock */
+
+	struct repair repair;
 
 	_Atomic uint64_t read_bytes, written_bytes, degraded_blocks, damaged_shards, missed_shards,
 		healed_shards, conflicts;
@@ -306,6 +329,16 @@ struct block {
  */
 int block_read(struct stripe_file *file, const struct segment *segment, uint64_t block,
 	bool ask_all, struct block *result);
+
+/* Starts, ends the thread that repairs what reads found damaged. start returns 0 or -EAGAIN. */
+int repair_start(struct stripe *stripe);
+void repair_stop(struct stripe *stripe);
+
+/*
+ * A read met a damaged shard of a block (its number in the segment): it will be repaired soon. The
+ * caller has a reference to the file. Does not wait.
+ */
+void repair_ask(struct stripe_file *file, uint32_t segment, uint64_t block);
 
 /* What block_write_run() is to write. */
 struct write_run {

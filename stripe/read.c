@@ -135,6 +135,7 @@ static void round_block(const struct round *round, uint32_t index, struct block_
 		shards->answers[s] = block_answer(round->segment, s, told);
 		if (told->state == STORE_DAMAGED || told->state == STORE_TORN) {
 			atomic_fetch_add(&round->file->stripe->damaged_shards, 1);
+			repair_ask(round->file, round->segment->number, round->first_block + index);
 			continue;
 		}
 		const uint8_t *bytes = (const uint8_t *)round->results[s].payload.payload_val +
@@ -149,6 +150,7 @@ static void round_block(const struct round *round, uint32_t index, struct block_
 				(unsigned long long)round->file->file_id, round->segment->number,
 				(unsigned long long)(round->first_block + index), s);
 			shards->answers[s].state = STORE_DAMAGED;
+			repair_ask(round->file, round->segment->number, round->first_block + index);
 			continue;
 		}
 		shards->bytes[s] = told->shard_bytes ? bytes : NULL;

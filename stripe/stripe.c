@@ -171,6 +171,9 @@ int stripe_create(const struct stripe_options *options, struct stripe **result)
 		file_table_free(stripe);
 		goto fail;
 	}
+	/* Without the thread reads go on, and scrubbing finds the damage. */
+	if (options->repair_reads && repair_start(stripe))
+		rozo_log(WARNING, "cannot start a thread: reads will not have damage repaired");
 	*result = stripe;
 	return 0;
 fail:
@@ -181,6 +184,7 @@ fail:
 
 void stripe_destroy(struct stripe *stripe)
 {
+	repair_stop(stripe);
 	pthread_mutex_lock(&stripe->background_lock);
 	stripe->stopping = true;
 	pthread_cond_signal(&stripe->background_wake);

@@ -47,6 +47,7 @@ struct stripe_options {
 	unsigned int call_timeout_ms; /* for one store call; 0: 5000 */
 	unsigned int tell_delay_ms; /* until stores are told what is decided, at most, and until
 				       nodes that are down are asked again; 0: 50 */
+	bool repair_reads; /* have damaged shards that reads meet repaired in the background */
 	size_t files_max; /* files kept attached when unused; 0: 4096 */
 };
 

@@ -5,12 +5,16 @@
  *
  *   gateway_client CLUSTER.JSON gateway     the tests of gateway-speaks-nfsv3.sh
  *   gateway_client CLUSTER.JSON write MS    one stable write of 1 MiB to a new file in at most MS
- *   gateway_client CLUSTER.JSON write-files COUNT   new files of 1 MiB, each with bytes of its own
+ *   gateway_client CLUSTER.JSON write-files COUNT [FROM]   new files of 1 MiB, each with bytes of
+ *       its own; their numbers are FROM (0) to COUNT
  *   gateway_client CLUSTER.JSON rewrite-files COUNT   changes 64 pieces of each, across blocks
- *   gateway_client CLUSTER.JSON read-files COUNT [rewritten]   reads them through every gateway
- * that is up, after all or none of that
+ *   gateway_client CLUSTER.JSON read-files COUNT [REWRITTEN]   reads them through every gateway
+ * that is up, when so many (0) have been changed like that gateway_client CLUSTER.JSON remove-file
+ * ID   removes the one with this file id gateway_client CLUSTER.JSON read-rest ID COUNT   as
+ * read-files, after that
  */
 #include <CUnit/Basic.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -431,7 +435,7 @@ static void a_write_is_done_in_time(void)
 
 /* -------- files that are written now and read later -------- */
 
-static uint64_t file_count;
+static uint64_t file_count, first_file;
 
 static uint8_t *file_bytes(uint64_t number)
 {
@@ -444,7 +448,7 @@ static uint8_t *file_bytes(uint64_t number)
 
 static void files_are_written(void)
 {
-	for (uint64_t i = 0; i < file_count; i++) {
+	for (uint64_t i = first_file; i < file_count; i++) {
 		uint32_t node = 0, epoch = 0;
 		uint8_t *data = file_bytes(i);
 		char name[64];
@@ -466,7 +470,8 @@ static void files_are_written(void)
 #define PIECE_BYTES 5000
 #define PIECE_OFFSET(i) ((i) * (MIB / PIECES) + 13000 % (MIB / PIECES))
 
-static bool rewritten;
+static uint64_t rewritten; /* the files before this one were */
+static uint64_t removed_id; /* 0: none */
 
 static void rewrite(uint8_t *data, uint64_t piece)
 {
@@ -488,6 +493,8 @@ static uint64_t look_up(const char *name)
 	CU_ASSERT_EQUAL_FATAL(rpc_call(meta, META_LOOKUP, RPC_XDR(xdr_meta_lookup_args), &args,
 				      RPC_XDR(xdr_meta_attributes_res), &res, TIMEOUT_MS),
 		0);
+	if (res.status == ENOENT && removed_id)
+		return removed_id;
 	CU_ASSERT_EQUAL_FATAL(res.status, 0);
 	return res.attributes.file_id;
 }
@@ -497,6 +504,29 @@ static bool is_up(struct rpc_client *gateway)
 {
 	return rpc_call(gateway, 0, RPC_XDR(xdr_void), NULL, RPC_XDR(xdr_void), NULL, TIMEOUT_MS) ==
 	       0;
+}
+
+static void a_file_is_removed(void)
+{
+	bool removed = false;
+
+	/* Not more files than were written in the tests. */
+	for (uint64_t i = 0; i < 100 && !removed; i++) {
+		char name[64];
+		meta_unlink_args args = {
+			.export_id = config->exports[0].id, .directory_id = 1, .name = name};
+		meta_unlink_res res = {0};
+
+		snprintf(name, sizeof(name), "file-%" PRIu64, i);
+		if (look_up(name) != removed_id)
+			continue;
+		CU_ASSERT_EQUAL(rpc_call(meta, META_UNLINK, RPC_XDR(xdr_meta_unlink_args), &args,
+					RPC_XDR(xdr_meta_unlink_res), &res, TIMEOUT_MS),
+			0);
+		CU_ASSERT_EQUAL(res.status, 0);
+		removed = true;
+	}
+	CU_ASSERT(removed);
 }
 
 static void files_are_rewritten(void)
@@ -542,13 +572,17 @@ static void files_are_read(void)
 			gateways += i == 0;
 			snprintf(name, sizeof(name), "file-%" PRIu64, i);
 			uint64_t file = look_up(name);
+			if (file == removed_id) {
+				free(data);
+				continue;
+			}
 			CU_ASSERT_EQUAL_FATAL(layout(file, &node, &epoch), 0);
 			struct bytes handle = handle_for(file, epoch, GATEWAY_READ);
 			memset(read, 0, MIB);
 			CU_ASSERT_EQUAL(
 				read_bytes(gateway, &handle, 0, MIB, read, &length, &eof), NFS3_OK);
 			CU_ASSERT_EQUAL(length, MIB);
-			for (uint64_t piece = 0; rewritten && piece < PIECES; piece++)
+			for (uint64_t piece = 0; i < rewritten && piece < PIECES; piece++)
 				rewrite(data, piece);
 			CU_ASSERT_EQUAL(memcmp(data, read, MIB), 0);
 			free(data);
@@ -586,6 +620,10 @@ int main(int argc, char **argv)
 		{"files are written", files_are_written},
 		CU_TEST_INFO_NULL,
 	};
+	static CU_TestInfo removing[] = {
+		{"a file is removed", a_file_is_removed},
+		CU_TEST_INFO_NULL,
+	};
 	static CU_TestInfo rewriting[] = {
 		{"files are rewritten", files_are_rewritten},
 		CU_TEST_INFO_NULL,
@@ -620,14 +658,22 @@ int main(int argc, char **argv)
 	} else if (!strcmp(argv[2], "write") && argc == 4) {
 		limit_ms = strtoull(argv[3], NULL, 10);
 		status = run_tests(timed);
-	} else if (!strcmp(argv[2], "write-files") && argc == 4) {
+	} else if (!strcmp(argv[2], "write-files") && (argc == 4 || argc == 5)) {
+		first_file = argc == 5 ? strtoull(argv[4], NULL, 10) : 0;
 		file_count = strtoull(argv[3], NULL, 10);
 		status = run_tests(writing);
+	} else if (!strcmp(argv[2], "remove-file") && argc == 4) {
+		removed_id = strtoull(argv[3], NULL, 10);
+		status = run_tests(removing);
+	} else if (!strcmp(argv[2], "read-rest") && argc == 5) {
+		removed_id = strtoull(argv[3], NULL, 10);
+		file_count = strtoull(argv[4], NULL, 10);
+		status = run_tests(reading);
 	} else if (!strcmp(argv[2], "rewrite-files") && argc == 4) {
 		file_count = strtoull(argv[3], NULL, 10);
 		status = run_tests(rewriting);
 	} else if (!strcmp(argv[2], "read-files") && (argc == 4 || argc == 5)) {
-		rewritten = argc == 5;
+		rewritten = argc == 5 ? strtoull(argv[4], NULL, 10) : 0;
 		file_count = strtoull(argv[3], NULL, 10);
 		status = run_tests(reading);
 	}
