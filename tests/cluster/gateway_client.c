@@ -5,13 +5,16 @@
  *
  *   gateway_client CLUSTER.JSON gateway     the tests of gateway-speaks-nfsv3.sh
  *   gateway_client CLUSTER.JSON write MS    one stable write of 1 MiB to a new file in at most MS
- *   gateway_client CLUSTER.JSON write-files COUNT [FROM]   new files of 1 MiB, each with bytes of
- *       its own; their numbers are FROM (0) to COUNT
- *   gateway_client CLUSTER.JSON rewrite-files COUNT   changes 64 pieces of each, across blocks
- *   gateway_client CLUSTER.JSON read-files COUNT [REWRITTEN]   reads them through every gateway
- * that is up, when so many (0) have been changed like that gateway_client CLUSTER.JSON remove-file
- * ID   removes the one with this file id gateway_client CLUSTER.JSON read-rest ID COUNT   as
- * read-files, after that
+ *   gateway_client CLUSTER.JSON write-files COUNT [FROM]
+ *       new files of 1 MiB, each with bytes of its own, with the numbers FROM (0) to COUNT
+ *   gateway_client CLUSTER.JSON rewrite-files COUNT
+ *       changes 64 pieces of each, across blocks
+ *   gateway_client CLUSTER.JSON read-files COUNT [REWRITTEN]
+ *       reads them through every gateway that is up, when REWRITTEN (0) have been changed so
+ *   gateway_client CLUSTER.JSON remove-file ID
+ *       removes the one with this file id
+ *   gateway_client CLUSTER.JSON read-rest ID COUNT
+ *       as read-files, after that
  */
 #include <CUnit/Basic.h>
 #include <errno.h>
