@@ -312,6 +312,21 @@ static void supersede_segments(struct stripe_file *file)
 		segment->superseded = true;
 }
 
+bool file_doubt_rebuilding(struct stripe_file *file)
+{
+	bool doubted = false;
+
+	pthread_mutex_lock(&file->lock);
+	for (struct segment *segment = file->segments; segment; segment = segment->next) {
+		if (segment->rebuilding && !segment->superseded) {
+			segment->superseded = true;
+			doubted = true;
+		}
+	}
+	pthread_mutex_unlock(&file->lock);
+	return doubted;
+}
+
 void file_note_truncation(struct stripe_file *file, uint32_t write_epoch)
 {
 	pthread_mutex_lock(&file->lock);

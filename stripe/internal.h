@@ -245,6 +245,13 @@ int file_report_size(struct stripe_file *file, uint64_t end, uint32_t write_epoc
  */
 bool file_epoch_is_old(struct stripe_file *file, uint32_t write_epoch);
 
+/*
+ * After an error that may be one because the store of a shard that is being made does not count: it
+ * may have been made since exportd was asked. Returns true if exportd will be asked before the next
+ * attempt, false if there is no such shard.
+ */
+bool file_doubt_rebuilding(struct stripe_file *file);
+
 /* Takes note of a truncation's write epoch, if it is news. */
 void file_note_truncation(struct stripe_file *file, uint32_t write_epoch);
 

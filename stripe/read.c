@@ -504,6 +504,7 @@ int stripe_read(struct stripe_file *file, uint64_t offset, void *buffer, size_t 
 	uint64_t last = (offset + length - 1) / file->block_bytes;
 	uint32_t round_blocks = ROUND_BYTES_MAX / file->block_bytes;
 	unsigned int refreshes = 0;
+	bool doubted = false;
 
 	if (round_blocks == 0)
 		round_blocks = 1;
@@ -526,6 +527,10 @@ int stripe_read(struct stripe_file *file, uint64_t offset, void *buffer, size_t 
 			error = stripe_file_refresh(file);
 			if (!error)
 				continue;
+		}
+		if (error == -EIO && !doubted && file_doubt_rebuilding(file)) {
+			doubted = true;
+			continue;
 		}
 		if (error)
 			return error;

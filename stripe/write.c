@@ -684,6 +684,7 @@ static int write_piece(
 	uint64_t last = (offset + length - 1) / file->block_bytes;
 	const struct segment *segment;
 	struct range_hold hold;
+	bool doubted = false;
 	int error = -ESTALE;
 
 	for (unsigned int attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
@@ -694,6 +695,10 @@ static int write_piece(
 		range_acquire(&file->ranges, &hold, first, last, true);
 		error = write_blocks(file, segment, offset, bytes, length, stable);
 		range_release(&file->ranges, &hold);
+		if (error == -EIO && !doubted && file_doubt_rebuilding(file)) {
+			doubted = true;
+			continue;
+		}
 		if (error != -ESTALE)
 			break;
 		/* Not with the range held: a truncation may have to be carried out first. */

@@ -192,7 +192,7 @@ static struct stripe *engine_create_with(struct stripe_options *options)
 	options->exportd_port = cluster.meta_port;
 	options->key = &cluster.key;
 	/* In memory, nothing happens but what the test asks for. */
-	options->tell_delay_ms = cluster.in_memory ? 3600000 : 0;
+	options->tell_delay_ms = cluster.in_memory ? 3600000 : cluster.tell_delay_ms;
 	options->repair_reads = !cluster.in_memory;
 	CU_ASSERT_EQUAL_FATAL(stripe_create(options, &stripe), 0);
 	return stripe;

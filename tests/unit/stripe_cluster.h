@@ -51,6 +51,7 @@ struct cluster {
 	uint32_t min_shards;
 	uint64_t segment_blocks;
 	unsigned int spare_nodes; /* to be set before the start: more than a block has shards */
+	unsigned int tell_delay_ms; /* of engines made from now on, 0: the usual one */
 	unsigned int node_count;
 	struct test_node nodes[NODES_MAX];
 	uint16_t meta_port;
