@@ -349,7 +349,11 @@ static int read_with_origin(struct batch *batch, uint64_t block_number)
 				former.rebuilding &= ~(1u << s);
 			}
 		}
-		error = block_read(batch->file, &former, block_number, true, batch->block);
+		/* With it the version can be settled; before that, it must not be spread. */
+		uint64_t largest;
+		error = versions_settle(batch->file, &former, block_number, 1, &largest);
+		if (!error)
+			error = block_read(batch->file, &former, block_number, true, batch->block);
 	}
 	return error;
 }
@@ -516,9 +520,14 @@ static int heal_batch(struct batch *batch)
 	int error = versions_settle(
 		batch->file, batch->segment, batch->first_block, batch->count, &largest);
 
-	/* Blocks that cannot be settled do not hold up the others. */
-	if (error && error != -EIO)
+	/*
+	 * What is not settled must not be healed: it may come to nothing yet. Blocks are then taken
+	 * one by one, so that one does not hold up the others.
+	 */
+	if (error && (error != -EIO || batch->count > 1 || !batch->origin)) {
+		batch->result->failed += batch->count == 1;
 		return error;
+	}
 	int failed = survey_take(batch->file, batch->segment, batch->first_block, batch->count,
 		batch->thorough, &batch->survey);
 	memset(batch->blocks, 0, sizeof(batch->blocks));
@@ -526,7 +535,8 @@ static int heal_batch(struct batch *batch)
 	batch->restarted = 0;
 	for (uint32_t i = 0; i < batch->count && failed != -ESTALE; i++) {
 		batch->blocks[i] = diagnose(batch->file, batch->segment, &batch->survey, i);
-		failed = heal_block(batch, i);
+		/* Where that could not be settled, the shard's old node may help. */
+		failed = error && !batch->blocks[i].unknown ? error : heal_block(batch, i);
 		if (failed) {
 			error = failed;
 			batch->result->failed++;
@@ -535,6 +545,8 @@ static int heal_batch(struct batch *batch)
 	survey_free(&batch->survey, batch->segment);
 	if (failed == -ESTALE)
 		return -ESTALE;
+	if (error && !failed)
+		error = 0;
 	flush_written(batch);
 	conclude(batch);
 	return error;
@@ -546,13 +558,14 @@ int stripe_heal_range(struct stripe_file *file, uint32_t segment_number, uint64_
 	struct block block = {.bytes = malloc(file->block_bytes)};
 	struct batch *batch = malloc(sizeof(*batch));
 	unsigned int refreshes = 0;
+	uint32_t most = HEAL_BLOCKS;
 	int error = 0;
 
 	*result = (struct stripe_heal_result){0};
 	if (!block.bytes || !batch)
 		error = -ENOMEM;
 	while (count && (!error || error == -EIO)) {
-		uint32_t blocks = count < HEAL_BLOCKS ? count : HEAL_BLOCKS;
+		uint32_t blocks = count < most ? count : most;
 		uint64_t number = (uint64_t)segment_number * file->segment_blocks + first_block;
 		struct stripe_heal_result before = *result;
 		struct range_hold hold;
@@ -577,8 +590,15 @@ int stripe_heal_range(struct stripe_file *file, uint32_t segment_number, uint64_
 					continue;
 			}
 		}
-		if (failed)
+		if (failed == -EIO && blocks > 1) {
+			*result = before;
+			most = 1;
+			continue;
+		}
+		if (failed) {
 			error = failed;
+			result->lacking = UINT32_MAX;
+		}
 		first_block += blocks;
 		count -= blocks;
 	}
