@@ -20,6 +20,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #include "rpc/log.h"
 #include "rpc/meta.h"
@@ -47,12 +48,20 @@ struct node {
 	struct latency latency;
 };
 
-/* Which node holds which shard of one segment. Immutable once in the file's list. */
+/*
+ * Which node holds which shard of one segment. Immutable once in the file's list but for
+ * `superseded`: when exportd moves a shard to another node there is a new one of the same number,
+ * and the old one stays for what was begun with it.
+ */
 struct segment {
 	struct segment *next;
 	uint32_t number;
 	uint32_t shard_count;
 	struct node *nodes[MOJETTE_N_MAX]; /* NULL: a node that is not in our configuration */
+	uint32_t
+		rebuilding; /* bit s: what shard s's store has nothing of says nothing, it is new */
+	time_t asked; /* exportd, monotonic seconds */
+	bool superseded; /* guarded by stripe_file.lock: perhaps not the newest, to be asked anew */
 };
 
 /* Blocks that were written with one version. */
@@ -99,6 +108,8 @@ struct stripe_file {
 	/* Guarded by lock. */
 	uint32_t layout_epoch;
 	uint32_t write_epoch;
+	uint32_t
+		placement_epoch; /* newest heard from exportd, also while a truncation is pending */
 	uint32_t write_gateway;
 	uint32_t segment_count;
 	uint64_t counter; /* of the newest generation made here */
@@ -271,6 +282,22 @@ int file_segment(
  */
 int file_report_size(struct stripe_file *file, uint64_t end, uint32_t write_epoch);
 
+/*
+ * Finds out whether a store's answer comes from after a change of the file that is not known here:
+ * shards may have moved to other nodes, so no conclusions must be drawn from the old ones.
+ */
+bool file_epoch_is_old(struct stripe_file *file, uint32_t write_epoch);
+
+/*
+ * After an error that may be one because the store of a shard that is being made does not count: it
+ * may have been made since exportd was asked. Returns true if exportd will be asked before the next
+ * attempt, false if there is no such shard.
+ */
+bool file_doubt_rebuilding(struct stripe_file *file);
+
+/* Takes note of a truncation's write epoch, if it is news. */
+void file_note_truncation(struct stripe_file *file, uint32_t write_epoch);
+
 /* The newest write epoch that this engine may write under. */
 uint32_t file_write_epoch(struct stripe_file *file);
 
@@ -298,8 +325,8 @@ int file_learn_epoch(struct stripe_file *file);
 int file_attach(struct stripe_file *file);
 
 /*
- * Before the first write since the file was attached: gets a write epoch that no earlier writer has.
- * Returns as stripe_file_get().
+ * Before the first write since the file was attached: gets a write epoch that no earlier writer
+ * has. Returns as stripe_file_get().
  */
 int file_claim(struct stripe_file *file);
 
@@ -334,8 +361,9 @@ struct block_answer {
 	uint32_t length_bytes; /* of newest */
 };
 
-/* What a store said of a block in a header. */
-struct block_answer block_answer(const store_read_block *told);
+/* What the store of a shard said of a block in a header. */
+struct block_answer block_answer(
+	const struct segment *segment, unsigned int shard, const store_read_block *told);
 
 /* True if the store can deliver its newest version, if it has one. */
 bool block_answer_is_sound(const struct block_answer *answer);
@@ -359,8 +387,9 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 /*
  * Finds out which versions of a run of blocks are decided and tells the stores: makes durable and
  * rolls forward what k stores hold, discards what is known to be undecided.
- * *largest_generation receives the largest generation met. Returns 0, -EIO, or -ESTALE: a truncation
- * was met that this engine has not heard of (stripe_file_refresh() carries it out, if need be).
+ * *largest_generation receives the largest generation met.
+ * Returns 0, -EIO, or -ESTALE (a store knows a newer write epoch, of a truncation or of a move of
+ * shards: nothing was done; stripe_file_refresh() asks exportd, and carries a truncation out).
  */
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
 	uint32_t count, uint64_t *largest_generation);
@@ -378,7 +407,7 @@ struct block {
 /*
  * Reads one whole block. The caller holds the block's range lock. ask_all: all stores, not only as
  * many as must agree: some may know of a truncation where others never had anything.
- * Returns 0 or -EIO.
+ * Returns 0, -EIO, or -ESTALE (a store knows a newer write epoch: exportd must be asked).
  */
 int block_read(struct stripe_file *file, const struct segment *segment, uint64_t block,
 	bool ask_all, struct block *result);
@@ -433,8 +462,8 @@ int run_record_missed(
 void run_doubt(struct stripe_file *file, store_version version);
 
 /*
- * For codes of which k stores may be fewer than decide (k <= m): has the holders of runs note durably
- * that these are decided, since what is left of them with m nodes gone could not tell.
+ * For codes of which k stores may be fewer than decide (k <= m): has the holders of runs note
+ * durably that these are decided, since what is left of them with m nodes gone could not tell.
  * Returns 0, or -EIO if too few did for some.
  */
 int runs_mark_decided(struct stripe_file *file, struct run *runs);

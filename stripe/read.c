@@ -24,6 +24,9 @@ static void delay_ms(unsigned int ms)
 	nanosleep(&delay, NULL);
 }
 
+/* Changes of a file's nodes or size that one read may meet. */
+#define REFRESHES_MAX 10
+
 /*
  * One run of blocks asked from some of its stores. It outlives the read that made it while answers
  * are under way that the read did not wait for.
@@ -179,7 +182,7 @@ static void round_block(const struct round *round, uint32_t index, struct block_
 		if (!round->offsets[s])
 			continue;
 		const store_read_block *told = &round->results[s].blocks.blocks_val[index];
-		shards->answers[s] = block_answer(told);
+		shards->answers[s] = block_answer(round->segment, s, told);
 		if (told->state == STORE_DAMAGED || told->state == STORE_TORN) {
 			atomic_fetch_add(&round->file->stripe->damaged_shards, 1);
 			continue;
@@ -254,6 +257,17 @@ static void block_clear(const struct stripe_file *file, struct block *block)
 	memset(block->bytes, 0, file->block_bytes);
 }
 
+/* True if a store knows of a change of the file that we do not know: its nodes may be others. */
+static bool round_is_ahead(const struct round *round)
+{
+	for (unsigned int s = 0; s < round->segment->shard_count; s++) {
+		if (round->offsets[s] &&
+			file_epoch_is_old(round->file, round->results[s].write_epoch))
+			return true;
+	}
+	return false;
+}
+
 /*
  * True if all stores asked so far answered and said the same of the block, and they are enough:
  * none of them lacks a newer version that was decided, and what they hold was itself decided, or
@@ -304,7 +318,7 @@ static bool needs_care(const struct round *round, const struct block_shards *sha
 /*
  * The value of one block of a round, as far as the answers at hand tell.
  * complete: all stores were asked, so what can be judged is.
- * Returns 0, or -EAGAIN if more must be asked.
+ * Returns 0; -EAGAIN if more must be asked; -ESTALE if exportd must be asked first.
  */
 static int round_value(const struct round *round, uint32_t index, bool complete,
 	struct block *block, void *scratch)
@@ -325,11 +339,14 @@ static int round_value(const struct round *round, uint32_t index, bool complete,
 			block_clear(round->file, block);
 			return 0;
 		}
-		/* A version that nobody knows to be decided is our own on its way, or was left so. */
+		/* A version that nobody knows to be decided is our own on its way, or was left so.
+		 */
 		if (version.writer != round->file->stripe->writer && needs_care(round, &shards))
 			notice_block(round->file, round->segment, round->first_block + index);
 		return decode(round->file, &shards, version, block, scratch) ? -EAGAIN : 0;
 	}
+	if (round_is_ahead(round))
+		return -ESTALE;
 	atomic_fetch_add(&round->file->stripe->degraded_blocks, 1);
 	if (needs_care(round, &shards))
 		notice_block(round->file, round->segment, round->first_block + index);
@@ -381,6 +398,11 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 		uint32_t asked =
 			attempt < RETRIES ? all & ~segment_known_down(segment, file->code.k) : all;
 		round_ask(newest, asked);
+		if (round_is_ahead(newest)) {
+			round_free(newest);
+			error = -ESTALE;
+			break;
+		}
 		round_block(newest, 0, &shards);
 		switch (versions_judge(file, shards.answers, &version, &undecided, &largest)) {
 		case BLOCK_EMPTY:
@@ -437,10 +459,11 @@ static uint32_t choose_shards(const struct round *round, unsigned int wanted)
 		for (unsigned int i = 0; i < n && count < wanted; i++) {
 			unsigned int s = (start + i) % n;
 			const struct node *node = segment->nodes[s];
-			bool take = pass == 0 ? node && !node->client
-				    : pass == 1
-					    ? node_usable(node) && !latency_is_slow(segment, node,
-									   round->latency_class)
+			bool made = !(segment->rebuilding & (1u << s));
+			bool take = pass == 0   ? node && !node->client && made
+				    : pass == 1 ? node_usable(node) && made &&
+							  !latency_is_slow(segment, node,
+								  round->latency_class)
 				    : pass == 2 ? node_usable(node)
 						: node != NULL;
 			if (take && !((chosen | round->started) & (1u << s))) {
@@ -609,6 +632,8 @@ int stripe_read(struct stripe_file *file, uint64_t offset, void *buffer, size_t 
 	uint64_t block = offset / file->block_bytes;
 	uint64_t last = (offset + length - 1) / file->block_bytes;
 	uint32_t round_blocks = ROUND_BYTES_MAX / file->block_bytes;
+	unsigned int refreshes = 0;
+	bool doubted = false;
 
 	if (round_blocks == 0)
 		round_blocks = 1;
@@ -626,6 +651,16 @@ int stripe_read(struct stripe_file *file, uint64_t offset, void *buffer, size_t 
 			.length = length,
 		};
 		int error = read_piece(file, block, (uint32_t)count, &sink);
+		if (error == -ESTALE && refreshes++ < REFRESHES_MAX) {
+			/* Not with the range held: a truncation may have to be carried out. */
+			error = stripe_file_refresh(file);
+			if (!error)
+				continue;
+		}
+		if (error == -EIO && !doubted && file_doubt_rebuilding(file)) {
+			doubted = true;
+			continue;
+		}
 		if (error)
 			return error;
 		block += count;

@@ -113,7 +113,7 @@ int run_record_missed(
 
 static bool overlaps(const struct run *run, const struct write_run *write)
 {
-	return run->segment == write->segment &&
+	return run->segment->number == write->segment->number &&
 	       run->first_block < write->first_block + write->count &&
 	       write->first_block < run->first_block + run->count;
 }
@@ -383,6 +383,14 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	error = file_next_version(file, write->write_epoch, write->base.generation, &version);
 	if (error)
 		goto out;
+	pthread_mutex_lock(&file->lock);
+	bool superseded = segment->superseded;
+	pthread_mutex_unlock(&file->lock);
+	/* The stores must not see the new epoch of a file from one who asks the old nodes. */
+	if (superseded) {
+		error = -ESTALE;
+		goto out;
+	}
 	fanout_init(&fanout, file->stripe);
 	for (unsigned int s = 0; s < n; s++) {
 		store_write_args *args = &outgoing[s].args;
@@ -469,7 +477,7 @@ static bool is_unstable(struct stripe_file *file, const struct segment *segment,
 
 	pthread_mutex_lock(&file->lock);
 	for (run = file->unstable; run; run = run->next) {
-		if (run->segment == segment && block_number >= run->first_block &&
+		if (run->segment->number == segment->number && block_number >= run->first_block &&
 			block_number - run->first_block < run->count &&
 			version_compare(run->version, version) == 0)
 			break;
@@ -616,14 +624,21 @@ static int write_piece(
 	uint64_t last = (offset + length - 1) / file->block_bytes;
 	const struct segment *segment;
 	struct range_hold hold;
+	bool doubted = false;
+	int error = -ESTALE;
 
-	int error = file_segment(file, (uint32_t)(first / file->segment_blocks), true, &segment);
-	if (error)
-		return error;
 	for (unsigned int attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+		error = file_segment(
+			file, (uint32_t)(first / file->segment_blocks), true, &segment);
+		if (error)
+			break;
 		range_acquire(&file->ranges, &hold, first, last, true);
 		error = write_blocks(file, segment, offset, bytes, length, stable);
 		range_release(&file->ranges, &hold);
+		if (error == -EIO && !doubted && file_doubt_rebuilding(file)) {
+			doubted = true;
+			continue;
+		}
 		if (error != -ESTALE)
 			break;
 		/* Not with the range held: a truncation may have to be carried out first. */
