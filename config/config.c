@@ -24,6 +24,7 @@
 #define DEVICES_MAX 256
 
 #define DEFAULT_SCRUB_MIB_PER_SECOND 8
+#define DEFAULT_SCRUB_INTERVAL_S 600
 #define DEFAULT_HEAL_MIB_PER_SECOND 32
 #define DEFAULT_CACHE_MIB 64
 #define DEFAULT_GATHER_MS 100
@@ -36,6 +37,7 @@
 #define DEFAULT_SEGMENT_BYTES (UINT64_C(64) << 30)
 
 #define SCRUB_MIB_PER_SECOND_MAX 10000
+#define SCRUB_INTERVAL_S_MAX 31536000
 #define HEAL_MIB_PER_SECOND_MAX 10000
 #define DOWN_OUT_INTERVAL_S_MAX 31536000 /* a year */
 #define CACHE_MIB_MAX 65536
@@ -82,9 +84,9 @@ static uint16_t take_port(struct reading *reading, const char *parent, const jso
 
 static void read_cluster(struct reading *reading, const json_t *document)
 {
-	static const char *const names[] = {
-		"id", "key_file", "scrub_mib_per_second", "heal_mib_per_second", "cache_mib",
-		"gather_ms", NULL};
+	static const char *const names[] = {"id", "key_file", "scrub_mib_per_second",
+		"scrub_interval_s", "heal_mib_per_second", "cache_mib", "gather_ms", NULL};
+	uint64_t scrub_interval_s = DEFAULT_SCRUB_INTERVAL_S;
 	uint64_t scrub_mib_per_second = DEFAULT_SCRUB_MIB_PER_SECOND;
 	uint64_t heal_mib_per_second = DEFAULT_HEAL_MIB_PER_SECOND;
 	uint64_t cache_mib = DEFAULT_CACHE_MIB, gather_ms = DEFAULT_GATHER_MS;
@@ -105,6 +107,9 @@ static void read_cluster(struct reading *reading, const json_t *document)
 	config_take_number(&reading->problems, "cluster", cluster, "scrub_mib_per_second",
 		CONFIG_OPTIONAL, 0, SCRUB_MIB_PER_SECOND_MAX, &scrub_mib_per_second);
 	config->scrub_mib_per_second = (uint32_t)scrub_mib_per_second;
+	config_take_number(&reading->problems, "cluster", cluster, "scrub_interval_s",
+		CONFIG_OPTIONAL, 1, SCRUB_INTERVAL_S_MAX, &scrub_interval_s);
+	config->scrub_interval_s = (uint32_t)scrub_interval_s;
 	config_take_number(&reading->problems, "cluster", cluster, "heal_mib_per_second",
 		CONFIG_OPTIONAL, 0, HEAL_MIB_PER_SECOND_MAX, &heal_mib_per_second);
 	config->heal_mib_per_second = (uint32_t)heal_mib_per_second;
@@ -340,7 +345,7 @@ static void read_sizes(struct reading *reading, const char *parent, const json_t
 	if (code_known) {
 		maximum = (uint64_t) export->code.k + export->code.m;
 		/* With any m nodes gone one of these is there, and k of them can be decoded. */
-		minimum = (uint64_t)export->code.m + 1;
+		minimum = (uint64_t) export->code.m + 1;
 		if (minimum < export->code.k)
 			minimum = export->code.k;
 	}

@@ -43,6 +43,7 @@ struct config {
 	char *cluster_id;
 	char *key_file;
 	uint32_t scrub_mib_per_second; /* of each storage node, 0: off; default 8 */
+	uint32_t scrub_interval_s; /* from the start of a scrub to that of the next; default 600 */
 	uint32_t heal_mib_per_second; /* shards written, by each storage node, 0: no limit; default
 					 32 */
 	uint32_t cache_mib; /* 1 .. 65536: decoded blocks, of each gateway and Ganesha; default 64 */

@@ -98,6 +98,7 @@ int free_queue_add_node(struct kv_txn *txn, uint32_t export_id, uint64_t file_id
 	struct record_free item = {.export_id = export_id,
 		.segment = segment,
 		.file_id = file_id,
+		.stray = true,
 		.count = 1,
 		.nodes = {node}};
 	struct record_counters counters;
@@ -179,6 +180,36 @@ int free_queue_waiting(struct exportd *exportd, uint32_t node)
 {
 	struct list_call call = {.node = node, .wanted = 1};
 	int result = exportd_read(exportd, list_operation, &call);
+
+	return result != 0 ? result : (int)call.count;
+}
+
+static int find_stray(void *context, struct kv_bytes key, struct kv_bytes value)
+{
+	struct list_call *call = context;
+	struct record_free item;
+	int result = record_free_decode(key, value, &item);
+
+	if (result != 0)
+		return result;
+	call->count = item.stray;
+	return item.stray;
+}
+
+static int strays_operation(struct kv_txn *txn, void *context)
+{
+	struct list_call *call = context;
+	struct record_key first = record_key_free_node(call->node, 0);
+	int result;
+
+	result = kv_scan(txn, record_key_bytes(&first), RECORD_PREFIX_NODE, find_stray, call);
+	return result > 0 ? 0 : result;
+}
+
+int free_queue_strays(struct exportd *exportd, uint32_t node)
+{
+	struct list_call call = {.node = node};
+	int result = exportd_read(exportd, strays_operation, &call);
 
 	return result != 0 ? result : (int)call.count;
 }

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
  * META_ORPHANS: which store files of a node nobody needs. In doubt they are kept. Only a file whose
- * id this database has given out, and which is not there any more, is gone for good; of a file that
- * is there, a segment's copy on a node that the placement does not know. Takes no locks.
+ * id this database has given out, and which is not there any more, is gone for good. Of a file that
+ * is there, a segment's copy on a node that the placement does not know is a stray. Takes no locks.
  */
 #include <errno.h>
 #include <stdlib.h>
 
+#include "exportd/free_queue.h"
 #include "exportd/orphan.h"
 #include "exportd/record.h"
 
@@ -43,12 +44,33 @@ static uint32_t judge(struct kv_txn *txn, uint32_t node, const struct meta_orpha
 	if (inode_error == -ENOENT && placement_error == -ENOENT)
 		return META_ORPHAN_GONE;
 	if (inode_error == 0 && placement_error == 0 && !placement_names(&placement, node))
-		return META_ORPHAN_GONE;
+		return META_ORPHAN_STRAY;
 	return META_ORPHAN_KEEP;
+}
+
+/*
+ * Has the node remove a copy that the placement does not know. Through the free queue: as long as
+ * it has not, the segment must not be given to this node.
+ */
+static int remove_stray(struct kv_txn *txn, uint32_t node, const struct meta_orphan *file)
+{
+	struct record_placement placement;
+	int error = record_placement_get(
+		txn, file->export_id, file->file_id, file->segment, &placement);
+
+	if (error != 0 || placement.former_count == RECORD_SHARDS_MAX)
+		return error;
+	placement.formers[placement.former_count++] = node;
+	error = free_queue_add_node(txn, file->export_id, file->file_id, file->segment, node);
+	if (error != 0)
+		return error;
+	return record_placement_put(txn, file->export_id, file->file_id, file->segment, &placement);
 }
 
 static int orphans_operation(struct kv_txn *txn, void *context)
 {
+	int error = 0;
+
 	struct orphan_call *call = context;
 
 	for (uint32_t i = 0; i < call->args->files.files_len; i++) {
@@ -60,6 +82,10 @@ static int orphans_operation(struct kv_txn *txn, void *context)
 			continue; /* taken out of the configuration, perhaps for a while */
 		call->result->filesystem_ids.filesystem_ids_val[i] = export->filesystem_id;
 		call->result->verdicts.verdicts_val[i] = judge(txn, call->args->node, file);
+		if (call->args->sure && call->result->verdicts.verdicts_val[i] == META_ORPHAN_STRAY)
+			error = remove_stray(txn, call->args->node, file);
+		if (error != 0)
+			return error;
 	}
 	return 0;
 }
@@ -79,6 +105,8 @@ void orphan_judge(struct exportd *exportd, const struct meta_orphans_args *args,
 	if (result->verdicts.verdicts_val == NULL ||
 		result->filesystem_ids.filesystem_ids_val == NULL)
 		error = -ENOMEM;
+	else if (args->sure)
+		error = commit_execute(exportd->commit, orphans_operation, &call);
 	else
 		error = exportd_read(exportd, orphans_operation, &call);
 	result->status = (uint32_t)-error;

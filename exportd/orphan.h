@@ -8,7 +8,7 @@
 #include "exportd/exportd.h"
 #include "rpc/meta.h"
 
-/* META_ORPHANS. Status: 0, ENOMEM, or an error of a read transaction; there are no verdicts then.
+/* META_ORPHANS. Status: 0, ENOMEM, or an error of a transaction; there are no verdicts then.
  */
 void orphan_judge(struct exportd *exportd, const struct meta_orphans_args *args,
 	struct meta_orphans_res *result);

@@ -650,6 +650,7 @@ int record_free_decode(struct kv_bytes key, struct kv_bytes value, struct record
 	item->export_id = le32toh(disk.export_id);
 	item->segment = le32toh(disk.segment);
 	item->file_id = le64toh(disk.file_id);
+	item->stray = (le32toh(disk.flags) & DISK_FREE_STRAY) != 0;
 	item->count = le32toh(disk.count);
 	return value_nodes(key, rest, item->count, item->nodes);
 }
@@ -675,6 +676,7 @@ static int free_put(struct kv_txn *txn, const struct record_key *key,
 		.export_id = htole32(item->export_id),
 		.segment = htole32(item->segment),
 		.count = htole32(count),
+		.flags = htole32(item->stray ? DISK_FREE_STRAY : 0),
 	};
 	size_t bytes = sizeof(disk);
 

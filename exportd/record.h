@@ -148,6 +148,7 @@ struct record_free {
 	uint32_t export_id;
 	uint32_t segment;
 	uint64_t file_id;
+	bool stray; /* the file goes on without these nodes */
 	uint32_t count;
 	uint32_t
 		nodes[RECORD_SHARDS_MAX]; /* that have not freed it yet; none in RECORD_FREE_NODE */

@@ -149,9 +149,10 @@ struct disk_free {
 	uint32_t export_id;
 	uint32_t segment;
 	uint32_t count;
-	uint32_t reserved;
+	uint32_t flags; /* DISK_FREE_* */
 	/* count node ids of 4 bytes */
 };
+#define DISK_FREE_STRAY 1
 _Static_assert(sizeof(struct disk_free) == 32, "format");
 
 #endif

@@ -4,6 +4,8 @@
  * what they mean is checked by the operations. Called by the RPC server's threads, several at once;
  * takes no locks.
  */
+#include <errno.h>
+
 #include "exportd/file.h"
 #include "exportd/free_queue.h"
 #include "exportd/map.h"
@@ -17,6 +19,15 @@
 static void service_heartbeat(struct exportd *exportd, const struct meta_heartbeat_args *args,
 	struct meta_heartbeat_res *result)
 {
+	if (args->starting) {
+		int strays = config_node(exportd->config, args->node) == NULL
+				     ? -ENOENT
+				     : free_queue_strays(exportd, args->node);
+
+		result->status = strays < 0 ? (uint32_t)-strays : 0;
+		result->strays_waiting = strays == 1;
+		return;
+	}
 	map_heartbeat(exportd->map, args, result);
 	/* An error here is in the log, and the next heartbeat asks again. */
 	if (result->status == 0) {

@@ -1,10 +1,16 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
- * See healer.h. Each node that took a write holds the record of who missed it. Of those that are up
- * the one with the lowest shard does the work. It may not have the record, though: the writer may have
- * died before it had told everyone. So with each pass that leaves something to do, the next one in
- * the order of shards helps, too. Should two do it at once, no harm is done, since shards are written
- * under the version they belong to.
+ * See healer.h. Two kinds of work, which is nowhere remembered but in the stores and in exportd, so
+ * that it goes on after a restart from where it was:
+ *   Misses: each node that took a write holds the record of who missed it. Of those that are up the
+ *     one with the lowest shard does the work. It may not have the record, though: the writer may
+ *     have died before it had told everyone. So with each pass that leaves something to do, the
+ * next one in the order of shards helps, too. Should two do it at once, no harm is done, since
+ * shards are written under the version they belong to. Rebuilding: segments of which exportd has
+ * given this node a shard that another had. Before both it sees to blocks that reads of this
+ * process noticed; those are forgotten with it. A pass first looks how much is missing and how
+ * badly, then works from the most endangered blocks down. It takes no locks of its own but
+ * work->lock, for a moment.
  */
 #include "storaged/healer.h"
 
@@ -12,98 +18,246 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "rpc/log.h"
+#include "rpc/rpc.h"
 #include "storaged/periodic.h"
+#include "storaged/rate.h"
 #include "stripe/die_at_message.h"
 
 #define INTERVAL_MS 1000
 /* Blocks with misses, or noticed by reads, looked up at a time. */
 #define BATCH 256
+/* Blocks healed at a time; the rate is kept between them. */
+#define STEP 64
+/* After so long a pass begins anew if there is more endangered work to look for. */
+#define PASS_MS 10000
+/* A pass that could do nothing is not repeated before so many times the time it took, or this. */
+#define IDLE_FACTOR 10
+#define IDLE_MS_MAX 30000
+#define META_TIMEOUT_MS 10000
+#define RATE_WINDOW_MS 4000
+#define LEVELS 32 /* more than a block has shards */
 
 struct healer {
 	struct periodic periodic;
 	struct store *store;
 	struct stripe *stripe;
-	/* Only the thread uses these. */
-	uint64_t healed;             /* in this pass */
-	bool left_to_others;         /* in this pass: something that could have been healed */
-	unsigned int waited;         /* passes in a row that left something to others */
+	struct work *work;
+	uint32_t node_id;
+	struct rate rate;
+	/* Only the thread uses the rest. */
+	uint32_t passes;
+	unsigned int waited; /* passes in a row that left something to others */
 	struct stripe_noticed noticed[BATCH]; /* to be tried again */
 	size_t noticed_count;
+	int64_t due_ms; /* no pass before */
+	/* Of this pass. */
+	int64_t begun_ms; /* the work; what is to be done is known then */
+	uint64_t healed, failed, segments;
+	bool left_to_others; /* something that could have been healed */
+	uint32_t levels; /* bit i: blocks with i shards missing can be healed */
+	uint32_t level; /* being worked on */
+	meta_missed *missed;
+	uint32_t missed_count, missed_room;
+	/* Of the last seconds, for the rate that is told. */
+	int64_t window_ms;
+	uint64_t window_bytes;
 };
 
-/* True if this node is to heal a block that the shards in missed did not get. */
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Books what was made and waits until the rate allows for more. */
+static void book(struct healer *healer, const struct stripe_heal_result *result)
+{
+	healer->healed += result->healed;
+	healer->failed += result->failed;
+	healer->window_bytes += result->healed_bytes;
+	pthread_mutex_lock(&healer->work->lock);
+	healer->work->told.healed_shards += result->healed;
+	healer->work->told.healed_bytes += result->healed_bytes;
+	pthread_mutex_unlock(&healer->work->lock);
+	rate_pay(&healer->rate, &healer->periodic, result->healed_bytes);
+	int64_t passed = now_ms() - healer->window_ms;
+	if (passed < RATE_WINDOW_MS)
+		return;
+	pthread_mutex_lock(&healer->work->lock);
+	healer->work->told.heal_rate = healer->window_bytes * 1000 / (uint64_t)passed;
+	pthread_mutex_unlock(&healer->work->lock);
+	healer->window_ms += passed;
+	healer->window_bytes = 0;
+}
+
+/* -------- misses -------- */
+
+/* True if this node is to heal a block that the shards in missed did not get, once that can be
+ * done. */
 static bool ours(struct healer *healer, uint32_t shard, uint32_t missed, uint32_t up)
 {
 	uint32_t before = up & ~missed & ((1u << shard) - 1);
 
-	if (!(missed & up))
-		return false; /* nobody to heal is back yet */
 	if ((unsigned int)__builtin_popcount(before) <= healer->waited)
 		return true;
 	healer->left_to_others = true;
 	return false;
 }
 
-static int heal_file(void *context, const struct store_missed_file *missed)
+/* How many shards of a block are not to be had. */
+static uint32_t endangerment(uint32_t shards, uint32_t missed, uint32_t up)
 {
-	struct healer *healer = context;
+	uint32_t all = (1u << shards) - 1;
+
+	return (uint32_t)__builtin_popcount((missed | ~up) & all);
+}
+
+static void count_missed(struct healer *healer, uint32_t node, uint64_t shards, uint64_t bytes)
+{
+	uint32_t i = 0;
+
+	while (i < healer->missed_count && healer->missed[i].node != node)
+		i++;
+	if (i == healer->missed_room) {
+		uint32_t room = i ? 2 * i : 16;
+		meta_missed *more = realloc(healer->missed, room * sizeof(*more));
+
+		if (!more)
+			return; /* too little is told, once */
+		healer->missed = more;
+		healer->missed_room = room;
+	}
+	if (i == healer->missed_count)
+		healer->missed[healer->missed_count++] = (meta_missed){.node = node};
+	healer->missed[i].shards += shards;
+	healer->missed[i].bytes += bytes;
+}
+
+/* Looks what is missing in one file, and how badly. */
+static int look_at_file(void *context, const struct store_missed_file *missed)
+{
+	uint32_t shards = missed->geometry.k + missed->geometry.m;
 	struct store_missed_block blocks[BATCH];
+	struct healer *healer = context;
+	uint64_t counts[LEVELS] = {0};
 	struct stripe_file *file;
 	uint64_t next = 0;
 
 	if (periodic_stopping(&healer->periodic))
 		return -ECANCELED;
-	int error = stripe_file_get(healer->stripe, missed->file.export_id, missed->file.file_id,
-		&file);
-	if (error)
+	if (stripe_file_get(healer->stripe, missed->file.export_id, missed->file.file_id, &file))
 		return 0; /* the file is gone, or exportd is away: the next pass looks again */
 	uint32_t up = stripe_shards_up(file, missed->file.segment);
 	while (next != UINT64_MAX && !periodic_stopping(&healer->periodic)) {
 		size_t count;
 
-		if (store_missed_blocks(healer->store, &missed->file, next, blocks, BATCH, &count,
-			    &next))
+		if (store_missed_blocks(
+			    healer->store, &missed->file, next, blocks, BATCH, &count, &next))
 			break;
-		for (size_t i = 0; i < count;) {
-			size_t run = 1;
+		for (size_t i = 0; i < count; i++) {
+			uint32_t before = up & ~blocks[i].missed & ((1u << missed->shard) - 1);
 
-			if (!ours(healer, missed->shard, blocks[i].missed, up)) {
-				i++;
+			/* Each block is counted by one node only. */
+			for (uint32_t s = 0; s < shards && before == 0; s++)
+				counts[s] += (blocks[i].missed >> s) & 1;
+			if ((blocks[i].missed & up) &&
+				ours(healer, missed->shard, blocks[i].missed, up))
+				healer->levels |= 1u << endangerment(shards, blocks[i].missed, up);
+		}
+	}
+	for (uint32_t s = 0; s < shards; s++) {
+		if (counts[s])
+			count_missed(healer, stripe_shard_node(file, missed->file.segment, s),
+				counts[s], counts[s] * missed->geometry.row_bytes);
+	}
+	stripe_file_put(file);
+	return 0;
+}
+
+/* Heals a run of blocks, some at a time. */
+static void heal_run(struct healer *healer, struct stripe_file *file, const store_file *key,
+	uint64_t first_block, uint64_t count)
+{
+	while (count && !periodic_stopping(&healer->periodic)) {
+		uint32_t step = count < STEP ? (uint32_t)count : STEP;
+		struct stripe_heal_result result;
+		int error =
+			stripe_heal_range(file, key->segment, first_block, step, false, 0, &result);
+
+		book(healer, &result);
+		if (error)
+			rozo_log_limited(WARNING,
+				"healing file %" PRIu32 "/%" PRIu64 ": %s; will be tried again",
+				key->export_id, key->file_id, strerror(-error));
+		first_block += step;
+		count -= step;
+	}
+}
+
+static bool pass_is_long(const struct healer *healer)
+{
+	return now_ms() - healer->begun_ms > PASS_MS;
+}
+
+static int heal_file(void *context, const struct store_missed_file *missed)
+{
+	uint32_t shards = missed->geometry.k + missed->geometry.m;
+	struct store_missed_block blocks[BATCH];
+	struct healer *healer = context;
+	struct stripe_file *file;
+	uint64_t next = 0;
+
+	if (periodic_stopping(&healer->periodic))
+		return -ECANCELED;
+	/* Perhaps something else is more urgent by now. */
+	if (pass_is_long(healer))
+		return -EAGAIN;
+	if (stripe_file_get(healer->stripe, missed->file.export_id, missed->file.file_id, &file))
+		return 0;
+	uint32_t up = stripe_shards_up(file, missed->file.segment);
+	while (next != UINT64_MAX && !periodic_stopping(&healer->periodic) &&
+		!pass_is_long(healer)) {
+		size_t count, run;
+
+		if (store_missed_blocks(
+			    healer->store, &missed->file, next, blocks, BATCH, &count, &next))
+			break;
+		for (size_t i = 0; i < count; i += run) {
+			run = 1;
+			if (!(blocks[i].missed & up) ||
+				!ours(healer, missed->shard, blocks[i].missed, up) ||
+				endangerment(shards, blocks[i].missed, up) != healer->level)
 				continue;
-			}
 			while (i + run < count && blocks[i + run].block == blocks[i].block + run &&
 				blocks[i + run].missed == blocks[i].missed)
 				run++;
-			uint64_t healed = 0;
-			error = stripe_heal(file, missed->file.segment, blocks[i].block,
-				(uint32_t)run, &healed, NULL);
-			healer->healed += healed;
-			if (error)
-				rozo_log_limited(WARNING,
-					"healing file %" PRIu32 "/%" PRIu64 ": %s; will be tried again",
-					missed->file.export_id, missed->file.file_id,
-					strerror(-error));
-			i += run;
+			heal_run(healer, file, &missed->file, blocks[i].block, run);
 		}
 	}
 	stripe_file_put(file);
 	return 0;
 }
 
+/* -------- what reads noticed -------- */
+
 /* Settles and repairs one block that a read stumbled over. Returns false to try again later. */
 static bool heal_block(struct healer *healer, const struct stripe_noticed *noticed)
 {
+	struct stripe_heal_result result;
 	struct stripe_file *file;
-	uint64_t healed = 0;
 	int error = stripe_file_get(healer->stripe, noticed->export_id, noticed->file_id, &file);
 
 	if (error)
 		return error == -ESTALE;
-	error = stripe_heal(file, noticed->segment, noticed->block, 1, &healed, NULL);
+	/* Thoroughly: the store itself may not have met the damage yet. */
+	error = stripe_heal_range(file, noticed->segment, noticed->block, 1, true, 0, &result);
 	stripe_file_put(file);
-	healer->healed += healed;
+	book(healer, &result);
 	if (error)
 		rozo_log_limited(WARNING,
 			"file %" PRIu32 "/%" PRIu64 " segment %" PRIu32 " block %" PRIu64
@@ -111,12 +265,12 @@ static bool heal_block(struct healer *healer, const struct stripe_noticed *notic
 			"tried again",
 			noticed->export_id, noticed->file_id, noticed->segment, noticed->block,
 			strerror(-error));
-	else if (healed)
+	else if (result.healed)
 		rozo_log_limited(INFO,
 			"file %" PRIu32 "/%" PRIu64 " segment %" PRIu32 " block %" PRIu64
 			": repaired %" PRIu64 " shards that a read found damaged or missing",
 			noticed->export_id, noticed->file_id, noticed->segment, noticed->block,
-			healed);
+			result.healed);
 	return error == 0 || error == -ESTALE;
 }
 
@@ -133,28 +287,191 @@ static void heal_noticed(struct healer *healer)
 	healer->noticed_count = left;
 }
 
+/* -------- rebuilding -------- */
+
+static int say_rebuilt(struct healer *healer, const meta_rebuild_item *item, uint32_t write_epoch)
+{
+	meta_rebuilt_args args = {
+		.node = healer->node_id, .item = *item, .write_epoch = write_epoch};
+	meta_status_res result = {0};
+	int error =
+		rpc_call(stripe_meta(healer->stripe), META_REBUILT, RPC_XDR(xdr_meta_rebuilt_args),
+			&args, RPC_XDR(xdr_meta_status_res), &result, META_TIMEOUT_MS);
+
+	return error ? error : -(int)result.status;
+}
+
+static void tell_rebuild(struct healer *healer, uint64_t blocks, uint64_t done)
+{
+	pthread_mutex_lock(&healer->work->lock);
+	healer->work->told.rebuild_blocks = blocks;
+	healer->work->told.rebuild_blocks_done = done;
+	pthread_mutex_unlock(&healer->work->lock);
+}
+
+/*
+ * Makes this node's shard of all blocks of a segment. What is there already, from before a restart,
+ * is only looked at.
+ * Returns 0; -EAGAIN (something is missing still: to be tried again); or an error of
+ * stripe_rebuild_begin(). *write_epoch receives that of the placement.
+ */
+static int rebuild_segment(struct healer *healer, struct stripe_file *file,
+	const meta_rebuild_item *item, uint32_t *write_epoch)
+{
+	struct stripe_rebuild rebuild;
+	bool lacking = false;
+	int error = stripe_rebuild_begin(file, item->segment, &rebuild);
+
+	if (error)
+		return error;
+	*write_epoch = rebuild.write_epoch;
+	for (uint64_t block = 0; block < rebuild.block_count; block += STEP) {
+		uint64_t left = rebuild.block_count - block;
+		struct stripe_heal_result result;
+
+		if (periodic_stopping(&healer->periodic))
+			return -EAGAIN;
+		error = stripe_heal_range(file, item->segment, block,
+			left < STEP ? (uint32_t)left : STEP, false, item->origin, &result);
+		lacking = lacking || error || (result.lacking & (1u << rebuild.shard));
+		book(healer, &result);
+		tell_rebuild(healer, rebuild.block_count,
+			left < STEP ? rebuild.block_count : block + STEP);
+		if (error == -ESTALE)
+			return error;
+	}
+	return lacking ? -EAGAIN : 0;
+}
+
+static void rebuild_one(struct healer *healer, const meta_rebuild_item *item)
+{
+	struct stripe_file *file;
+	uint32_t write_epoch = 0;
+	int error = stripe_file_get(healer->stripe, item->export_id, item->file_id, &file);
+
+	if (!error) {
+		error = rebuild_segment(healer, file, item, &write_epoch);
+		stripe_file_put(file);
+	}
+	tell_rebuild(healer, 0, 0);
+	bool made = error == 0;
+	/* The file is gone, or the shard is another node's by now: exportd knows, and says so. */
+	if (error == 0 || error == -ESTALE || error == -ENOENT)
+		error = say_rebuilt(healer, item, write_epoch);
+	if (!error && made) {
+		healer->segments++;
+		pthread_mutex_lock(&healer->work->lock);
+		healer->work->told.rebuilt_segments++;
+		pthread_mutex_unlock(&healer->work->lock);
+	} else if (error && !periodic_stopping(&healer->periodic)) {
+		rozo_log_limited(WARNING,
+			"file %" PRIu32 "/%" PRIu64 " segment %" PRIu32
+			": the shard of node %" PRIu32
+			" cannot be made wholly yet: %s; will be tried again",
+			item->export_id, (uint64_t)item->file_id, item->segment, item->origin,
+			error == -EAGAIN ? "too few others answer for some blocks"
+					 : strerror(-error));
+	}
+}
+
+/* What is to be made here. Returns false if exportd does not say. */
+static bool rebuild_list(struct healer *healer, meta_rebuild_res *list)
+{
+	meta_rebuild_args args = {.node = healer->node_id, .count = META_FREE_MAX};
+
+	if (rpc_call(stripe_meta(healer->stripe), META_REBUILD_LIST, RPC_XDR(xdr_meta_rebuild_args),
+		    &args, RPC_XDR(xdr_meta_rebuild_res), list, META_TIMEOUT_MS))
+		return false;
+	return list->status == 0;
+}
+
+/* -------- passes -------- */
+
+/* Returns 0 if all that could be done of this level was. */
+static int work_on_level(struct healer *healer, const meta_rebuild_res *list, uint32_t *next)
+{
+	int error = 0;
+
+	if (healer->levels & (1u << healer->level))
+		error = store_missed_scan(healer->store, heal_file, healer);
+	while (error != -EAGAIN && *next < list->items.items_len &&
+		list->items.items_val[*next].urgency >= healer->level) {
+		if (periodic_stopping(&healer->periodic))
+			return -ECANCELED;
+		if (pass_is_long(healer))
+			return -EAGAIN;
+		rebuild_one(healer, &list->items.items_val[(*next)++]);
+	}
+	return error;
+}
+
+static void log_healed(const struct healer *healer)
+{
+	if (healer->healed)
+		rozo_log(INFO, "healed %" PRIu64 " shards that nodes had missed or lost",
+			healer->healed);
+}
+
 static void heal(void *context)
 {
 	struct healer *healer = context;
+	meta_rebuild_res list = {0};
+	uint32_t next = 0;
+	int error = 0;
 
 	die_at_message_exempt();
-	healer->healed = 0;
-	healer->left_to_others = false;
+	healer->healed = healer->failed = healer->segments = 0;
 	heal_noticed(healer);
-	store_missed_scan(healer->store, heal_file, healer);
+	healer->begun_ms = now_ms();
+	bool rebuild = atomic_load(&healer->work->rebuild_waiting);
+	if (healer->begun_ms < healer->due_ms) {
+		log_healed(healer);
+		return;
+	}
+	int64_t started_ms = healer->begun_ms;
+	healer->levels = 0;
+	healer->left_to_others = false;
+	healer->missed_count = 0;
+	store_missed_scan(healer->store, look_at_file, healer);
+	healer->begun_ms = now_ms();
+	work_set_missed(healer->work, healer->missed, healer->missed_count);
+	healer->missed = NULL;
+	healer->missed_room = 0;
+	if (rebuild && !rebuild_list(healer, &list))
+		list.items.items_len = 0;
+	for (healer->level = LEVELS - 1; healer->level > 0 && !error; healer->level--)
+		error = work_on_level(healer, &list, &next);
+	rpc_free(RPC_XDR(xdr_meta_rebuild_res), &list);
+	healer->passes++;
 	healer->waited = healer->left_to_others ? healer->waited + 1 : 0;
-	if (healer->healed)
-		rozo_log(INFO, "healed %" PRIu64 " shards that nodes had missed or lost", healer->healed);
+	struct stripe_heal_result nothing = {0};
+	book(healer, &nothing);
+	pthread_mutex_lock(&healer->work->lock);
+	healer->work->told.heal_passes = healer->passes;
+	healer->work->told.heal_failures = healer->failed;
+	pthread_mutex_unlock(&healer->work->lock);
+	log_healed(healer);
+	if (healer->segments)
+		rozo_log(INFO, "made the shards of %" PRIu64 " segments that were on nodes now out",
+			healer->segments);
+	int64_t took_ms = now_ms() - started_ms;
+	int64_t idle_ms = healer->healed || healer->segments ? 0 : took_ms * IDLE_FACTOR;
+	healer->due_ms = now_ms() + (idle_ms < IDLE_MS_MAX ? idle_ms : IDLE_MS_MAX);
 }
 
-int healer_start(struct healer **result, struct store *store, struct stripe *stripe)
+int healer_start(struct healer **result, uint32_t node_id, struct store *store,
+	struct stripe *stripe, struct work *work, uint32_t mib_per_second)
 {
 	struct healer *healer = calloc(1, sizeof(*healer));
 
 	if (!healer)
 		return -ENOMEM;
+	healer->node_id = node_id;
 	healer->store = store;
 	healer->stripe = stripe;
+	healer->work = work;
+	healer->window_ms = now_ms();
+	healer_set_rate(healer, mib_per_second);
 	int error = periodic_start(&healer->periodic, INTERVAL_MS, heal, healer);
 	if (error) {
 		free(healer);
@@ -162,6 +479,14 @@ int healer_start(struct healer **result, struct store *store, struct stripe *str
 	}
 	*result = healer;
 	return 0;
+}
+
+void healer_set_rate(struct healer *healer, uint32_t mib_per_second)
+{
+	atomic_store(&healer->rate.mib_per_second, mib_per_second);
+	pthread_mutex_lock(&healer->work->lock);
+	healer->work->told.heal_limit = mib_per_second;
+	pthread_mutex_unlock(&healer->work->lock);
 }
 
 void healer_stop(struct healer *healer)

@@ -21,17 +21,21 @@ struct heartbeat {
 	struct periodic periodic;
 	struct store *store;
 	struct stripe *stripe;
+	struct work *work;
 	uint32_t node_id;
 	bool answered;               /* the last heartbeat was; only the thread uses it */
 	struct store_capacity capacity[DEVICES_MAX];
 	meta_device devices[DEVICES_MAX];
 };
 
-/* Removes store files of removed files, and tells exportd which ones are gone for good. */
-static void free_files(struct heartbeat *heartbeat)
+/*
+ * Removes store files of removed files, and of what other nodes have taken over, and tells exportd
+ * which ones are gone for good.
+ */
+static void free_files(struct store *store, struct stripe *stripe, uint32_t node_id)
 {
-	struct rpc_client *meta = stripe_meta(heartbeat->stripe);
-	meta_free_args ask = {.node = heartbeat->node_id};
+	struct rpc_client *meta = stripe_meta(stripe);
+	meta_free_args ask = {.node = node_id};
 	meta_free_res work = {0};
 
 	int error = rpc_call(meta, META_FREE_LIST, RPC_XDR(xdr_meta_free_args), &ask,
@@ -47,8 +51,8 @@ static void free_files(struct heartbeat *heartbeat)
 						  .file_id = item->file_id}};
 		store_status_res result = {0};
 
-		stripe_file_forget(heartbeat->stripe, item->export_id, item->file_id);
-		store_remove(heartbeat->store, &args, &result);
+		stripe_file_forget(stripe, item->export_id, item->file_id);
+		store_remove(store, &args, &result);
 		if (result.status == 0)
 			removed[count++] = item->sequence;
 		else
@@ -59,7 +63,7 @@ static void free_files(struct heartbeat *heartbeat)
 	}
 	rpc_free(RPC_XDR(xdr_meta_free_res), &work);
 	if (count) {
-		meta_freed_args done = {.node = heartbeat->node_id,
+		meta_freed_args done = {.node = node_id,
 			.sequences = {.sequences_len = count, .sequences_val = removed}};
 		meta_status_res result = {0};
 		error = rpc_call(meta, META_FREED, RPC_XDR(xdr_meta_freed_args), &done,
@@ -88,9 +92,11 @@ static void beat(void *context)
 		.boot = store_boot(heartbeat->store),
 		.devices = {.devices_len = (uint32_t)count, .devices_val = heartbeat->devices},
 	};
+	work_copy(heartbeat->work, &args.work);
 	int error = rpc_call(stripe_meta(heartbeat->stripe), META_HEARTBEAT,
 		RPC_XDR(xdr_meta_heartbeat_args), &args, RPC_XDR(xdr_meta_heartbeat_res), &result,
 		CALL_TIMEOUT_MS);
+	free(args.work.missed.missed_val);
 	if (error) {
 		if (heartbeat->answered)
 			rozo_log(WARNING, "exportd does not answer: %s", strerror(-error));
@@ -105,13 +111,32 @@ static void beat(void *context)
 			heartbeat->node_id);
 	heartbeat->answered = result.status == 0;
 	bool work = result.free_waiting;
+	atomic_store(&heartbeat->work->rebuild_waiting, result.rebuild_waiting);
 	rpc_free(RPC_XDR(xdr_meta_heartbeat_res), &result);
 	if (work)
-		free_files(heartbeat);
+		free_files(heartbeat->store, heartbeat->stripe, heartbeat->node_id);
+}
+
+int heartbeat_admission(uint32_t node_id, struct store *store, struct stripe *stripe)
+{
+	meta_heartbeat_args args = {
+		.node = node_id, .boot = store_boot(store), .starting = 1};
+	meta_heartbeat_res result = {0};
+	int error = rpc_call(stripe_meta(stripe), META_HEARTBEAT, RPC_XDR(xdr_meta_heartbeat_args),
+		&args, RPC_XDR(xdr_meta_heartbeat_res), &result, CALL_TIMEOUT_MS);
+
+	if (error)
+		return error;
+	uint32_t status = result.status;
+	bool strays = result.strays_waiting;
+	rpc_free(RPC_XDR(xdr_meta_heartbeat_res), &result);
+	if (status == 0 && strays)
+		free_files(store, stripe, node_id);
+	return status ? -(int)status : strays ? -EAGAIN : 0;
 }
 
 int heartbeat_start(struct heartbeat **result, uint32_t node_id, struct store *store,
-	struct stripe *stripe)
+	struct stripe *stripe, struct work *work)
 {
 	struct heartbeat *heartbeat = calloc(1, sizeof(*heartbeat));
 
@@ -120,6 +145,7 @@ int heartbeat_start(struct heartbeat **result, uint32_t node_id, struct store *s
 	heartbeat->node_id = node_id;
 	heartbeat->store = store;
 	heartbeat->stripe = stripe;
+	heartbeat->work = work;
 	int error = periodic_start(&heartbeat->periodic, INTERVAL_MS, beat, heartbeat);
 	if (error) {
 		free(heartbeat);

@@ -7,13 +7,22 @@
 #define ROZO_STORAGED_HEARTBEAT_H
 
 #include "storaged/store.h"
+#include "storaged/work.h"
 #include "stripe/stripe.h"
 
 struct heartbeat;
 
 /* Starts the thread. Everything must outlive it. Returns 0 or -ENOMEM or -EAGAIN. */
 int heartbeat_start(struct heartbeat **heartbeat, uint32_t node_id, struct store *store,
-	struct stripe *stripe);
+	struct stripe *stripe, struct work *work);
+
+/*
+ * Asks exportd, before the node serves, whether its store may have shards that others have taken
+ * over while it was out of the cluster, and removes them. One attempt.
+ * Returns 0 (it may serve), -EAGAIN (some may be left: ask again), -ENOENT (exportd does not know the
+ * node), or an error of rpc_call() (exportd does not answer).
+ */
+int heartbeat_admission(uint32_t node_id, struct store *store, struct stripe *stripe);
 
 /* Stops the thread, at the latest after one call's time, and frees it. */
 void heartbeat_stop(struct heartbeat *heartbeat);

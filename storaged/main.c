@@ -42,7 +42,8 @@
 
 static const char usage[] =
 	"Usage: rozo-storaged --config FILE --node ID [--check | --init | --verify]\n"
-	"Serves one storage node of a Rozo cluster.\n"
+	"Serves one storage node of a Rozo cluster. SIGHUP: reads the rates of healing and\n"
+	"scrubbing again.\n"
 	"\n"
 	"  -c, --config FILE  the cluster's configuration (JSON)\n"
 	"  -n, --node ID      which of its nodes this is\n"
@@ -216,6 +217,57 @@ static int create_stripe(const struct config *config, const struct config_node *
 	return error;
 }
 
+/*
+ * Waits until exportd says that nothing in the store has been taken over by other nodes while this
+ * one was out of the cluster, and has not been removed. Returns false if a signal says stop.
+ */
+static bool wait_for_admission(
+	uint32_t node_id, struct store *store, struct stripe *stripe, const sigset_t *signals)
+{
+	const struct timespec pause = {.tv_nsec = 200 * 1000000};
+	int error, last = 0;
+
+	while ((error = heartbeat_admission(node_id, store, stripe)) != 0) {
+		if (error != last)
+			rozo_log(WARNING,
+				error == -EAGAIN ? "removing shards that other nodes have taken "
+						   "over, before serving: %s"
+				: error == -ENOENT
+					? "exportd does not know this node: is its cluster.json "
+					  "the same as ours? Not serving before it does: %s"
+					: "waiting for exportd before serving: %s",
+				strerror(-error));
+		last = error;
+		int received = sigtimedwait(signals, NULL, &pause);
+		if (received > 0 && received != SIGHUP) {
+			rozo_log(INFO, "stopping on signal %d", received);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Reads the configuration again and takes over what may change at run time. */
+static void reload(const char *path, struct healer *healer, struct scrubber *scrubber)
+{
+	char error[ERROR_BYTES];
+	struct config *config;
+
+	if (config_load(path, &config, error, sizeof(error))) {
+		rozo_log(ERROR, "SIGHUP: nothing was changed:");
+		log_lines(error);
+		return;
+	}
+	healer_set_rate(healer, config->heal_mib_per_second);
+	scrubber_set_rate(scrubber, config->scrub_mib_per_second, config->scrub_interval_s);
+	rozo_log(INFO,
+		"SIGHUP: heal_mib_per_second is %u, scrub_mib_per_second %u, scrub_interval_s %u; "
+		"other changes of %s count from the next start on",
+		config->heal_mib_per_second, config->scrub_mib_per_second,
+		config->scrub_interval_s, path);
+	config_free(config);
+}
+
 /* Serves until a signal says stop. */
 static int serve(const struct config *config, const struct config_node *self)
 {
@@ -229,13 +281,17 @@ static int serve(const struct config *config, const struct config_node *self)
 	struct heartbeat *heartbeat = NULL;
 	struct healer *healer = NULL;
 	struct scrubber *scrubber = NULL;
+	struct work work;
 	sigset_t signals;
 	int received, status = EXIT_FAILURE;
+
+	work_init(&work);
 
 	/* Before any thread starts, so that all of them inherit it. */
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGHUP);
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	signal(SIGPIPE, SIG_IGN);
 
@@ -259,6 +315,10 @@ static int serve(const struct config *config, const struct config_node *self)
 		goto out;
 	}
 	config_handle_key(config, gateway.handle_key);
+	if (!wait_for_admission(self->id, store, stripe, &signals)) {
+		status = EXIT_SUCCESS;
+		goto out;
+	}
 	gateway.stripe = stripe;
 	store_program(store, &store_service);
 	gateway_program(&gateway, &gateway_service);
@@ -267,18 +327,27 @@ static int serve(const struct config *config, const struct config_node *self)
 		rpc_server_start(&gateway_server, self->address, self->nfs_port, &gateway_service,
 			NULL, GATEWAY_THREADS))
 		goto out;
-	error = heartbeat_start(&heartbeat, self->id, store, stripe);
+	error = heartbeat_start(&heartbeat, self->id, store, stripe, &work);
 	if (!error)
-		error = healer_start(&healer, store, stripe);
-	if (!error && config->scrub_mib_per_second)
-		error = scrubber_start(&scrubber, store, stripe, config->scrub_mib_per_second);
+		error = healer_start(
+			&healer, self->id, store, stripe, &work, config->heal_mib_per_second);
+	struct scrubber_options scrub = {
+		.node_id = self->id,
+		.devices = devices,
+		.device_count = self->device_count,
+		.mib_per_second = config->scrub_mib_per_second,
+		.interval_s = config->scrub_interval_s,
+	};
+	if (!error)
+		error = scrubber_start(&scrubber, store, stripe, &work, &scrub);
 	if (error) {
 		rozo_log(ERROR, "cannot start a thread: %s", strerror(-error));
 		goto out;
 	}
 	rozo_log(INFO, "node %u serves its store on %s port %u and NFSv3 on port %u", self->id,
 		self->address, self->store_port, self->nfs_port);
-	sigwait(&signals, &received);
+	while (sigwait(&signals, &received) == 0 && received == SIGHUP)
+		reload(config->path, healer, scrubber);
 	rozo_log(INFO, "stopping on signal %d", received);
 	status = EXIT_SUCCESS;
 out:
@@ -296,6 +365,7 @@ out:
 		rpc_server_stop(store_server);
 	if (store)
 		store_close(store);
+	work_destroy(&work);
 	return status;
 }
 

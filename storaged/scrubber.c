@@ -2,8 +2,14 @@
 /*
  * See scrubber.h. A pass goes through the store files of all devices; where it is, is not
  * remembered over a restart. What cannot be repaired, because too few nodes are there, is tried
- * again by the next pass, which then comes soon. Holds no locks of its own; store_check_blocks()
- * holds a file's for a fraction of a MiB.
+ * again by the next pass, which then comes soon.
+ *
+ * Blocks are compared by what the stores say of them in headers, which is what healing begins with.
+ * The nodes of a file take turns from pass to pass, so that one that has lost the whole file does
+ * not stay the only one to compare it.
+ *
+ * Holds no locks of its own but work->lock for a moment; store_check_blocks() holds a file's for a
+ * fraction of a MiB.
  */
 #include "storaged/scrubber.h"
 
@@ -14,22 +20,31 @@
 #include <time.h>
 
 #include "rpc/log.h"
+#include "storaged/orphans.h"
 #include "storaged/periodic.h"
+#include "storaged/rate.h"
 
-#define LOOK_MS 10000 /* whether a pass is due; also how soon repairs are tried again */
-#define PASS_MS (600 * 1000) /* from the start of a pass to that of the next, at least */
-#define BURST_MS 1000 /* of the rate that was not used, so much may be made up for */
+#define LOOK_MS 500 /* whether a pass is due */
+#define RETRY_MS 10000 /* how soon repairs are tried again */
+#define COMPARE_STEP 256 /* blocks compared at a time */
+#define HEADER_BYTES 64 /* what a header of a block counts for in the rate */
 
 struct scrubber {
 	struct periodic periodic;
 	struct store *store;
 	struct stripe *stripe;
-	uint64_t bytes_per_second;
+	struct work *work;
+	uint32_t node_id;
+	struct rate rate; /* 0: off */
+	_Atomic uint32_t interval_s;
+	struct orphans *orphans;
 	/* Only the thread uses what follows. */
-	int64_t due_ms; /* of the next pass */
-	int64_t paid_us; /* until then what was read is paid for */
+	uint32_t passes;
+	int64_t begun_ms; /* the last pass that was done wholly and left nothing; 0: none */
+	int64_t retry_ms; /* not before */
+	uint64_t files_all; /* store files met by the last pass */
 	/* Of this pass. */
-	uint64_t files, blocks, bytes, found, repaired;
+	uint64_t files, blocks, bytes, found, repaired, lagging, compare_failed;
 	/*
 	 * Lost records of blocks that no node has: where a file was cut the store cannot know which
 	 * were in use (or the block is just being written). Nobody needs them.
@@ -37,25 +52,37 @@ struct scrubber {
 	uint64_t nowhere;
 };
 
-static int64_t now_us(void)
+static int64_t now_ms(void)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Waits until the rate allows for more after bytes were read. */
+static void tell(struct scrubber *scrubber)
+{
+	meta_work *told = &scrubber->work->told;
+
+	pthread_mutex_lock(&scrubber->work->lock);
+	told->scrub_limit = atomic_load(&scrubber->rate.mib_per_second);
+	told->scrub_passes = scrubber->passes;
+	told->scrub_files = scrubber->files;
+	told->scrub_files_all = scrubber->files_all;
+	told->scrub_bytes = scrubber->bytes;
+	told->scrub_found = scrubber->found;
+	told->scrub_repaired = scrubber->repaired;
+	pthread_mutex_unlock(&scrubber->work->lock);
+}
+
+/* Waits until the rate allows for more after bytes were read; while it is 0, until it is not. */
 static void pay(struct scrubber *scrubber, uint64_t bytes)
 {
-	int64_t now = now_us();
-
-	if (scrubber->paid_us < now - BURST_MS * 1000)
-		scrubber->paid_us = now - BURST_MS * 1000;
-	scrubber->paid_us += (int64_t)(bytes * 1000000 / scrubber->bytes_per_second);
-	if (scrubber->paid_us > now)
-		periodic_wait(&scrubber->periodic,
-			(unsigned int)((scrubber->paid_us - now + 999) / 1000));
+	tell(scrubber);
+	rate_pay(&scrubber->rate, &scrubber->periodic, bytes);
+	while (atomic_load(&scrubber->rate.mib_per_second) == 0 &&
+		!periodic_stopping(&scrubber->periodic))
+		periodic_wait(&scrubber->periodic, LOOK_MS);
 }
 
 /* True if a block is sound, or gone. */
@@ -108,6 +135,61 @@ static int repair(
 	return 0;
 }
 
+/* True if it is this node's turn to compare a segment with the other nodes. */
+static bool our_turn(struct scrubber *scrubber, struct stripe_file *file, const store_file *key)
+{
+	uint32_t up = stripe_shards_up(file, key->segment);
+	uint32_t turn, shard = 0;
+
+	if (!up)
+		return false;
+	turn = (uint32_t)((key->file_id + scrubber->passes) % (unsigned int)__builtin_popcount(up));
+	for (;; shard++) {
+		if (!(up & (1u << shard)))
+			continue;
+		if (turn-- == 0)
+			break;
+	}
+	return stripe_shard_node(file, key->segment, shard) == scrubber->node_id;
+}
+
+/* Compares a file's blocks with those of the other nodes. What lags is healed. */
+static void compare_file(struct scrubber *scrubber, const store_file *key)
+{
+	struct stripe_file *file;
+	uint64_t block_count = 0;
+	int error = stripe_file_get(scrubber->stripe, key->export_id, key->file_id, &file);
+
+	if (error == -ESTALE)
+		return; /* removed; orphans.c sees to what is left */
+	if (error) {
+		scrubber->compare_failed++;
+		return;
+	}
+	if (our_turn(scrubber, file, key))
+		error = stripe_block_count(file, key->segment, &block_count);
+	for (uint64_t block = 0; !error && block < block_count; block += COMPARE_STEP) {
+		uint64_t left = block_count - block;
+		uint32_t step = left < COMPARE_STEP ? (uint32_t)left : COMPARE_STEP;
+		struct stripe_heal_result result;
+
+		if (periodic_stopping(&scrubber->periodic))
+			break;
+		error = stripe_heal_range(file, key->segment, block, step, false, 0, &result);
+		scrubber->lagging += result.unrecorded;
+		if (result.unrecorded)
+			rozo_log(WARNING,
+				"scrub: export %" PRIu32 " file %" PRIx64 " segment %" PRIu32
+				" blocks %" PRIu64 " to %" PRIu64 ": %" PRIu64
+				" shards lagged behind and nobody had a record of it: repaired",
+				key->export_id, (uint64_t)key->file_id, key->segment, block,
+				block + step - 1, result.unrecorded);
+		pay(scrubber, (uint64_t)step * HEADER_BYTES + result.healed_bytes);
+	}
+	scrubber->compare_failed += error != 0 && error != -ENOENT;
+	stripe_file_put(file);
+}
+
 static int scrub_file(void *context, const store_file *file)
 {
 	struct scrubber *scrubber = context;
@@ -136,35 +218,64 @@ static int scrub_file(void *context, const store_file *file)
 				file->export_id, (uint64_t)file->file_id, strerror(-error));
 		pay(scrubber, check.bytes + 1);
 	}
+	compare_file(scrubber, file);
+	orphans_ask(scrubber->orphans, file);
 	return 0;
+}
+
+/* What the pass that has ended leaves to be told. */
+static void tell_end(struct scrubber *scrubber, uint64_t left)
+{
+	struct timespec now;
+
+	scrubber->files_all = scrubber->files;
+	tell(scrubber);
+	clock_gettime(CLOCK_REALTIME, &now);
+	pthread_mutex_lock(&scrubber->work->lock);
+	scrubber->work->told.scrub_left = left;
+	scrubber->work->told.scrub_ended = now.tv_sec;
+	scrubber->work->told.lagging += scrubber->lagging;
+	scrubber->work->told.orphans += orphans_removed(scrubber->orphans);
+	scrubber->work->told.orphans_suspected = orphans_suspected(scrubber->orphans);
+	pthread_mutex_unlock(&scrubber->work->lock);
 }
 
 static void scrub(void *context)
 {
 	struct scrubber *scrubber = context;
-	int64_t start_ms = now_us() / 1000;
+	int64_t start_ms = now_ms();
+	int64_t interval_ms = (int64_t)atomic_load(&scrubber->interval_s) * 1000;
 
-	if (start_ms < scrubber->due_ms)
+	if (atomic_load(&scrubber->rate.mib_per_second) == 0 || start_ms < scrubber->retry_ms ||
+		(scrubber->begun_ms && start_ms < scrubber->begun_ms + interval_ms))
 		return;
 	scrubber->files = scrubber->blocks = scrubber->bytes = 0;
 	scrubber->found = scrubber->repaired = scrubber->nowhere = 0;
+	scrubber->lagging = scrubber->compare_failed = 0;
+	orphans_pass(scrubber->orphans, interval_ms);
 	int error = store_scan(scrubber->store, scrub_file, scrubber);
 	if (error == -ECANCELED)
 		return;
+	orphans_pass_end(scrubber->orphans);
+	uint64_t left = scrubber->found - scrubber->repaired - scrubber->nowhere;
+	scrubber->passes++;
+	tell_end(scrubber, left);
 	rozo_log(INFO,
 		"scrub: pass done in %" PRId64 " s: read %" PRIu64 " store files, %" PRIu64
 		" blocks, %" PRIu64 " MiB; found %" PRIu64 " damaged, repaired %" PRIu64
-		", left %" PRIu64 ", not in use %" PRIu64,
-		(int64_t)(now_us() / 1000 - start_ms) / 1000, scrubber->files, scrubber->blocks,
-		scrubber->bytes >> 20, scrubber->found, scrubber->repaired,
-		scrubber->found - scrubber->repaired - scrubber->nowhere, scrubber->nowhere);
-	/* Otherwise the next look is a pass. */
-	if (scrubber->found == scrubber->repaired + scrubber->nowhere)
-		scrubber->due_ms = start_ms + PASS_MS;
+		", left %" PRIu64 ", not in use %" PRIu64 "; lagging %" PRIu64,
+		(now_ms() - start_ms) / 1000, scrubber->files, scrubber->blocks,
+		scrubber->bytes >> 20, scrubber->found, scrubber->repaired, left, scrubber->nowhere,
+		scrubber->lagging);
+	/* With something left the next pass comes soon. */
+	if (left)
+		scrubber->retry_ms = now_ms() + RETRY_MS;
+	else
+		scrubber->begun_ms = start_ms;
 }
 
 int scrubber_start(struct scrubber **result, struct store *store, struct stripe *stripe,
-	uint32_t mib_per_second)
+	struct work *work, const struct scrubber_options *options)
 {
 	struct scrubber *scrubber = calloc(1, sizeof(*scrubber));
 
@@ -172,9 +283,15 @@ int scrubber_start(struct scrubber **result, struct store *store, struct stripe 
 		return -ENOMEM;
 	scrubber->store = store;
 	scrubber->stripe = stripe;
-	scrubber->bytes_per_second = (uint64_t)mib_per_second << 20;
-	int error = periodic_start(&scrubber->periodic, LOOK_MS, scrub, scrubber);
+	scrubber->work = work;
+	scrubber->node_id = options->node_id;
+	scrubber_set_rate(scrubber, options->mib_per_second, options->interval_s);
+	int error = orphans_create(&scrubber->orphans, options->node_id, store, stripe,
+		options->devices, options->device_count);
+	if (!error)
+		error = periodic_start(&scrubber->periodic, LOOK_MS, scrub, scrubber);
 	if (error) {
+		orphans_destroy(scrubber->orphans);
 		free(scrubber);
 		return error;
 	}
@@ -182,8 +299,18 @@ int scrubber_start(struct scrubber **result, struct store *store, struct stripe 
 	return 0;
 }
 
+void scrubber_set_rate(struct scrubber *scrubber, uint32_t mib_per_second, uint32_t interval_s)
+{
+	atomic_store(&scrubber->rate.mib_per_second, mib_per_second);
+	atomic_store(&scrubber->interval_s, interval_s);
+	pthread_mutex_lock(&scrubber->work->lock);
+	scrubber->work->told.scrub_limit = mib_per_second;
+	pthread_mutex_unlock(&scrubber->work->lock);
+}
+
 void scrubber_stop(struct scrubber *scrubber)
 {
 	periodic_stop(&scrubber->periodic);
+	orphans_destroy(scrubber->orphans);
 	free(scrubber);
 }

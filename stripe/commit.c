@@ -303,6 +303,12 @@ void runs_tell_decided(struct stripe_file *file)
 	pthread_mutex_lock(&file->lock);
 	for (struct run **link = &file->decided; *link;) {
 		struct run *run = *link;
+		/* A node whose shards have moved may never come back. */
+		for (unsigned int s = 0; run->segment->superseded && s < run->segment->shard_count;
+			s++) {
+			if (!node_usable(run->segment->nodes[s]))
+				run->untold &= ~(1u << s);
+		}
 		if (run->untold) {
 			link = &run->next;
 			continue;

@@ -10,6 +10,8 @@
 
 /* For one call to exportd: one transaction and its flush, on a busy disk. */
 #define META_TIMEOUT_MS 10000
+/* How often exportd is asked whether a shard that moved has been made. */
+#define REBUILDING_ASK_S 10
 
 /* -------- the table -------- */
 
@@ -261,26 +263,102 @@ static int ask_placement(struct stripe_file *file, uint32_t segment, bool alloca
 	return error;
 }
 
-/* Adds a segment to the file's list, unless it is there. The caller holds file->lock. */
+static time_t now_s(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec;
+}
+
+/*
+ * Makes exportd's answer the file's segment of that number, if it is not already. What was begun
+ * with an older one goes on with that. The caller holds file->lock.
+ */
 static const struct segment *add_segment(
 	struct stripe_file *file, uint32_t number, const meta_placement_res *placement)
 {
-	struct segment *segment;
+	struct segment *segment = calloc(1, sizeof(*segment));
 
-	for (segment = file->segments; segment; segment = segment->next) {
-		if (segment->number == number)
-			return segment;
-	}
-	segment = calloc(1, sizeof(*segment));
 	if (!segment)
 		return NULL;
 	segment->number = number;
 	segment->shard_count = placement->nodes.nodes_len;
+	segment->write_epoch = placement->write_epoch;
+	segment->rebuilding = placement->rebuilding;
+	segment->asked = now_s();
 	for (unsigned int s = 0; s < segment->shard_count; s++)
 		segment->nodes[s] = node_by_id(file->stripe, placement->nodes.nodes_val[s]);
+	struct segment *same = NULL;
+	for (struct segment *old = file->segments; old; old = old->next) {
+		if (old->number != number)
+			continue;
+		old->superseded = true;
+		/* While shards are made it may be for the second time. */
+		if (old->rebuilding == segment->rebuilding &&
+			(!old->rebuilding || old->write_epoch == segment->write_epoch) &&
+			!memcmp(old->nodes, segment->nodes, sizeof(old->nodes)))
+			same = old;
+	}
+	if (same) {
+		free(segment);
+		same->superseded = false;
+		same->asked = now_s();
+		return same;
+	}
 	segment->next = file->segments;
 	file->segments = segment;
 	return segment;
+}
+
+/*
+ * After a change of the write epoch that may be a move of shards: nodes must be asked for anew. The
+ * caller holds file->lock.
+ */
+static void supersede_segments(struct stripe_file *file)
+{
+	for (struct segment *segment = file->segments; segment; segment = segment->next)
+		segment->superseded = true;
+}
+
+bool file_doubt_rebuilding(struct stripe_file *file)
+{
+	bool doubted = false;
+
+	pthread_mutex_lock(&file->lock);
+	for (struct segment *segment = file->segments; segment; segment = segment->next) {
+		if (segment->rebuilding && !segment->superseded) {
+			segment->superseded = true;
+			doubted = true;
+		}
+	}
+	pthread_mutex_unlock(&file->lock);
+	return doubted;
+}
+
+void file_note_truncation(struct stripe_file *file, uint32_t write_epoch)
+{
+	pthread_mutex_lock(&file->lock);
+	if (write_epoch > file->placed_epoch) {
+		/* What made the epochs between is not known. */
+		if (write_epoch != file->placed_epoch + 1)
+			supersede_segments(file);
+		file->placed_epoch = write_epoch;
+	}
+	pthread_mutex_unlock(&file->lock);
+}
+
+uint32_t file_placed_epoch(struct stripe_file *file)
+{
+	pthread_mutex_lock(&file->lock);
+	uint32_t write_epoch = file->placed_epoch;
+	pthread_mutex_unlock(&file->lock);
+	return write_epoch;
+}
+
+bool file_epoch_is_old(struct stripe_file *file, uint32_t write_epoch)
+{
+	return write_epoch > file_placed_epoch(file);
 }
 
 static int attach(struct stripe_file *file, uint64_t writer)
@@ -303,6 +381,10 @@ static int attach(struct stripe_file *file, uint64_t writer)
 	if (placement.write_epoch > file->write_epoch)
 		gather_end_epoch(file);
 	pthread_mutex_lock(&file->lock);
+	if (placement.write_epoch > file->placed_epoch) {
+		supersede_segments(file);
+		file->placed_epoch = placement.write_epoch;
+	}
 	/* That of a truncation is for writers only once it has been carried out. */
 	if (placement.write_epoch > file->write_epoch && !placement.truncate)
 		file->write_epoch = placement.write_epoch;
@@ -359,26 +441,33 @@ int stripe_file_refresh(struct stripe_file *file)
 int file_segment(
 	struct stripe_file *file, uint32_t number, bool allocate, const struct segment **segment)
 {
-	meta_placement_res placement = {0};
+	bool overtaken;
 
 	pthread_mutex_lock(&file->lock);
 	const struct segment *found = file->segments;
-	while (found && found->number != number)
+	while (found && (found->number != number || found->superseded))
 		found = found->next;
+	/* That a shard has been made on its new node is no new epoch. */
+	bool again = found && found->rebuilding && found->asked + REBUILDING_ASK_S <= now_s();
 	pthread_mutex_unlock(&file->lock);
-	if (found) {
-		*segment = found;
+	*segment = found;
+	if (found && !again)
 		return 0;
-	}
-	int error = ask_placement(file, number, allocate, 0, &placement);
-	if (error)
-		return error;
-	pthread_mutex_lock(&file->lock);
-	*segment = add_segment(file, number, &placement);
-	if (placement.segment_count > file->segment_count)
-		file->segment_count = placement.segment_count;
-	pthread_mutex_unlock(&file->lock);
-	rpc_free(RPC_XDR(xdr_meta_placement_res), &placement);
+	do {
+		meta_placement_res placement = {0};
+		int error = ask_placement(file, number, allocate, 0, &placement);
+		if (error)
+			return again && error != -ESTALE ? 0 : error;
+		pthread_mutex_lock(&file->lock);
+		/* Another thread may have heard of newer epochs since exportd answered. */
+		overtaken = placement.write_epoch < file->placed_epoch;
+		if (!overtaken)
+			*segment = add_segment(file, number, &placement);
+		if (placement.segment_count > file->segment_count)
+			file->segment_count = placement.segment_count;
+		pthread_mutex_unlock(&file->lock);
+		rpc_free(RPC_XDR(xdr_meta_placement_res), &placement);
+	} while (overtaken);
 	return *segment ? 0 : -ENOMEM;
 }
 
@@ -444,13 +533,14 @@ void file_raise_epoch(struct stripe_file *file, uint32_t write_epoch)
 	pthread_mutex_unlock(&file->lock);
 }
 
-int file_next_version(
-	struct stripe_file *file, uint32_t write_epoch, uint64_t above, store_version *version)
+int file_next_version(struct stripe_file *file, const struct segment *segment, uint32_t write_epoch,
+	uint64_t above, store_version *version)
 {
 	int error = 0;
 
 	pthread_mutex_lock(&file->lock);
-	if (write_epoch < file->write_epoch) {
+	/* The stores must not see the new epoch of a file from one who asks the old nodes. */
+	if (write_epoch < file->write_epoch || segment->superseded) {
 		error = -ESTALE;
 	} else {
 		if (above >> GENERATION_COUNTER_BITS == write_epoch &&
@@ -498,6 +588,15 @@ uint32_t stripe_shards_up(struct stripe_file *file, uint32_t number)
 			up |= 1u << s;
 	}
 	return up;
+}
+
+uint32_t stripe_shard_node(struct stripe_file *file, uint32_t number, uint32_t shard)
+{
+	const struct segment *segment;
+
+	if (file_segment(file, number, false, &segment) || shard >= segment->shard_count)
+		return 0;
+	return segment->nodes[shard] ? segment->nodes[shard]->id : 0;
 }
 
 uint32_t stripe_file_block_bytes(const struct stripe_file *file)

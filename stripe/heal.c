@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
- * Healing: shards that a node missed, or that are damaged, are made anew from k others and written
- * under the version they belong to, so that a newer write always wins.
+ * Healing: shards that a node missed, that are damaged, or that a node took over from another, are
+ * made anew from k others and written under the version they belong to, so that a newer write
+ * always wins. Blocks are healed in batches: what was written is flushed once for all of them, and
+ * only then is it struck off the record of missed writes.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,6 +14,8 @@
 
 /* Blocks looked at in one round. */
 #define HEAL_BLOCKS 64
+/* Changes of a file's nodes or size that one call may meet. */
+#define REFRESHES_MAX 10
 
 /* What the stores say of a batch of blocks. */
 struct survey {
@@ -21,11 +25,16 @@ struct survey {
 	uint32_t reachable; /* bit s: shard s answered */
 };
 
-static void survey_take(struct stripe_file *file, const struct segment *segment,
-	uint64_t first_block, uint32_t count, struct survey *survey)
+/*
+ * thorough: stores look at the bytes, too, and not only where they know of damage.
+ * Returns 0, or -ESTALE: a store knows a newer write epoch.
+ */
+static int survey_take(struct stripe_file *file, const struct segment *segment,
+	uint64_t first_block, uint32_t count, bool thorough, struct survey *survey)
 {
 	uint32_t down = segment_known_down(segment, file->code.k);
 	struct fanout fanout;
+	int error = 0;
 
 	memset(survey, 0, sizeof(*survey));
 	fanout_init(&fanout, file->stripe);
@@ -36,7 +45,7 @@ static void survey_take(struct stripe_file *file, const struct segment *segment,
 			.shard = s,
 			.first_block = first_block,
 			.count = count,
-			.headers_only = 1,
+			.headers_only = !thorough,
 		};
 		if (!(down & (1u << s)))
 			fanout_start(&fanout, &survey->calls[s], segment->nodes[s], STORE_READ,
@@ -45,9 +54,13 @@ static void survey_take(struct stripe_file *file, const struct segment *segment,
 	fanout_wait(&fanout);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		if (fanout_call_status(&survey->calls[s]) == 0 &&
-			survey->results[s].blocks.blocks_len == count)
+			survey->results[s].blocks.blocks_len == count) {
 			survey->reachable |= 1u << s;
+			if (file_epoch_is_old(file, survey->results[s].write_epoch))
+				error = -ESTALE;
+		}
 	}
+	return error;
 }
 
 static void survey_free(struct survey *survey, const struct segment *segment)
@@ -61,11 +74,30 @@ static void survey_free(struct survey *survey, const struct segment *segment)
  * the latter's records say someone missed it.
  */
 struct diagnosis {
+	bool unknown; /* which version counts cannot be told now */
+	bool undecided; /* as far as the stores know: it may be under way, and come to nothing */
 	store_version version; /* generation 0: nothing to do */
-	bool decided; /* as some store knows; else it may be under way, and come to nothing */
 	uint32_t needed; /* reachable, without the version */
 	uint32_t holders;
 	uint32_t recorded; /* shards recorded as having missed it */
+	uint32_t written; /* shards made, not yet known to be durable */
+	uint32_t length_bytes; /* of the block, if any were */
+};
+
+/* A batch of blocks being healed. */
+struct batch {
+	struct stripe_file *file;
+	const struct segment *segment;
+	uint64_t first_block;
+	uint32_t count;
+	bool thorough;
+	uint32_t origin; /* node id; see stripe_heal_range() */
+	struct block *block; /* room for one */
+	struct stripe_heal_result *result;
+	struct survey survey;
+	struct diagnosis blocks[HEAL_BLOCKS];
+	uint64_t boots[MOJETTE_N_MAX]; /* of the stores written to, 0: not yet */
+	uint32_t restarted; /* bit s: shard s's store, between two writes */
 };
 
 static struct diagnosis diagnose(const struct stripe_file *file, const struct segment *segment,
@@ -80,18 +112,22 @@ static struct diagnosis diagnose(const struct stripe_file *file, const struct se
 		if (!(survey->reachable & (1u << s)))
 			continue;
 		const store_read_block *told = &survey->results[s].blocks.blocks_val[index];
-		answers[s] = block_answer(told);
+		answers[s] = block_answer(segment, s, told);
 	}
-	if (versions_judge(file, answers, &version, &undecided, &largest) != BLOCK_VERSION)
+	enum block_verdict verdict = versions_judge(file, answers, &version, &undecided, &largest);
+	diagnosis.unknown = verdict == BLOCK_UNKNOWN;
+	if (verdict != BLOCK_VERSION)
 		return diagnosis;
 	diagnosis.version = version;
-	diagnosis.decided = VERSION_IS_EMPTINESS(version);
+	diagnosis.undecided = !VERSION_IS_EMPTINESS(version);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		if (answers[s].answered &&
 			((answers[s].state == STORE_COMMITTED &&
 				 version_compare(answers[s].newest, version) == 0) ||
 				version_compare(answers[s].older, version) == 0))
-			diagnosis.decided = true;
+			diagnosis.undecided = false;
+	}
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		if (block_answer_is_sound(&answers[s]) &&
 			version_compare(answers[s].newest, version) == 0) {
 			diagnosis.holders |= 1u << s;
@@ -113,13 +149,16 @@ static struct diagnosis diagnose(const struct stripe_file *file, const struct se
 }
 
 /*
- * Writes one block's missing shards under its own version.
- * *healed receives the shards (a bit mask) that are in place now. Returns 0, also if there are
- * none; -ENOMEM; or -ESTALE: the stores know a newer write epoch.
+ * Writes one block's missing shards under its own version, not yet durably. The shards that were
+ * accepted are noted in the diagnosis.
+ * Returns 0, also if there are none; -ENOMEM; or -ESTALE: the stores know a newer write epoch.
  */
-static int write_shards(struct stripe_file *file, const struct segment *segment,
-	uint64_t block_number, const struct block *block, uint32_t needed, uint32_t *healed)
+static int write_shards(struct batch *batch, uint64_t block_number, const struct block *block,
+	struct diagnosis *diagnosis)
 {
+	struct stripe_file *file = batch->file;
+	const struct segment *segment = batch->segment;
+	uint32_t needed = diagnosis->needed;
 	struct fanout_call calls[MOJETTE_N_MAX] = {0};
 	store_write_args args[MOJETTE_N_MAX];
 	store_write_block headers[MOJETTE_N_MAX];
@@ -132,7 +171,7 @@ static int write_shards(struct stripe_file *file, const struct segment *segment,
 	size_t row_bytes = 0;
 	int error = -ENOMEM;
 
-	*healed = 0;
+	diagnosis->length_bytes = block->length_bytes;
 	if (block->length_bytes) {
 		row_bytes = mojette_row_bytes(&file->code, block->length_bytes, file->row_bytes);
 		for (unsigned int r = 0; r < file->code.k; r++)
@@ -167,7 +206,8 @@ static int write_shards(struct stripe_file *file, const struct segment *segment,
 			.shard = s,
 			.write_epoch = write_epoch,
 			.block_version = block->version,
-			.stable = 1,
+			/* It must know who else lacks it, or nobody may feel called upon. */
+			.missed = diagnosis->recorded,
 			.commits = {.commits_len = 1, .commits_val = &decided},
 			.first_block = block_number,
 			.blocks = {.blocks_len = 1, .blocks_val = &headers[s]},
@@ -178,17 +218,15 @@ static int write_shards(struct stripe_file *file, const struct segment *segment,
 			&fanout, &calls[s], segment->nodes[s], STORE_WRITE, &args[s], &results[s]);
 	}
 	fanout_wait(&fanout);
-	store_commit_args commit = {
-		.file = file_store_file(file, segment),
-		.runs = {.runs_len = 1, .runs_val = &decided},
-	};
 	error = 0;
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		int status = fanout_call_status(&calls[s]);
 
 		if (calls[s].started && status == 0) {
-			*healed |= 1u << s;
-			fanout_send(file->stripe, segment->nodes[s], STORE_COMMIT, &commit);
+			diagnosis->written |= 1u << s;
+			if (batch->boots[s] && batch->boots[s] != results[s].boot)
+				batch->restarted |= 1u << s;
+			batch->boots[s] = results[s].boot;
 		} else if (calls[s].started && !calls[s].error && status == -ESTALE) {
 			error = -ESTALE;
 		}
@@ -200,14 +238,14 @@ out:
 	return error;
 }
 
-/* Clears the record of missed shards on the holders. */
+/* Clears the record of missed shards on the holders of some blocks alike. */
 static void clear_missed(struct stripe_file *file, const struct segment *segment,
-	uint64_t block_number, const struct diagnosis *diagnosis, uint32_t present)
+	uint64_t first_block, uint32_t count, const struct diagnosis *diagnosis, uint32_t present)
 {
 	store_missed_args args = {
 		.file = file_store_file(file, segment),
-		.first_block = block_number,
-		.count = 1,
+		.first_block = first_block,
+		.count = count,
 		.block_version = diagnosis->version,
 		.missed = diagnosis->recorded & present,
 		.clear = 1,
@@ -290,7 +328,7 @@ static uint32_t unsound_shards(struct stripe_file *file, const struct segment *s
 		if ((read & (1u << s)) && read_results[s].blocks.blocks_len == 1 &&
 			read_results[s].boot == sync_results[s].boot) {
 			struct block_answer answer =
-				block_answer(read_results[s].blocks.blocks_val);
+				block_answer(segment, s, read_results[s].blocks.blocks_val);
 			if (block_answer_is_sound(&answer) &&
 				version_compare(answer.newest, version) == 0)
 				sound |= 1u << s;
@@ -300,117 +338,287 @@ static uint32_t unsound_shards(struct stripe_file *file, const struct segment *s
 	return shards & ~sound;
 }
 
-static int heal_block(struct stripe_file *file, const struct segment *segment,
-	uint64_t block_number, struct diagnosis *diagnosis, struct block *block,
-	uint64_t *healed_count, uint64_t *left_count)
+/*
+ * The value of a block that the segment's stores leave unknown: a shard's new store has nothing to
+ * say of it, but the one that had the shard before may. Returns as block_read().
+ */
+static int read_with_origin(struct batch *batch, uint64_t block_number)
 {
-	int error = 0;
+	struct stripe *stripe = batch->file->stripe;
+	struct segment former = *batch->segment;
+	int error = -EIO;
 
-	if (diagnosis->recorded & diagnosis->holders) {
-		uint32_t unsound = unsound_shards(file, segment, block_number, diagnosis->version,
-			diagnosis->recorded & diagnosis->holders);
-		diagnosis->holders &= ~unsound;
-		diagnosis->needed |= unsound;
-	}
-	uint32_t present = diagnosis->holders;
-	if (diagnosis->needed) {
-		if (VERSION_IS_EMPTINESS(diagnosis->version)) {
-			block->version = diagnosis->version;
-			block->length_bytes = 0;
-		} else {
-			error = block_read(file, segment, block_number, false, block);
+	for (size_t i = 0; i < stripe->node_count && batch->origin; i++) {
+		if (stripe->nodes[i].id != batch->origin || !node_usable(&stripe->nodes[i]))
+			continue;
+		for (unsigned int s = 0; s < former.shard_count; s++) {
+			/* Of the shards being made, the one that is made here. */
+			if ((former.rebuilding & (1u << s)) && former.nodes[s] &&
+				former.nodes[s]->id == stripe->local_node) {
+				former.nodes[s] = &stripe->nodes[i];
+				former.rebuilding &= ~(1u << s);
+			}
 		}
-		if (error)
-			return error;
-		if (version_compare(block->version, diagnosis->version) != 0)
-			return 0; /* written meanwhile: the next pass looks again */
-		uint32_t healed;
-		error = write_shards(
-			file, segment, block_number, block, diagnosis->needed, &healed);
-		present |= healed;
-		*healed_count += (unsigned int)__builtin_popcount(healed);
-		atomic_fetch_add(
-			&file->stripe->healed_shards, (unsigned int)__builtin_popcount(healed));
+		error = block_read(batch->file, &former, block_number, true, batch->block);
+		/* It does not know what the new store has taken since: only what is decided counts.
+		 */
+		if (!error && !batch->block->committed &&
+			!VERSION_IS_EMPTINESS(batch->block->version))
+			error = -EIO;
 	}
-	if (diagnosis->recorded & present)
-		clear_missed(file, segment, block_number, diagnosis, present);
-	uint32_t all = (1u << segment->shard_count) - 1;
-	*left_count += (unsigned int)__builtin_popcount(all & ~present);
 	return error;
 }
 
-static int heal_batch(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
-	uint32_t count, struct block *block, uint64_t *healed, uint64_t *left)
+/* Makes the shards of one block. Returns 0, or why there are none; the others are not held up. */
+static int heal_block(struct batch *batch, uint32_t index)
 {
-	uint64_t largest;
-	int error = versions_settle(file, segment, first_block, count, &largest);
+	struct diagnosis *diagnosis = &batch->blocks[index];
+	struct block *block = batch->block;
+	uint64_t number = batch->first_block + index;
+	int error = 0;
 
+	if (diagnosis->unknown) {
+		error = read_with_origin(batch, number);
+		if (error)
+			return error;
+		diagnosis->unknown = false;
+		diagnosis->version = block->version;
+		for (unsigned int s = 0; s < batch->segment->shard_count; s++) {
+			if (!(batch->survey.reachable & (1u << s)))
+				continue;
+			struct block_answer answer = block_answer(batch->segment, s,
+				&batch->survey.results[s].blocks.blocks_val[index]);
+			if (block_answer_is_sound(&answer) &&
+				version_compare(answer.newest, block->version) == 0)
+				diagnosis->holders |= 1u << s;
+			else
+				diagnosis->needed |= 1u << s;
+		}
+		return block->version.generation ? write_shards(batch, number, block, diagnosis)
+						 : 0;
+	}
+	/* What has been written since it was settled is looked at by the next pass. */
+	if (diagnosis->version.generation == 0 || diagnosis->undecided)
+		return 0;
+	if (diagnosis->recorded & diagnosis->holders) {
+		uint32_t unsound = unsound_shards(batch->file, batch->segment, number,
+			diagnosis->version, diagnosis->recorded & diagnosis->holders);
+		diagnosis->holders &= ~unsound;
+		diagnosis->needed |= unsound;
+	}
+	if (!diagnosis->needed)
+		return 0;
+	if (VERSION_IS_EMPTINESS(diagnosis->version)) {
+		block->version = diagnosis->version;
+		block->length_bytes = 0;
+	} else {
+		error = block_read(batch->file, batch->segment, number, false, block);
+	}
 	if (error)
 		return error;
-	struct survey *survey = malloc(sizeof(*survey));
-	if (!survey)
-		return -ENOMEM;
-	survey_take(file, segment, first_block, count, survey);
-	for (uint32_t i = 0; i < count; i++) {
-		struct diagnosis diagnosis = diagnose(file, segment, survey, i);
-		if (diagnosis.version.generation == 0)
-			continue;
-		if (!diagnosis.decided) {
-			/* Written since it was settled; the next pass looks again. */
-			++*left;
+	if (version_compare(block->version, diagnosis->version) != 0) {
+		/* Written meanwhile: the next pass looks again. */
+		diagnosis->holders = 0;
+		diagnosis->recorded = 0;
+		return 0;
+	}
+	return write_shards(batch, number, block, diagnosis);
+}
+
+/* Flushes the stores written to. What they did not keep is taken out of `written`. */
+static void flush_written(struct batch *batch)
+{
+	store_sync_args sync_args = {.file = file_store_file(batch->file, batch->segment)};
+	store_status_res results[MOJETTE_N_MAX];
+	struct fanout_call calls[MOJETTE_N_MAX];
+	const void *args[MOJETTE_N_MAX];
+	void *res[MOJETTE_N_MAX];
+	uint32_t written = 0;
+
+	for (uint32_t i = 0; i < batch->count; i++)
+		written |= batch->blocks[i].written;
+	if (!written)
+		return;
+	for (unsigned int s = 0; s < batch->segment->shard_count; s++) {
+		args[s] = &sync_args;
+		res[s] = &results[s];
+	}
+	uint32_t flushed =
+		ask_shards(batch->file, batch->segment, written, STORE_SYNC, args, res, calls);
+	for (unsigned int s = 0; s < batch->segment->shard_count; s++) {
+		if ((flushed & (1u << s)) && results[s].boot != batch->boots[s])
+			flushed &= ~(1u << s);
+		fanout_call_free(&calls[s]);
+	}
+	flushed &= ~batch->restarted;
+	for (uint32_t i = 0; i < batch->count; i++)
+		batch->blocks[i].written &= flushed;
+}
+
+/* Tells one store which versions written there are decided: nobody waits for it. */
+static void tell_written(struct batch *batch, unsigned int shard)
+{
+	store_decided runs[HEAL_BLOCKS];
+	store_commit_args args = {
+		.file = file_store_file(batch->file, batch->segment), .runs = {.runs_val = runs}};
+
+	for (uint32_t i = 0; i < batch->count; i++) {
+		if (batch->blocks[i].written & (1u << shard))
+			runs[args.runs.runs_len++] =
+				(store_decided){.first_block = batch->first_block + i,
+					.count = 1,
+					.block_version = batch->blocks[i].version};
+	}
+	if (args.runs.runs_len)
+		fanout_send(batch->file->stripe, batch->segment->nodes[shard], STORE_COMMIT, &args);
+}
+
+/* Counts what was done, and strikes it off the records. */
+static void conclude(struct batch *batch)
+{
+	const struct mojette_code *code = &batch->file->code;
+	uint32_t all = (1u << batch->segment->shard_count) - 1;
+	struct stripe_heal_result *result = batch->result;
+
+	for (uint32_t i = 0, run = 1; i < batch->count; i += run) {
+		const struct diagnosis *first = &batch->blocks[i];
+		uint32_t present = first->holders | first->written;
+
+		for (run = 1; i + run < batch->count; run++) {
+			const struct diagnosis *next = &batch->blocks[i + run];
+
+			if (version_compare(next->version, first->version) != 0 ||
+				(next->holders | next->written) != present ||
+				next->recorded != first->recorded ||
+				next->unknown != first->unknown ||
+				next->undecided != first->undecided)
+				break;
+		}
+		if (first->unknown) {
+			result->unknown += run;
+			result->lacking |= all;
 			continue;
 		}
-		int failed =
-			heal_block(file, segment, first_block + i, &diagnosis, block, healed, left);
+		if (first->undecided) {
+			result->left += run;
+			result->lacking |= all;
+			continue;
+		}
+		if (first->version.generation == 0)
+			continue;
+		if (first->recorded & present)
+			clear_missed(batch->file, batch->segment, batch->first_block + i, run,
+				first, present);
+		result->left += (uint64_t)run * (unsigned int)__builtin_popcount(all & ~present);
+		result->lacking |= all & ~present;
+	}
+	for (uint32_t i = 0; i < batch->count; i++) {
+		const struct diagnosis *block = &batch->blocks[i];
+
+		for (unsigned int s = 0; s < batch->segment->shard_count; s++) {
+			if (!(block->written & (1u << s)))
+				continue;
+			result->healed++;
+			result->unrecorded += !(block->recorded & (1u << s));
+			if (block->length_bytes)
+				result->healed_bytes += mojette_shard_bytes(code, s,
+					mojette_row_bytes(
+						code, block->length_bytes, batch->file->row_bytes));
+		}
+	}
+	for (unsigned int s = 0; s < batch->segment->shard_count; s++)
+		tell_written(batch, s);
+}
+
+/* Returns 0, -ESTALE (nothing was concluded: to be done again with what exportd says), or -EIO ...
+ */
+static int heal_batch(struct batch *batch)
+{
+	uint64_t largest;
+	int error = versions_settle(
+		batch->file, batch->segment, batch->first_block, batch->count, &largest);
+
+	/* Blocks that cannot be settled do not hold up the others. */
+	if (error && error != -EIO)
+		return error;
+	int failed = survey_take(batch->file, batch->segment, batch->first_block, batch->count,
+		batch->thorough, &batch->survey);
+	memset(batch->blocks, 0, sizeof(batch->blocks));
+	memset(batch->boots, 0, sizeof(batch->boots));
+	batch->restarted = 0;
+	for (uint32_t i = 0; i < batch->count && failed != -ESTALE; i++) {
+		batch->blocks[i] = diagnose(batch->file, batch->segment, &batch->survey, i);
+		failed = heal_block(batch, i);
+		if (failed) {
+			error = failed;
+			batch->result->failed++;
+		}
+	}
+	survey_free(&batch->survey, batch->segment);
+	if (failed == -ESTALE)
+		return -ESTALE;
+	flush_written(batch);
+	conclude(batch);
+	return error;
+}
+
+int stripe_heal_range(struct stripe_file *file, uint32_t segment_number, uint64_t first_block,
+	uint32_t count, bool thorough, uint32_t origin, struct stripe_heal_result *result)
+{
+	struct block block = {.bytes = malloc(file->block_bytes)};
+	struct batch *batch = malloc(sizeof(*batch));
+	unsigned int refreshes = 0;
+	int error = 0;
+
+	*result = (struct stripe_heal_result){0};
+	if (!block.bytes || !batch)
+		error = -ENOMEM;
+	while (count && (!error || error == -EIO)) {
+		uint32_t blocks = count < HEAL_BLOCKS ? count : HEAL_BLOCKS;
+		uint64_t number = (uint64_t)segment_number * file->segment_blocks + first_block;
+		struct stripe_heal_result before = *result;
+		struct range_hold hold;
+
+		batch->file = file;
+		batch->first_block = first_block;
+		batch->count = blocks;
+		batch->thorough = thorough;
+		batch->origin = origin;
+		batch->block = &block;
+		batch->result = result;
+		int failed = file_segment(file, segment_number, false, &batch->segment);
+		if (!failed) {
+			range_acquire(&file->ranges, &hold, number, number + blocks - 1, false);
+			failed = heal_batch(batch);
+			range_release(&file->ranges, &hold);
+			if (failed == -ESTALE && refreshes++ < REFRESHES_MAX) {
+				/* Truncated, or some shards have moved, since we asked. */
+				*result = before;
+				failed = stripe_file_refresh(file);
+				if (!failed)
+					continue;
+			}
+		}
 		if (failed)
 			error = failed;
+		first_block += blocks;
+		count -= blocks;
 	}
-	survey_free(survey, segment);
-	free(survey);
+	free(batch);
+	free(block.bytes);
+	atomic_fetch_add(&file->stripe->healed_shards, result->healed);
 	return error;
 }
 
 int stripe_heal(struct stripe_file *file, uint32_t segment_number, uint64_t first_block,
 	uint32_t count, uint64_t *healed, uint64_t *left)
 {
-	const struct segment *segment;
-	uint64_t healed_count = 0, left_count = 0;
-	bool refreshed = false;
+	struct stripe_heal_result result;
+	int error = stripe_heal_range(file, segment_number, first_block, count, false, 0, &result);
 
-	int error = file_segment(file, segment_number, false, &segment);
-	if (error)
-		return error;
-	struct block block = {.bytes = malloc(file->block_bytes)};
-	if (!block.bytes)
-		return -ENOMEM;
-	while (count) {
-		uint32_t batch = count < HEAL_BLOCKS ? count : HEAL_BLOCKS;
-		uint64_t number = (uint64_t)segment_number * file->segment_blocks + first_block;
-		uint64_t left_before = left_count;
-		struct range_hold hold;
-
-		range_acquire(&file->ranges, &hold, number, number + batch - 1, false);
-		int failed = heal_batch(
-			file, segment, first_block, batch, &block, &healed_count, &left_count);
-		range_release(&file->ranges, &hold);
-		if (failed == -ESTALE && !refreshed) {
-			/* The file was truncated, or got another write gateway, since we asked. */
-			refreshed = true;
-			failed = stripe_file_refresh(file);
-			if (!failed) {
-				left_count = left_before;
-				continue;
-			}
-		}
-		if (failed)
-			error = failed;
-		first_block += batch;
-		count -= batch;
-	}
-	free(block.bytes);
 	if (healed)
-		*healed = healed_count;
+		*healed = result.healed;
 	if (left)
-		*left = left_count;
+		*left = result.left;
 	return error;
 }

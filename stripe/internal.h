@@ -20,6 +20,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #include "rpc/log.h"
 #include "rpc/meta.h"
@@ -47,12 +48,21 @@ struct node {
 	struct latency latency;
 };
 
-/* Which node holds which shard of one segment. Immutable once in the file's list. */
+/*
+ * Which node holds which shard of one segment. Immutable once in the file's list but for
+ * `superseded`: when exportd moves a shard to another node there is a new one of the same number,
+ * and the old one stays for what was begun with it.
+ */
 struct segment {
 	struct segment *next;
 	uint32_t number;
 	uint32_t shard_count;
 	struct node *nodes[MOJETTE_N_MAX]; /* NULL: a node that is not in our configuration */
+	uint32_t
+		rebuilding; /* bit s: what shard s's store has nothing of says nothing, it is new */
+	uint32_t write_epoch; /* when exportd told of these nodes: not older than their being so */
+	time_t asked; /* exportd, monotonic seconds */
+	bool superseded; /* guarded by stripe_file.lock: perhaps not the newest, to be asked anew */
 };
 
 /* Blocks that were written with one version. */
@@ -99,6 +109,13 @@ struct stripe_file {
 	/* Guarded by lock. */
 	uint32_t layout_epoch;
 	uint32_t write_epoch;
+	/*
+	 * The newest that exportd is known to have made. Newer than write_epoch while a truncation
+	 * is carried out. Segments that are not superseded are as exportd knew them under this one
+	 * or a later one, so that nothing is written under it to nodes that have been replaced
+	 * before it.
+	 */
+	uint32_t placed_epoch;
 	uint32_t write_gateway;
 	uint32_t segment_count;
 	uint64_t counter; /* of the newest generation made here */
@@ -116,7 +133,8 @@ struct stripe_file {
 	struct stripe_file *commit_next;
 
 	struct cache_file cached; /* cache.h */
-	bool gather_listed; /* guarded by stripe.gather_lock: in its list, which holds a reference */
+	bool gather_listed; /* guarded by stripe.gather_lock: in its list, which holds a reference
+			     */
 	struct stripe_file *gather_next;
 	atomic_bool gather_failed; /* what was collected could not be sent: collect no more */
 	atomic_uint gather_pause; /* partial writes to be sent at once before any is collected */
@@ -212,8 +230,8 @@ void fanout_start(struct fanout *fanout, struct fanout_call *call, struct node *
 void fanout_wait(struct fanout *fanout);
 
 /*
- * Returns when so many calls have succeeded, or all are done, or delay_ms has passed (UINT_MAX: never).
- * More may be started afterwards. Returns true unless it was the time.
+ * Returns when so many calls have succeeded, or all are done, or delay_ms has passed (UINT_MAX:
+ * never). More may be started afterwards. Returns true unless it was the time.
  */
 bool fanout_wait_for(struct fanout *fanout, unsigned int successes, unsigned int delay_ms);
 
@@ -222,7 +240,8 @@ bool fanout_call_is_done(struct fanout_call *call);
 
 /*
  * Ends a fan-out without waiting for what is still under way: ended is called when nothing is, in
- * this thread or in that of the last answer, and may free the fan-out, the calls, and their results.
+ * this thread or in that of the last answer, and may free the fan-out, the calls, and their
+ * results.
  */
 void fanout_abandon(struct fanout *fanout, void (*ended)(void *context), void *context);
 
@@ -269,6 +288,28 @@ int file_segment(
  */
 int file_report_size(struct stripe_file *file, uint64_t end, uint32_t write_epoch);
 
+/*
+ * Finds out whether a store's answer comes from after a change of the file that is not known here:
+ * shards may have moved to other nodes, so no conclusions must be drawn from the old ones.
+ */
+bool file_epoch_is_old(struct stripe_file *file, uint32_t write_epoch);
+
+/* The newest write epoch that exportd is known to have made; see stripe_file.placed_epoch. */
+uint32_t file_placed_epoch(struct stripe_file *file);
+
+/*
+ * After an error that may be one because the store of a shard that is being made does not count: it
+ * may have been made since exportd was asked. Returns true if exportd will be asked before the next
+ * attempt, false if there is no such shard.
+ */
+bool file_doubt_rebuilding(struct stripe_file *file);
+
+/*
+ * Takes note of the write epoch of a truncation that is going to be carried out: the nodes it is
+ * sent to must be those of that epoch. Writers may not use it yet (file_raise_epoch()).
+ */
+void file_note_truncation(struct stripe_file *file, uint32_t write_epoch);
+
 /* The newest write epoch that this engine may write under. */
 uint32_t file_write_epoch(struct stripe_file *file);
 
@@ -277,11 +318,13 @@ void file_raise_epoch(struct stripe_file *file, uint32_t write_epoch);
 
 /*
  * The next version of this writer under a write epoch (the file's, or that of a truncation which is
- * being carried out), newer than `above`. No version is given twice.
- * Returns 0, or -ESTALE: the file has a newer write epoch by now.
+ * being carried out), newer than `above`, for a write to the stores of a segment. No version is
+ * given twice.
+ * Returns 0, or -ESTALE: the file has a newer write epoch by now, or the segment other nodes,
+ * perhaps.
  */
-int file_next_version(
-	struct stripe_file *file, uint32_t write_epoch, uint64_t above, store_version *version);
+int file_next_version(struct stripe_file *file, const struct segment *segment, uint32_t write_epoch,
+	uint64_t above, store_version *version);
 
 /*
  * After the stores refused our write epoch: learn the new one.
@@ -296,8 +339,8 @@ int file_learn_epoch(struct stripe_file *file);
 int file_attach(struct stripe_file *file);
 
 /*
- * Before the first write since the file was attached: gets a write epoch that no earlier writer has.
- * Returns as stripe_file_get().
+ * Before the first write since the file was attached: gets a write epoch that no earlier writer
+ * has. Returns as stripe_file_get().
  */
 int file_claim(struct stripe_file *file);
 
@@ -330,10 +373,17 @@ struct block_answer {
 	store_version newest;
 	store_version older;
 	uint32_t length_bytes; /* of newest */
+	/*
+	 * The store took the shard over from another and is being filled. Versions that are newer
+	 * than what it has may have been written when the other one was asked still: that it lacks
+	 * them says nothing.
+	 */
+	bool partial;
 };
 
-/* What a store said of a block in a header. */
-struct block_answer block_answer(const store_read_block *told);
+/* What the store of a shard said of a block in a header. */
+struct block_answer block_answer(
+	const struct segment *segment, unsigned int shard, const store_read_block *told);
 
 /* True if the store can deliver its newest version, if it has one. */
 bool block_answer_is_sound(const struct block_answer *answer);
@@ -357,7 +407,9 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 /*
  * Finds out which versions of a run of blocks are decided and tells the stores: makes durable and
  * rolls forward what k stores hold, discards what is known to be undecided.
- * *largest_generation receives the largest generation met. Returns 0 or -EIO.
+ * *largest_generation receives the largest generation met.
+ * Returns 0, -EIO, or -ESTALE (a store knows a newer write epoch: nothing was done, exportd must be
+ * asked).
  */
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
 	uint32_t count, uint64_t *largest_generation);
@@ -375,7 +427,7 @@ struct block {
 /*
  * Reads one whole block. The caller holds the block's range lock. ask_all: all stores, not only as
  * many as must agree: some may know of a truncation where others never had anything.
- * Returns 0 or -EIO.
+ * Returns 0, -EIO, or -ESTALE (a store knows a newer write epoch: exportd must be asked).
  */
 int block_read(struct stripe_file *file, const struct segment *segment, uint64_t block,
 	bool ask_all, struct block *result);
@@ -430,8 +482,8 @@ int run_record_missed(
 void run_doubt(struct stripe_file *file, store_version version);
 
 /*
- * For codes of which k stores may be fewer than decide (k <= m): has the holders of runs note durably
- * that these are decided, since what is left of them with m nodes gone could not tell.
+ * For codes of which k stores may be fewer than decide (k <= m): has the holders of runs note
+ * durably that these are decided, since what is left of them with m nodes gone could not tell.
  * Returns 0, or -EIO if too few did for some.
  */
 int runs_mark_decided(struct stripe_file *file, struct run *runs);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
  * Reading: shards from as few stores as can vouch for the newest version, decoded into the caller's
- * buffer. Only where stores disagree, are missing or hold damaged shards are all of them asked. One that
- * is slow is not waited for if others can take its place.
+ * buffer. Only where stores disagree, are missing or hold damaged shards are all of them asked. One
+ * that is slow is not waited for if others can take its place.
  */
 #include <errno.h>
 #include <limits.h>
@@ -23,6 +23,9 @@ static void delay_ms(unsigned int ms)
 
 	nanosleep(&delay, NULL);
 }
+
+/* Changes of a file's nodes or size that one read may meet. */
+#define REFRESHES_MAX 10
 
 /*
  * One run of blocks asked from some of its stores. It outlives the read that made it while answers
@@ -119,8 +122,8 @@ static void round_start(struct round *round, uint32_t shards)
 			.count = round->count,
 			.block_version = round->version,
 		};
-		fanout_start(&round->fanout, &round->calls[s], round->segment->nodes[s],
-			STORE_READ, &round->args[s], &round->results[s]);
+		fanout_start(&round->fanout, &round->calls[s], round->segment->nodes[s], STORE_READ,
+			&round->args[s], &round->results[s]);
 	}
 	round->started |= shards;
 }
@@ -179,7 +182,7 @@ static void round_block(const struct round *round, uint32_t index, struct block_
 		if (!round->offsets[s])
 			continue;
 		const store_read_block *told = &round->results[s].blocks.blocks_val[index];
-		shards->answers[s] = block_answer(told);
+		shards->answers[s] = block_answer(round->segment, s, told);
 		if (told->state == STORE_DAMAGED || told->state == STORE_TORN) {
 			atomic_fetch_add(&round->file->stripe->damaged_shards, 1);
 			continue;
@@ -254,6 +257,17 @@ static void block_clear(const struct stripe_file *file, struct block *block)
 	memset(block->bytes, 0, file->block_bytes);
 }
 
+/* True if a store knows of a change of the file that we do not know: its nodes may be others. */
+static bool round_is_ahead(const struct round *round)
+{
+	for (unsigned int s = 0; s < round->segment->shard_count; s++) {
+		if (round->offsets[s] &&
+			file_epoch_is_old(round->file, round->results[s].write_epoch))
+			return true;
+	}
+	return false;
+}
+
 /*
  * True if all stores asked so far answered and said the same of the block, and they are enough:
  * none of them lacks a newer version that was decided, and what they hold was itself decided, or
@@ -274,7 +288,7 @@ static bool unanimous(const struct round *round, const struct block_shards *shar
 		if (first && version_compare(first->newest, answer->newest) != 0)
 			return false;
 		first = answer;
-		answered++;
+		answered += !answer->partial;
 		decided =
 			decided || answer->state == STORE_COMMITTED || answer->state == STORE_EMPTY;
 	}
@@ -290,7 +304,8 @@ static bool needs_care(const struct round *round, const struct block_shards *sha
 	for (unsigned int s = 0; s < round->segment->shard_count; s++) {
 		const struct block_answer *answer = &shards->answers[s];
 
-		if (!round->offsets[s])
+		/* What is being made is not missed. */
+		if (!round->offsets[s] || answer->partial)
 			continue;
 		if (answer->state != STORE_COMMITTED && answer->state != STORE_EMPTY)
 			return true;
@@ -304,7 +319,7 @@ static bool needs_care(const struct round *round, const struct block_shards *sha
 /*
  * The value of one block of a round, as far as the answers at hand tell.
  * complete: all stores were asked, so what can be judged is.
- * Returns 0, or -EAGAIN if more must be asked.
+ * Returns 0; -EAGAIN if more must be asked; -ESTALE if exportd must be asked first.
  */
 static int round_value(const struct round *round, uint32_t index, bool complete,
 	struct block *block, void *scratch)
@@ -314,6 +329,8 @@ static int round_value(const struct round *round, uint32_t index, bool complete,
 	uint64_t largest;
 
 	round_block(round, index, &shards);
+	if (round_is_ahead(round))
+		return -ESTALE;
 	if (!complete) {
 		if (!unanimous(round, &shards))
 			return -EAGAIN;
@@ -325,7 +342,8 @@ static int round_value(const struct round *round, uint32_t index, bool complete,
 			block_clear(round->file, block);
 			return 0;
 		}
-		/* A version that nobody knows to be decided is our own on its way, or was left so. */
+		/* A version that nobody knows to be decided is our own on its way, or was left so.
+		 */
 		if (version.writer != round->file->stripe->writer && needs_care(round, &shards))
 			notice_block(round->file, round->segment, round->first_block + index);
 		return decode(round->file, &shards, version, block, scratch) ? -EAGAIN : 0;
@@ -369,6 +387,10 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 		uint32_t asked =
 			attempt < RETRIES ? all & ~segment_known_down(segment, file->code.k) : all;
 		round_ask(newest, asked);
+		if (round_is_ahead(newest)) {
+			round_free(newest);
+			return -ESTALE;
+		}
 		round_block(newest, 0, &shards);
 		switch (versions_judge(file, shards.answers, &version, &undecided, &largest)) {
 		case BLOCK_EMPTY:
@@ -407,9 +429,9 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 }
 
 /*
- * Up to `wanted` shards that have not been asked: this process's own store, then those whose nodes are
- * up, the fast ones before the slow ones. The plain rows of the systematic form come first, since they
- * need no decoding; otherwise files take turns.
+ * Up to `wanted` shards that have not been asked: this process's own store, then those whose nodes
+ * are up, the fast ones before the slow ones. The plain rows of the systematic form come first,
+ * since they need no decoding; otherwise files take turns.
  */
 static uint32_t choose_shards(const struct round *round, unsigned int wanted)
 {
@@ -425,11 +447,12 @@ static uint32_t choose_shards(const struct round *round, unsigned int wanted)
 		for (unsigned int i = 0; i < n && count < wanted; i++) {
 			unsigned int s = (start + i) % n;
 			const struct node *node = segment->nodes[s];
-			bool take = pass == 0 ? node && !node->client
-				    : pass == 1
-					    ? node_usable(node) && !latency_is_slow(segment, node,
-									   round->latency_class)
-				    : pass == 2 ? node_usable(node)
+			bool made = !(segment->rebuilding & (1u << s));
+			bool take = pass == 0   ? node && !node->client && made
+				    : pass == 1 ? node_usable(node) && made &&
+							  !latency_is_slow(segment, node,
+								  round->latency_class)
+				    : pass == 2 ? node_usable(node) && made
 						: node != NULL;
 			if (take && !((chosen | round->started) & (1u << s))) {
 				chosen |= 1u << s;
@@ -457,8 +480,8 @@ static uint32_t choose_probes(const struct round *round, uint32_t chosen)
 }
 
 /*
- * Asks as many stores as must agree. If they do not all answer in their usual time, others are asked
- * as well, and the first that make up the number will do.
+ * Asks as many stores as must agree. If they do not all answer in their usual time, others are
+ * asked as well, and the first that make up the number will do.
  */
 static void round_ask_enough(struct round *round)
 {
@@ -501,8 +524,7 @@ static int read_run(struct stripe_file *file, const struct segment *segment, uin
 	uint32_t all = (1u << segment->shard_count) - 1;
 	int error = 0;
 
-	struct round *round =
-		round_create(file, segment, first_block, count, (store_version){0});
+	struct round *round = round_create(file, segment, first_block, count, (store_version){0});
 	uint8_t *temporary = malloc(file->block_bytes + scratch_bytes);
 	if (!round || !temporary) {
 		round_free(round);
@@ -548,8 +570,7 @@ int block_read(struct stripe_file *file, const struct segment *segment, uint64_t
 	bool ask_all, struct block *block)
 {
 	void *scratch = malloc(mojette_scratch_bytes(&file->code, file->row_bytes));
-	struct round *round =
-		round_create(file, segment, block_number, 1, (store_version){0});
+	struct round *round = round_create(file, segment, block_number, 1, (store_version){0});
 	int error = -EAGAIN;
 
 	if (!scratch || !round) {
@@ -599,6 +620,8 @@ int stripe_read(struct stripe_file *file, uint64_t offset, void *buffer, size_t 
 	uint64_t block = offset / file->block_bytes;
 	uint64_t last = (offset + length - 1) / file->block_bytes;
 	uint32_t round_blocks = ROUND_BYTES_MAX / file->block_bytes;
+	unsigned int refreshes = 0;
+	bool doubted = false;
 
 	if (round_blocks == 0)
 		round_blocks = 1;
@@ -616,6 +639,18 @@ int stripe_read(struct stripe_file *file, uint64_t offset, void *buffer, size_t 
 			.length = length,
 		};
 		int error = read_piece(file, block, (uint32_t)count, &sink);
+		if (error == -ESTALE && refreshes++ < REFRESHES_MAX) {
+			/* Not with the range held: a truncation may have to be carried out. */
+			uint32_t before = file_placed_epoch(file);
+			error = stripe_file_refresh(file);
+			/* Who reads need not care if a truncation could not be. */
+			if (!error || file_placed_epoch(file) != before)
+				continue;
+		}
+		if (error == -EIO && !doubted && file_doubt_rebuilding(file)) {
+			doubted = true;
+			continue;
+		}
 		if (error)
 			return error;
 		block += count;

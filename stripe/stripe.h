@@ -147,6 +147,16 @@ int stripe_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoc
  */
 uint32_t stripe_shards_up(struct stripe_file *file, uint32_t segment);
 
+/* The node of a shard of a segment; 0: there is none, or it is not in the configuration. */
+uint32_t stripe_shard_node(struct stripe_file *file, uint32_t segment, uint32_t shard);
+
+/*
+ * One more than the last block of a segment that any of its stores has bytes of.
+ * Returns 0, -EIO (too few stores answer), -ENOENT (the segment has no nodes), or as
+ * stripe_file_get().
+ */
+int stripe_block_count(struct stripe_file *file, uint32_t segment, uint64_t *block_count);
+
 /*
  * Brings the shards of one store file up to date: for each block with missed shards in `missed`
  * (bit s: shard s) whose node is up, makes them from k others, stores them durably, and clears the
@@ -171,6 +181,43 @@ struct stripe_noticed {
  * are forgotten; the next read notices them again. Returns how many were put into list.
  */
 size_t stripe_noticed(struct stripe *stripe, struct stripe_noticed *list, size_t max);
+
+struct stripe_heal_result {
+	uint64_t healed; /* shards made, and durable */
+	uint64_t healed_bytes; /* of them */
+	uint64_t unrecorded; /* of them: nobody had a record that they were missed */
+	uint64_t left; /* shards that are still missing */
+	uint64_t unknown; /* blocks of which too little is known now to tell their version */
+	uint64_t failed; /* blocks that need shards which could not be made */
+	uint32_t lacking; /* bit s: shard s is not complete in this range, or may not be */
+};
+
+/*
+ * stripe_heal() with more to say and to ask. thorough: the stores check the bytes, too, which costs a
+ * read of all shards. origin: the node that had, before it was out, the shard which this process's
+ * node is making (META_REBUILD_LIST), or 0: where the block's value cannot be told without, it is asked.
+ * Returns as stripe_heal().
+ */
+int stripe_heal_range(struct stripe_file *file, uint32_t segment, uint64_t first_block,
+	uint32_t count, bool thorough, uint32_t origin, struct stripe_heal_result *result);
+
+struct stripe_rebuild {
+	uint32_t shard; /* that this process's node has taken over */
+	uint32_t write_epoch; /* for META_REBUILT */
+	uint64_t block_count; /* blocks to go through with stripe_heal_range() */
+};
+
+/*
+ * Begins to make the shard that this process's node has taken over from one that is out: learns the
+ * newest placement, and has enough of the other stores refuse, from now on and durably, writers who
+ * know only an older one, so that nothing can be written past the new node.
+ * When all blocks have been healed since, and in all of them the shard was not lacking, it is
+ * complete. Blocks beyond block_count are written by those who know the new node.
+ * Returns 0; -ENOENT (the node has no shard to make there, any more); -ESTALE (the file is gone);
+ * -EIO (too few stores answer); or an error of rpc_call() towards exportd.
+ */
+int stripe_rebuild_begin(
+	struct stripe_file *file, uint32_t segment, struct stripe_rebuild *rebuild);
 
 /* Counters since the start of the engine, for status pages and tests. */
 struct stripe_counters {

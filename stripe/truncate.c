@@ -175,6 +175,7 @@ int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 
 	/* What is decided must be known before blocks are judged by their versions. */
 	runs_tell_decided(file);
+	file_note_truncation(file, write_epoch);
 	range_acquire(&file->ranges, &hold, size / file->block_bytes, UINT64_MAX, true);
 	gather_forget(file, size / file->block_bytes, UINT64_MAX, false);
 	int error = truncate_stores(file, size, write_epoch);

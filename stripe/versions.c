@@ -66,14 +66,27 @@ static store_version newest_below(
 	return best;
 }
 
-struct block_answer block_answer(const store_read_block *told)
+struct block_answer block_answer(
+	const struct segment *segment, unsigned int shard, const store_read_block *told)
 {
+	/*
+	 * A store that took the shard over from another may not have got the block yet, or only
+	 * what was there before something that the other one was asked to take. From the epoch of
+	 * the move on nobody asks the other one.
+	 */
+	bool too_new = (segment->rebuilding & (1u << shard)) && told->block_version.generation == 0;
+	bool partial = (segment->rebuilding & (1u << shard)) && told->block_version.generation >>
+									GENERATION_COUNTER_BITS <
+									segment->write_epoch;
+
 	return (struct block_answer){
-		.answered = told->state != STORE_DAMAGED || told->block_version.generation,
+		.answered = !too_new &&
+			    (told->state != STORE_DAMAGED || told->block_version.generation),
 		.state = told->state,
 		.newest = told->block_version,
 		.older = told->older,
 		.length_bytes = told->length_bytes,
+		.partial = partial,
 	};
 }
 
@@ -104,7 +117,7 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 	/* Something newer than all that was told may have been decided without so few. */
 	unsigned int answered = 0;
 	for (unsigned int s = 0; s < n; s++)
-		answered += answers[s].answered;
+		answered += answers[s].answered && !answers[s].partial;
 	if (answered < versions_quorum(file))
 		return BLOCK_UNKNOWN;
 	while (candidate.generation != 0) {
@@ -119,7 +132,7 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 			if (order == 0 && answer->state == STORE_DAMAGED)
 				continue; /* it was here, whether or not it was decided */
 			if (order == 0 && answer->state == STORE_TORN) {
-				lacking++;
+				lacking += !answer->partial;
 			} else if (order == 0) {
 				holders++;
 				decided |= answer->state == STORE_COMMITTED;
@@ -130,7 +143,7 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 			} else if (emptiness && has_nothing(answer, candidate)) {
 				holders++;
 			} else {
-				lacking++;
+				lacking += !answer->partial;
 			}
 		}
 		/* That a truncation was decided is known to exportd, whoever has heard of it yet.
@@ -208,8 +221,20 @@ static void opinions_of_block(
 	for (unsigned int s = 0; s < opinions->segment->shard_count; s++) {
 		if (!opinion_given(opinions, s))
 			continue;
-		answers[s] = block_answer(&opinions->results[s].blocks.blocks_val[index]);
+		answers[s] = block_answer(
+			opinions->segment, s, &opinions->results[s].blocks.blocks_val[index]);
 	}
+}
+
+/* True if a store knows of a change of the file that we do not know. */
+static bool opinions_are_ahead(struct stripe_file *file, const struct opinions *opinions)
+{
+	for (unsigned int s = 0; s < opinions->segment->shard_count; s++) {
+		if (opinion_given(opinions, s) &&
+			file_epoch_is_old(file, opinions->results[s].write_epoch))
+			return true;
+	}
+	return false;
 }
 
 /* The newest version that is PENDING, or as good as, in any of the blocks; generation 0: none. */
@@ -448,6 +473,12 @@ static int settle(struct stripe_file *file, const struct segment *segment, uint6
 		opinions_free(opinions);
 		opinions_ask(file, opinions, open);
 		newest = opinions_newest_open(opinions);
+	}
+	/* Those who can tell may be others by now. */
+	if (opinions_are_ahead(file, opinions)) {
+		opinions_free(opinions);
+		error = -ESTALE;
+		goto out;
 	}
 	for (uint32_t i = 0; i < count; i++) {
 		struct block_answer answers[MOJETTE_N_MAX];

@@ -113,7 +113,7 @@ int run_record_missed(
 
 static bool overlaps(const struct run *run, const struct write_run *write)
 {
-	return run->segment == write->segment &&
+	return run->segment->number == write->segment->number &&
 	       run->first_block < write->first_block + write->count &&
 	       write->first_block < run->first_block + run->count;
 }
@@ -379,7 +379,8 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 
 	known_down = segment_known_down(segment, file->min_shards);
 	store_version version;
-	error = file_next_version(file, write->write_epoch, write->base.generation, &version);
+	error = file_next_version(
+		file, segment, write->write_epoch, write->base.generation, &version);
 	if (error)
 		goto out;
 	fanout_init(&fanout, file->stripe);
@@ -468,7 +469,7 @@ static bool is_unstable(struct stripe_file *file, const struct segment *segment,
 
 	pthread_mutex_lock(&file->lock);
 	for (run = file->unstable; run; run = run->next) {
-		if (run->segment == segment && block_number >= run->first_block &&
+		if (run->segment->number == segment->number && block_number >= run->first_block &&
 			block_number - run->first_block < run->count &&
 			version_compare(run->version, version) == 0)
 			break;
@@ -615,14 +616,21 @@ static int write_piece(
 	uint64_t last = (offset + length - 1) / file->block_bytes;
 	const struct segment *segment;
 	struct range_hold hold;
+	bool doubted = false;
+	int error = -ESTALE;
 
-	int error = file_segment(file, (uint32_t)(first / file->segment_blocks), true, &segment);
-	if (error)
-		return error;
 	for (unsigned int attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+		error = file_segment(
+			file, (uint32_t)(first / file->segment_blocks), true, &segment);
+		if (error)
+			break;
 		range_acquire(&file->ranges, &hold, first, last, true);
 		error = write_blocks(file, segment, offset, bytes, length, stable);
 		range_release(&file->ranges, &hold);
+		if (error == -EIO && !doubted && file_doubt_rebuilding(file)) {
+			doubted = true;
+			continue;
+		}
 		if (error != -ESTALE)
 			break;
 		/* Not with the range held: a truncation may have to be carried out first. */

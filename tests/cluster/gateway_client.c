@@ -5,10 +5,19 @@
  *
  *   gateway_client CLUSTER.JSON gateway     the tests of gateway-speaks-nfsv3.sh
  *   gateway_client CLUSTER.JSON write MS    one stable write of 1 MiB to a new file in at most MS
- *   gateway_client CLUSTER.JSON write-files COUNT   new files of 1 MiB, each with bytes of its own
- *   gateway_client CLUSTER.JSON read-files COUNT    reads them through every gateway that is up
+ *   gateway_client CLUSTER.JSON write-files COUNT [FROM]
+ *       new files of 1 MiB, each with bytes of its own, with the numbers FROM (0) to COUNT
+ *   gateway_client CLUSTER.JSON rewrite-files COUNT
+ *       changes 64 pieces of each, across blocks
+ *   gateway_client CLUSTER.JSON read-files COUNT [REWRITTEN]
+ *       reads them through every gateway that is up, when REWRITTEN (0) have been changed so
+ *   gateway_client CLUSTER.JSON remove-file ID
+ *       removes the one with this file id
+ *   gateway_client CLUSTER.JSON read-rest ID COUNT
+ *       as read-files, after that
  */
 #include <CUnit/Basic.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -429,7 +438,7 @@ static void a_write_is_done_in_time(void)
 
 /* -------- files that are written now and read later -------- */
 
-static uint64_t file_count;
+static uint64_t file_count, first_file;
 
 static uint8_t *file_bytes(uint64_t number)
 {
@@ -442,7 +451,7 @@ static uint8_t *file_bytes(uint64_t number)
 
 static void files_are_written(void)
 {
-	for (uint64_t i = 0; i < file_count; i++) {
+	for (uint64_t i = first_file; i < file_count; i++) {
 		uint32_t node = 0, epoch = 0;
 		uint8_t *data = file_bytes(i);
 		char name[64];
@@ -459,6 +468,22 @@ static void files_are_written(void)
 	}
 }
 
+/* Pieces of a file that are changed: none is a whole block, some lie in two. */
+#define PIECES 64
+#define PIECE_BYTES 5000
+#define PIECE_OFFSET(i) ((i) * (MIB / PIECES) + 13000 % (MIB / PIECES))
+
+static uint64_t rewritten; /* the files before this one were */
+static uint64_t removed_id; /* 0: none */
+
+static void rewrite(uint8_t *data, uint64_t piece)
+{
+	size_t offset = PIECE_OFFSET(piece);
+
+	for (size_t i = 0; i < PIECE_BYTES && offset + i < MIB; i++)
+		data[offset + i] = (uint8_t)(~data[offset + i] + piece);
+}
+
 static uint64_t look_up(const char *name)
 {
 	meta_lookup_args args = {
@@ -471,6 +496,8 @@ static uint64_t look_up(const char *name)
 	CU_ASSERT_EQUAL_FATAL(rpc_call(meta, META_LOOKUP, RPC_XDR(xdr_meta_lookup_args), &args,
 				      RPC_XDR(xdr_meta_attributes_res), &res, TIMEOUT_MS),
 		0);
+	if (res.status == ENOENT && removed_id)
+		return removed_id;
 	CU_ASSERT_EQUAL_FATAL(res.status, 0);
 	return res.attributes.file_id;
 }
@@ -480,6 +507,55 @@ static bool is_up(struct rpc_client *gateway)
 {
 	return rpc_call(gateway, 0, RPC_XDR(xdr_void), NULL, RPC_XDR(xdr_void), NULL, TIMEOUT_MS) ==
 	       0;
+}
+
+static void a_file_is_removed(void)
+{
+	bool removed = false;
+
+	/* Not more files than were written in the tests. */
+	for (uint64_t i = 0; i < 100 && !removed; i++) {
+		char name[64];
+		meta_unlink_args args = {
+			.export_id = config->exports[0].id, .directory_id = 1, .name = name};
+		meta_unlink_res res = {0};
+
+		snprintf(name, sizeof(name), "file-%" PRIu64, i);
+		if (look_up(name) != removed_id)
+			continue;
+		CU_ASSERT_EQUAL(rpc_call(meta, META_UNLINK, RPC_XDR(xdr_meta_unlink_args), &args,
+					RPC_XDR(xdr_meta_unlink_res), &res, TIMEOUT_MS),
+			0);
+		CU_ASSERT_EQUAL(res.status, 0);
+		removed = true;
+	}
+	CU_ASSERT(removed);
+}
+
+static void files_are_rewritten(void)
+{
+	for (uint64_t i = 0; i < file_count; i++) {
+		uint32_t node = 0, epoch = 0;
+		uint8_t *data = file_bytes(i);
+		char name[64];
+
+		snprintf(name, sizeof(name), "file-%" PRIu64, i);
+		uint64_t file = look_up(name);
+		CU_ASSERT_EQUAL_FATAL(layout(file, &node, &epoch), 0);
+		struct rpc_client *gateway = gateway_of(node);
+		struct bytes handle = handle_for(file, epoch, GATEWAY_RW);
+		for (uint64_t piece = 0; piece < PIECES; piece++) {
+			size_t offset = PIECE_OFFSET(piece);
+			size_t length = offset + PIECE_BYTES < MIB ? PIECE_BYTES : MIB - offset;
+
+			rewrite(data, piece);
+			CU_ASSERT_EQUAL(write_bytes(gateway, &handle, offset, data + offset, length,
+						NFS3_FILE_SYNC, NULL),
+				NFS3_OK);
+		}
+		rpc_client_destroy(gateway);
+		free(data);
+	}
 }
 
 static void files_are_read(void)
@@ -499,12 +575,18 @@ static void files_are_read(void)
 			gateways += i == 0;
 			snprintf(name, sizeof(name), "file-%" PRIu64, i);
 			uint64_t file = look_up(name);
+			if (file == removed_id) {
+				free(data);
+				continue;
+			}
 			CU_ASSERT_EQUAL_FATAL(layout(file, &node, &epoch), 0);
 			struct bytes handle = handle_for(file, epoch, GATEWAY_READ);
 			memset(read, 0, MIB);
 			CU_ASSERT_EQUAL(
 				read_bytes(gateway, &handle, 0, MIB, read, &length, &eof), NFS3_OK);
 			CU_ASSERT_EQUAL(length, MIB);
+			for (uint64_t piece = 0; i < rewritten && piece < PIECES; piece++)
+				rewrite(data, piece);
 			CU_ASSERT_EQUAL(memcmp(data, read, MIB), 0);
 			free(data);
 		}
@@ -611,6 +693,14 @@ int main(int argc, char **argv)
 		{"files are written", files_are_written},
 		CU_TEST_INFO_NULL,
 	};
+	static CU_TestInfo removing[] = {
+		{"a file is removed", a_file_is_removed},
+		CU_TEST_INFO_NULL,
+	};
+	static CU_TestInfo rewriting[] = {
+		{"files are rewritten", files_are_rewritten},
+		CU_TEST_INFO_NULL,
+	};
 	static CU_TestInfo reading[] = {
 		{"files are read", files_are_read},
 		CU_TEST_INFO_NULL,
@@ -645,10 +735,22 @@ int main(int argc, char **argv)
 	} else if (!strcmp(argv[2], "write") && argc == 4) {
 		limit_ms = strtoull(argv[3], NULL, 10);
 		status = run_tests(timed);
-	} else if (!strcmp(argv[2], "write-files") && argc == 4) {
+	} else if (!strcmp(argv[2], "write-files") && (argc == 4 || argc == 5)) {
+		first_file = argc == 5 ? strtoull(argv[4], NULL, 10) : 0;
 		file_count = strtoull(argv[3], NULL, 10);
 		status = run_tests(writing);
-	} else if (!strcmp(argv[2], "read-files") && argc == 4) {
+	} else if (!strcmp(argv[2], "remove-file") && argc == 4) {
+		removed_id = strtoull(argv[3], NULL, 10);
+		status = run_tests(removing);
+	} else if (!strcmp(argv[2], "read-rest") && argc == 5) {
+		removed_id = strtoull(argv[3], NULL, 10);
+		file_count = strtoull(argv[4], NULL, 10);
+		status = run_tests(reading);
+	} else if (!strcmp(argv[2], "rewrite-files") && argc == 4) {
+		file_count = strtoull(argv[3], NULL, 10);
+		status = run_tests(rewriting);
+	} else if (!strcmp(argv[2], "read-files") && (argc == 4 || argc == 5)) {
+		rewritten = argc == 5 ? strtoull(argv[4], NULL, 10) : 0;
 		file_count = strtoull(argv[3], NULL, 10);
 		status = run_tests(reading);
 	} else if (!strcmp(argv[2], "time-reads") && argc == 7) {

@@ -67,7 +67,7 @@ since() { tail -n "+$((started + 1))" "$RUN/log/node$NODE.log"; }
 all_repaired() { since | grep 'scrub: pass done' | tail -n 1 | grep -q 'left 0,'; }
 wait_until 60 all_repaired || die "not repaired: $(since | grep 'scrub: ' | tail -n 5)"
 [ "$(since | grep -c ': repaired')" -ge $((5 * 4 + 2)) ] || die "too few blocks repaired"
-since | grep -q "${sides[0]}: found in block 3 " || die "the log does not name what was found"
+since | grep "${sides[0]}: found in block 3 " >/dev/null || die "the log does not name what was found"
 
 cluster kill $NODE TERM
 verify 0

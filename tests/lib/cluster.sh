@@ -58,6 +58,24 @@ cluster() {
   "$ROZO_SOURCE/ci/cluster" "$command" --dir "$RUN" "$@"
 }
 
+# status_json: what `rozo status --json` says; its own status (3: degraded) does not matter here.
+status_json() {
+  local status=0
+  cluster exec "$ROZO_BIN/cli/rozo" --config "$RUN/cluster.json" status --json || status=$?
+  [ "$status" = 0 ] || [ "$status" = 3 ]
+}
+
+# status_value EXPRESSION: a value of it, as Python sees the object `s` and the nodes `n` by their id.
+status_value() {
+  status_json | python3 -c '
+import json, sys
+s = json.load(sys.stdin)
+n = {node["id"]: node for node in s["nodes"]}
+print(eval(sys.argv[1]))' "$1"
+}
+# status_is EXPRESSION: true if that is so now.
+status_is() { [ "$(status_value "$1" 2>/dev/null)" = True ]; }
+
 # load_program: put the load generator where guest jobs find it ($file_load there).
 load_program() {
   [ -x "$RUN/share/file_load" ] ||

@@ -37,6 +37,7 @@ static void meta_placement(
 	res->truncate = file->truncate;
 	res->truncate_size = file->truncate_size;
 	res->attributes.size = file->size;
+	cluster.placements_asked++;
 	pthread_mutex_unlock(&cluster.lock);
 	res->write_gateway = 1;
 	unsigned int n = cluster.code.k + cluster.code.m;
@@ -44,8 +45,10 @@ static void meta_placement(
 	res->nodes.nodes_len = n;
 	for (unsigned int s = 0; s < n; s++)
 		res->nodes.nodes_val[s] =
-			(uint32_t)((s + args->file.file_id + args->segment) % cluster.node_count) +
-			1;
+			file->moved[s]
+				? file->moved[s]
+				: (uint32_t)((s + args->file.file_id + args->segment) % n) + 1;
+	res->rebuilding = file->rebuilding;
 	res->form = cluster.code.form;
 	res->k = cluster.code.k;
 	res->m = cluster.code.m;
@@ -181,7 +184,26 @@ bool node_is_up(unsigned int i)
 	return cluster.nodes[i].store != NULL;
 }
 
-struct stripe *engine_create(void)
+unsigned int move_shard(uint64_t id, unsigned int shard, unsigned int spare)
+{
+	unsigned int node = (unsigned int)(cluster.code.k + cluster.code.m) + spare;
+
+	pthread_mutex_lock(&cluster.lock);
+	cluster.files[id].moved[shard] = node + 1;
+	cluster.files[id].rebuilding |= 1u << shard;
+	cluster.files[id].write_epoch++;
+	pthread_mutex_unlock(&cluster.lock);
+	return node;
+}
+
+void end_rebuilding(uint64_t id, unsigned int shard)
+{
+	pthread_mutex_lock(&cluster.lock);
+	cluster.files[id].rebuilding &= ~(1u << shard);
+	pthread_mutex_unlock(&cluster.lock);
+}
+
+static struct stripe *engine_create_with(struct stripe_options *options)
 {
 	struct stripe_node nodes[NODES_MAX];
 	struct stripe *stripe = NULL;
@@ -189,20 +211,34 @@ struct stripe *engine_create(void)
 	for (unsigned int i = 0; i < cluster.node_count; i++)
 		nodes[i] = (struct stripe_node){
 			.id = i + 1, .address = HOST, .store_port = cluster.nodes[i].port};
-	struct stripe_options options = {
-		.nodes = nodes,
-		.node_count = cluster.node_count,
-		.exportd_address = HOST,
-		.exportd_port = cluster.meta_port,
-		.key = &cluster.key,
-		/* In memory, nothing happens but what the test asks for. */
-		.tell_delay_ms = cluster.in_memory ? 3600000 : 0,
-		.gather = cluster.gather,
-		.gather_delay_ms = cluster.in_memory ? 3600000 : cluster.gather_delay_ms,
-		.cache_bytes = cluster.cache_bytes,
-	};
-	CU_ASSERT_EQUAL_FATAL(stripe_create(&options, &stripe), 0);
+	options->nodes = nodes;
+	options->node_count = cluster.node_count;
+	options->exportd_address = HOST;
+	options->exportd_port = cluster.meta_port;
+	options->key = &cluster.key;
+	/* In memory, nothing happens but what the test asks for. */
+	options->tell_delay_ms = cluster.in_memory ? 3600000 : cluster.tell_delay_ms;
+	options->gather = cluster.gather;
+	options->gather_delay_ms = cluster.in_memory ? 3600000 : cluster.gather_delay_ms;
+	options->cache_bytes = cluster.cache_bytes;
+	CU_ASSERT_EQUAL_FATAL(stripe_create(options, &stripe), 0);
 	return stripe;
+}
+
+struct stripe *engine_create(void)
+{
+	struct stripe_options options = {0};
+
+	return engine_create_with(&options);
+}
+
+struct stripe *engine_create_at(unsigned int node)
+{
+	struct stripe_options options = {.local_node = node + 1,
+		.local_call = store_local_call,
+		.local_store = cluster.nodes[node].store};
+
+	return engine_create_with(&options);
 }
 
 void engine_start(void)
@@ -232,7 +268,7 @@ static void set_up(enum mojette_form form, unsigned int k, unsigned int m, uint3
 	cluster.row_bytes = row_bytes;
 	cluster.min_shards = m + 1 > k ? m + 1 : k;
 	cluster.segment_blocks = segment_blocks;
-	cluster.node_count = n;
+	cluster.node_count = n + cluster.spare_nodes;
 	pthread_mutex_init(&cluster.lock, NULL);
 	for (unsigned int i = 0; i < FILES_MAX; i++)
 		cluster.files[i] = (struct test_file){.write_epoch = 1};

@@ -42,6 +42,8 @@ struct test_file {
 	uint32_t write_epoch;
 	bool truncate;
 	uint64_t truncate_size;
+	uint32_t moved[NODES_MAX]; /* by shard: the node that has taken it over, 0: none */
+	uint32_t rebuilding;
 };
 
 struct cluster {
@@ -55,6 +57,8 @@ struct cluster {
 	bool gather; /* engines collect unstable writes; to be set before the cluster is started */
 	size_t cache_bytes;
 	unsigned int gather_delay_ms;
+	unsigned int spare_nodes; /* to be set before the start: more than a block has shards */
+	unsigned int tell_delay_ms; /* of engines made from now on, 0: the usual one */
 	unsigned int node_count;
 	struct test_node nodes[NODES_MAX];
 	uint16_t meta_port;
@@ -62,6 +66,7 @@ struct cluster {
 	struct rpc_server *meta;
 	pthread_mutex_t lock;
 	struct test_file files[FILES_MAX]; /* by file id, guarded by lock */
+	uint64_t placements_asked; /* guarded by lock while calls may be under way */
 	struct stripe *stripe;
 };
 
@@ -80,6 +85,18 @@ void cluster_stop(void);
 void node_start(unsigned int i);
 void node_stop(unsigned int i);
 bool node_is_up(unsigned int i);
+
+/*
+ * What exportd does when the node of a shard is out: a spare node takes it over, under a new write
+ * epoch. Returns the node's index.
+ */
+unsigned int move_shard(uint64_t id, unsigned int shard, unsigned int spare);
+
+/* What exportd does when the shard has been made. */
+void end_rebuilding(uint64_t id, unsigned int shard);
+
+/* An engine in the process of a node, which must be up. */
+struct stripe *engine_create_at(unsigned int node);
 
 /* Makes another engine; engine_start() makes it the cluster's. */
 struct stripe *engine_create(void);

@@ -28,9 +28,10 @@ static char document_path[64], key_path[64];
 static const char good[] =
 	"{\n"
 	"  \"cluster\": { \"id\": \"test\", \"key_file\": \"@KEY@\", "
-	"\"scrub_mib_per_second\": 25, \"cache_mib\": 96, \"gather_ms\": 350 },\n"
+	"\"scrub_mib_per_second\": 25, \"scrub_interval_s\": 77, \"heal_mib_per_second\": 33, "
+	"\"cache_mib\": 96, \"gather_ms\": 350 },\n"
 	"  \"exportd\": { \"address\": \"10.0.0.1\", \"port\": 7700, \"data\": \"/var/meta\",\n"
-	"    \"node_down_after_ms\": 1500 },\n"
+	"    \"node_down_after_ms\": 1500, \"down_out_interval_s\": 44 },\n"
 	"  \"nodes\": [\n"
 	"    { \"id\": 30, \"address\": \"fd00::0003\", \"store_port\": 9001, \"nfs_port\": 9002,\n"
 	"      \"failure_domain\": \"rack3\", \"devices\": [ \"/srv/a/\", \"/srv/b\" ] },\n"
@@ -149,6 +150,9 @@ static void test_values(void)
 	CU_ASSERT_EQUAL(config->scrub_mib_per_second, 25);
 	CU_ASSERT_EQUAL(config->cache_mib, 96);
 	CU_ASSERT_EQUAL(config->gather_ms, 350);
+	CU_ASSERT_EQUAL(config->scrub_interval_s, 77);
+	CU_ASSERT_EQUAL(config->heal_mib_per_second, 33);
+	CU_ASSERT_EQUAL(config->down_out_interval_s, 44);
 
 	CU_ASSERT_EQUAL_FATAL(config->node_count, 3);
 	CU_ASSERT_EQUAL(config->nodes[0].id, 10);
@@ -188,9 +192,13 @@ static void test_values(void)
 static void test_defaults(void)
 {
 	char *document = replaced(good, ", \"port\": 7700", "");
-	char *shorter = replaced(document, ",\n    \"node_down_after_ms\": 1500", "");
+	char *shorter = replaced(
+		document, ",\n    \"node_down_after_ms\": 1500, \"down_out_interval_s\": 44", "");
 	char *shortest = replaced(shorter,
-		", \"scrub_mib_per_second\": 25, \"cache_mib\": 96, \"gather_ms\": 350", "");
+		", \"scrub_mib_per_second\": 25, \"scrub_interval_s\": 77, "
+		"\"heal_mib_per_second\": "
+		"33, \"cache_mib\": 96, \"gather_ms\": 350",
+		"");
 	char *off = replaced(shorter, ": 25", ": 0");
 	const struct config_export *export;
 	struct config *config;
@@ -204,6 +212,9 @@ static void test_defaults(void)
 	CU_ASSERT_EQUAL(config->scrub_mib_per_second, 8);
 	CU_ASSERT_EQUAL(config->cache_mib, 64);
 	CU_ASSERT_EQUAL(config->gather_ms, 100);
+	CU_ASSERT_EQUAL(config->scrub_interval_s, 600);
+	CU_ASSERT_EQUAL(config->heal_mib_per_second, 32);
+	CU_ASSERT_EQUAL(config->down_out_interval_s, 600);
 	CU_ASSERT_EQUAL(config->exportd_port, 7600);
 	CU_ASSERT_EQUAL(config->node_down_after_ms, 3000);
 	CU_ASSERT_EQUAL(config->nodes[0].store_port, 7601);
@@ -290,10 +301,11 @@ static const struct {
 		"exportd: missing; allowed: an object with the members address"},
 	{"\"cluster\"", "\"cluter\"", "cluster: missing; allowed: an object with the members id"},
 	{"\"id\": \"test\"", "\"id\": \"test\", \"key\": 1",
-		"cluster: \"key\": unknown member; allowed: id, key_file, scrub_mib_per_second"},
+		"cluster: \"key\": unknown member; allowed: id, key_file, scrub_mib_per_second, "
+		"scrub_interval_s, heal_mib_per_second"},
 	{"\"port\"", "\"prot\"",
 		"exportd: \"prot\": unknown member; allowed: address, port, data, "
-		"node_down_after_ms"},
+		"node_down_after_ms, down_out_interval_s"},
 	{"\"id\": 10", "\"id\": 10, \"nfs-port\": 1",
 		"nodes[1]: \"nfs-port\": unknown member; allowed: id, address, store_port, "
 		"nfs_port, failure_domain, devices"},
@@ -333,6 +345,14 @@ static const struct {
 		"cluster.scrub_mib_per_second: 10001: allowed: an integer from 0 to 10000"},
 	{": 96", ": 0", "cluster.cache_mib: 0: allowed: an integer from 1 to 65536"},
 	{": 350", ": 10001", "cluster.gather_ms: 10001: allowed: an integer from 0 to 10000"},
+	{": 33", ": 10001",
+		"cluster.heal_mib_per_second: 10001: allowed: an integer from 0 to 10000"},
+	{": 77", ": 0", "cluster.scrub_interval_s: 0: allowed: an integer from 1 to 31536000"},
+	{": 44", ": 31536001",
+		"exportd.down_out_interval_s: 31536001: allowed: an integer from 0 to 31536000"},
+	{": 44", ": 1",
+		"exportd.down_out_interval_s: 1: allowed: 0 (never), or not less than "
+		"node_down_after_ms (1500)"},
 	{": 25", ": -1", "cluster.scrub_mib_per_second: -1: allowed"},
 	{": 25", ": 0.5", "cluster.scrub_mib_per_second: 0.5: allowed"},
 	{"9001", "-9001", "nodes[0].store_port: -9001: allowed"},

@@ -503,9 +503,94 @@ static void the_check_sees_faults(void)
 	CU_ASSERT_EQUAL_FATAL(kv_begin(fixture.exportd->kv, KV_WRITE, NULL, &txn), 0);
 }
 
+/*
+ * What there is only after a node was out of the cluster. Part of the format like exportd_golden.h.
+ */
+/* clang-format off */
+static const struct golden moving[] = {
+{"50000000070000000000000011" "00000002",
+	"50010000eef10cf7030000000500000004000000ffff0000020000000200000009000000020000000000000001000000000000000800000007000000"},
+{"5200000004fd000000070000000000000011" "00000002",
+	"52010000b81ab4ad0100000000000000"},
+};
+/* clang-format on */
+static const struct record_placement moved = {
+	.count = 3,
+	.nodes = {5, 4, 65535},
+	.rebuilding = 2,
+	.urgency = 2,
+	.switch_epoch = 9,
+	.origins = {0, 1, 0},
+	.former_count = 2,
+	.formers = {8, 7},
+};
+static const struct record_rebuild to_make = {
+	.node = 4, .urgency = 2, .export_id = 7, .file_id = 17, .segment = 2};
+
+/* Reads what golden entry i of `moving` is about. */
+static int get_moving(size_t i)
+{
+	struct record_key key = record_key_rebuild(&to_make);
+	struct record_placement placement;
+	struct record_rebuild rebuild;
+	struct kv_bytes value;
+	uint32_t origin = 0;
+	int result;
+
+	if (i == 0) {
+		result = record_placement_get(txn, 7, 17, 2, &placement);
+		CU_ASSERT(result != 0 || memcmp(&placement, &moved, sizeof(moved)) == 0);
+		return result;
+	}
+	result = kv_get(txn, record_key_bytes(&key), &value);
+	if (result == 0)
+		result = record_rebuild_decode(record_key_bytes(&key), value, &rebuild, &origin);
+	CU_ASSERT(result != 0 || (rebuild.node == 4 && rebuild.urgency == 2 &&
+					 rebuild.export_id == 7 && rebuild.file_id == 17 &&
+					 rebuild.segment == 2 && origin == 1));
+	return result;
+}
+
+static void golden_bytes_of_shards_that_move(void)
+{
+	uint8_t key[512], expected[512], wrong[512];
+	size_t i, bit, key_bytes, bytes;
+	struct kv_bytes value;
+
+	CU_ASSERT_EQUAL_FATAL(record_placement_put(txn, 7, 17, 2, &moved), 0);
+	CU_ASSERT_EQUAL_FATAL(record_rebuild_put(txn, &to_make, 1), 0);
+	if (getenv("ROZO_PRINT_GOLDEN") != NULL)
+		kv_scan(txn, (struct kv_bytes){"P", 1}, 0, print_one, NULL);
+	for (i = 0; i < 2; i++) {
+		key_bytes = from_hex(moving[i].key, key);
+		bytes = from_hex(moving[i].value, expected);
+		CU_ASSERT_EQUAL_FATAL(kv_get(txn, (struct kv_bytes){key, key_bytes}, &value), 0);
+		CU_ASSERT_EQUAL_FATAL(value.bytes, bytes);
+		CU_ASSERT_EQUAL(memcmp(value.data, expected, bytes), 0);
+		CU_ASSERT_EQUAL(get_moving(i), 0);
+		for (bit = 0; bit < 8 * bytes; bit++) {
+			memcpy(wrong, expected, bytes);
+			wrong[bit / 8] ^= (uint8_t)(1u << bit % 8);
+			CU_ASSERT_EQUAL_FATAL(kv_put(txn, (struct kv_bytes){key, key_bytes},
+						      (struct kv_bytes){wrong, bytes}),
+				0);
+			CU_ASSERT_EQUAL(get_moving(i), -EIO);
+		}
+		/* Cut short, and a fresh file as before. */
+		CU_ASSERT_EQUAL_FATAL(kv_put(txn, (struct kv_bytes){key, key_bytes},
+					      (struct kv_bytes){expected, bytes - 4}),
+			0);
+		CU_ASSERT_EQUAL(get_moving(i), -EIO);
+		CU_ASSERT_EQUAL_FATAL(kv_put(txn, (struct kv_bytes){key, key_bytes},
+					      (struct kv_bytes){expected, bytes}),
+			0);
+	}
+}
+
 int main(void)
 {
 	CU_TestInfo tests[] = {
+		{"golden bytes of shards that move", golden_bytes_of_shards_that_move},
 		{"golden bytes are written", golden_bytes_are_written},
 		{"golden bytes are read", golden_bytes_are_read},
 		{"every damage is recognised", every_damage_is_recognised},

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * The beginning of making a shard on a node that took it over.
+ *
+ * Why a fence: a writer that knows only the old placement could have a version accepted by the node
+ * that is out (it may still be there, cut off from exportd alone) and by min_shards - 1 others, and
+ * take it for decided; once the new node counts as complete, that it lacks the version would be
+ * taken for a sign that it was not decided. With n - min_shards + 1 of the other stores refusing
+ * the old write epoch no such version can be decided any more, and those from before are found by
+ * healing, which leaves a block alone (and the shard incomplete) as long as it cannot tell.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "stripe/internal.h"
+
+/* Asks all stores of a segment. Returns how many of those count that have their shards complete. */
+static unsigned int ask_all(struct stripe_file *file, const struct segment *segment,
+	uint32_t procedure, const void *const args[], void *const results[],
+	struct fanout_call calls[])
+{
+	unsigned int answered = 0;
+	struct fanout fanout;
+
+	fanout_init(&fanout, file->stripe);
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		calls[s] = (struct fanout_call){0};
+		fanout_start(&fanout, &calls[s], segment->nodes[s], procedure, args[s], results[s]);
+	}
+	fanout_wait(&fanout);
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		int status = fanout_call_status(&calls[s]);
+
+		/* ENOENT: nothing was ever written there. */
+		if (status == 0 || (!calls[s].error && status == -ENOENT))
+			answered += !(segment->rebuilding & (1u << s));
+	}
+	return answered;
+}
+
+/* Makes the write epoch known to the stores. Returns 0, -EIO (to too few) or -ESTALE. */
+static int fence(struct stripe_file *file, const struct segment *segment, uint32_t write_epoch)
+{
+	/* Beyond the segment's last block there is nothing to be emptied. */
+	const store_truncate_args common = {
+		.file = file_store_file(file, segment),
+		.geometry = file_geometry(file),
+		.write_epoch = write_epoch,
+		.first_block = file->segment_blocks,
+		.block_version = {.generation = (uint64_t)write_epoch << GENERATION_COUNTER_BITS},
+	};
+	store_truncate_args each[MOJETTE_N_MAX];
+	struct fanout_call calls[MOJETTE_N_MAX];
+	store_status_res results[MOJETTE_N_MAX];
+	const void *args[MOJETTE_N_MAX];
+	void *pointers[MOJETTE_N_MAX];
+	bool stale = false;
+
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		each[s] = common;
+		each[s].shard = s;
+		args[s] = &each[s];
+		pointers[s] = &results[s];
+	}
+	unsigned int answered = ask_all(file, segment, STORE_TRUNCATE, args, pointers, calls);
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		stale |= calls[s].started && fanout_call_status(&calls[s]) == -ESTALE &&
+			 !calls[s].error;
+		fanout_call_free(&calls[s]);
+	}
+	if (stale)
+		return -ESTALE;
+	return answered >= versions_quorum(file) ? 0 : -EIO;
+}
+
+/* How far any store has blocks. Returns 0 or -EIO (too few answered). */
+static int count_blocks(
+	struct stripe_file *file, const struct segment *segment, uint64_t *block_count)
+{
+	store_stat_args stat = {.file = file_store_file(file, segment)};
+	struct fanout_call calls[MOJETTE_N_MAX];
+	store_stat_res results[MOJETTE_N_MAX];
+	const void *args[MOJETTE_N_MAX];
+	void *pointers[MOJETTE_N_MAX];
+
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		args[s] = &stat;
+		pointers[s] = &results[s];
+	}
+	unsigned int answered = ask_all(file, segment, STORE_STAT, args, pointers, calls);
+	*block_count = 0;
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (fanout_call_status(&calls[s]) == 0 && results[s].block_count > *block_count)
+			*block_count = results[s].block_count;
+		fanout_call_free(&calls[s]);
+	}
+	return answered >= versions_quorum(file) ? 0 : -EIO;
+}
+
+int stripe_rebuild_begin(
+	struct stripe_file *file, uint32_t segment_number, struct stripe_rebuild *rebuild)
+{
+	uint32_t local = file->stripe->local_node;
+	const struct segment *segment;
+	uint32_t shard = 0;
+
+	int error = stripe_file_refresh(file);
+	if (!error)
+		error = file_segment(file, segment_number, false, &segment);
+	if (error)
+		return error;
+	while (shard < segment->shard_count &&
+		(!(segment->rebuilding & (1u << shard)) || !segment->nodes[shard] ||
+			segment->nodes[shard]->id != local))
+		shard++;
+	if (shard == segment->shard_count)
+		return -ENOENT;
+	pthread_mutex_lock(&file->lock);
+	uint32_t write_epoch = file->write_epoch;
+	bool superseded = segment->superseded;
+	pthread_mutex_unlock(&file->lock);
+	if (superseded)
+		return -EIO; /* it has just changed again: the caller begins anew */
+	error = fence(file, segment, write_epoch);
+	if (error == -ESTALE)
+		return -EIO; /* the same */
+	*rebuild = (struct stripe_rebuild){.shard = shard, .write_epoch = write_epoch};
+	return error ? error : count_blocks(file, segment, &rebuild->block_count);
+}
+
+int stripe_block_count(struct stripe_file *file, uint32_t segment_number, uint64_t *block_count)
+{
+	const struct segment *segment;
+	int error = file_segment(file, segment_number, false, &segment);
+
+	return error ? error : count_blocks(file, segment, block_count);
+}

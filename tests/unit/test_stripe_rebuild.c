@@ -1,0 +1,506 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * Shards that move to other nodes, shards that lag, and shards that are damaged, against real
+ * stores behind real RPC (stripe_cluster.h): what is written meanwhile is lost on neither node,
+ * those who know only the old nodes draw no conclusions and decide nothing, and what was made can
+ * be relied on.
+ */
+#include <CUnit/Basic.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "rpc/log.h"
+#include "stripe_cluster.h"
+
+#define SIZE 600000 /* bytes; 37 blocks at 4+2, in one segment */
+#define BLOCK 16384
+
+static uint8_t model[SIZE];
+
+/* File 6 at 4+2: shard s is on node s (counted from 0); node 6 and 7 are spare. */
+#define FILE_ID 6
+
+static void start(void)
+{
+	cluster.spare_nodes = 2;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	random_seed(5);
+	fill(model, SIZE);
+}
+
+/*
+ * An engine that tells nobody what is decided, as if its process always died right after its
+ * writes. It does not notice either that nodes are back.
+ */
+static struct stripe *silent_engine(void)
+{
+	cluster.tell_delay_ms = 3600000;
+	struct stripe *stripe = engine_create();
+	cluster.tell_delay_ms = 0;
+	return stripe;
+}
+
+static void stop(void)
+{
+	cluster_stop();
+	cluster.spare_nodes = 0;
+}
+
+static struct stripe_file *open_in(struct stripe *stripe)
+{
+	struct stripe_file *file = NULL;
+
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(stripe, EXPORT, FILE_ID, &file), 0);
+	return file;
+}
+
+static int read_error; /* of the last reads_right() */
+
+static bool reads_right(struct stripe_file *file)
+{
+	static uint8_t bytes[SIZE];
+
+	memset(bytes, 0x55, SIZE);
+	read_error = stripe_read(file, 0, bytes, SIZE);
+	return read_error == 0 && memcmp(bytes, model, SIZE) == 0;
+}
+
+static void change(struct stripe_file *file, uint64_t offset, size_t length, bool stable)
+{
+	fill(model + offset, length);
+	CU_ASSERT_EQUAL(stripe_write(file, offset, model + offset, length, stable), 0);
+}
+
+static void wait_for_nodes(struct stripe_file *file, uint32_t wanted)
+{
+	for (unsigned int i = 0; i < 200; i++) {
+		if ((stripe_shards_up(file, 0) & wanted) == wanted)
+			return;
+		usleep(50000);
+	}
+	CU_FAIL("a node that is back was not noticed in 10 s");
+}
+
+/*
+ * Makes the shard that the engine's node has taken over. Returns the blocks of which it is lacking,
+ * or -1 if it could not begin.
+ */
+static int rebuild(struct stripe *stripe, uint32_t origin, struct stripe_heal_result *sum)
+{
+	struct stripe_file *file = open_in(stripe);
+	struct stripe_rebuild rebuild;
+	int lacking = -1;
+
+	*sum = (struct stripe_heal_result){0};
+	if (stripe_rebuild_begin(file, 0, &rebuild) == 0) {
+		lacking = 0;
+		for (uint64_t block = 0; block < rebuild.block_count; block++) {
+			struct stripe_heal_result result;
+			int error = stripe_heal_range(file, 0, block, 1, false, origin, &result);
+
+			lacking += error || (result.lacking & (1u << rebuild.shard));
+			sum->healed += result.healed;
+			sum->healed_bytes += result.healed_bytes;
+			sum->left += result.left;
+		}
+	}
+	stripe_file_put(file);
+	return lacking;
+}
+
+static void what_is_written_while_a_shard_moves_is_on_the_new_node(void)
+{
+	struct stripe_heal_result sum;
+
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	change(file, 0, SIZE, true);
+	change(file, 3 * BLOCK, 2 * BLOCK, false); /* unstable, its holders include node 2 */
+	node_stop(2);
+	unsigned int spare = move_shard(FILE_ID, 2, 0);
+	struct stripe *worker = engine_create_at(spare);
+	/* Before and after the new node begins: with the old placement in memory, and with the new.
+	 */
+	change(file, 100, 5000, true);
+	CU_ASSERT(reads_right(file));
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT_EQUAL(rebuild(worker, 0, &sum), 0);
+	CU_ASSERT(sum.healed >= 30);
+	CU_ASSERT(sum.healed_bytes >= sum.healed * 1000);
+	change(file, 20 * BLOCK + 77, 3 * BLOCK, true);
+	CU_ASSERT(reads_right(file));
+	/* Nothing is left to be done: who does it again, after a restart, makes nothing. */
+	CU_ASSERT_EQUAL(rebuild(worker, 0, &sum), 0);
+	CU_ASSERT_EQUAL(sum.healed, 0);
+	end_rebuilding(FILE_ID, 2);
+	stripe_destroy(worker);
+	node_stop(0);
+	node_stop(5);
+	struct stripe *other = engine_create();
+	struct stripe_file *seen = open_in(other);
+	CU_ASSERT(reads_right(seen));
+	stripe_file_put(seen);
+	stripe_destroy(other);
+	stripe_file_put(file);
+	stop();
+}
+
+static void who_knows_only_the_old_nodes_decides_nothing_without_asking(void)
+{
+	struct stripe_heal_result sum;
+
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	struct stripe *old = engine_create();
+	struct stripe_file *old_file = open_in(old);
+	struct stripe *settler = engine_create();
+	struct stripe_file *settler_file = open_in(settler);
+	change(file, 0, SIZE, true);
+	CU_ASSERT(reads_right(old_file));
+	/* Node 2 is out, though it is there: only exportd does not see it. */
+	unsigned int spare = move_shard(FILE_ID, 2, 0);
+	struct stripe *worker = engine_create_at(spare);
+	CU_ASSERT_EQUAL(rebuild(worker, 0, &sum), 0);
+	end_rebuilding(FILE_ID, 2);
+	/*
+	 * Written with two nodes away: on 0, 1, 5 and the new node. For one who asks node 2 instead
+	 * of that, three lack it, and it would seem undecided.
+	 */
+	struct stripe *writer = silent_engine();
+	struct stripe_file *writer_file = open_in(writer);
+	node_stop(3);
+	node_stop(4);
+	change(writer_file, 0, 4 * BLOCK, true);
+	change(writer_file, 4 * BLOCK, 4 * BLOCK, true);
+	stripe_file_put(writer_file);
+	stripe_destroy(writer);
+	node_start(3);
+	node_start(4);
+	wait_for_nodes(old_file, 0x3f);
+	CU_ASSERT(reads_right(old_file));
+	/* Nor does it settle, when it heals, what it would take for undecided. */
+	wait_for_nodes(settler_file, 0x3f);
+	CU_ASSERT_EQUAL(stripe_heal(settler_file, 0, 4, 4, NULL, NULL), 0);
+	CU_ASSERT(reads_right(settler_file));
+	stripe_file_put(settler_file);
+	stripe_destroy(settler);
+	/* A write on top, from what it knew before: as good as anybody's. */
+	change(old_file, BLOCK + 5, 300, true);
+	CU_ASSERT(reads_right(old_file));
+	CU_ASSERT(reads_right(file));
+	stripe_destroy(worker);
+	stripe_file_put(old_file);
+	stripe_destroy(old);
+	stripe_file_put(file);
+	stop();
+}
+
+static void writers_of_before_are_fenced_when_rebuilding_begins(void)
+{
+	struct stripe_heal_result sum;
+
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	struct stripe *old = engine_create();
+	struct stripe_file *old_file = open_in(old);
+	change(file, 0, SIZE, true);
+	unsigned int spare = move_shard(FILE_ID, 2, 0);
+	struct stripe *worker = engine_create_at(spare);
+	CU_ASSERT_EQUAL(rebuild(worker, 0, &sum), 0);
+	end_rebuilding(FILE_ID, 2);
+	/* Whole blocks need no read, in which the old engine would notice. */
+	uint64_t asked = cluster.placements_asked;
+	change(old_file, 8 * BLOCK, 2 * BLOCK, true);
+	CU_ASSERT(cluster.placements_asked > asked);
+	/* So the new node has them, too: node 2 and two more may go. */
+	node_stop(2);
+	node_stop(0);
+	node_stop(1);
+	struct stripe *other = engine_create();
+	struct stripe_file *seen = open_in(other);
+	CU_ASSERT(reads_right(seen));
+	stripe_file_put(seen);
+	stripe_destroy(other);
+	stripe_destroy(worker);
+	stripe_file_put(old_file);
+	stripe_destroy(old);
+	stripe_file_put(file);
+	stop();
+}
+
+static void a_truncation_by_who_knows_only_the_old_nodes_reaches_the_new_one(void)
+{
+	struct stripe_heal_result sum;
+
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	change(file, 0, SIZE, true);
+	unsigned int spare = move_shard(FILE_ID, 2, 0);
+	/* Its write epoch tells that there was another change before, not which. */
+	uint32_t epoch = begin_truncation(FILE_ID, 5 * BLOCK);
+	CU_ASSERT_EQUAL(stripe_truncate(file, 5 * BLOCK, epoch), 0);
+	memset(model + 5 * BLOCK, 0, SIZE - 5 * BLOCK);
+	change(file, 2 * BLOCK, 2 * BLOCK, true);
+	struct stripe *worker = engine_create_at(spare);
+	CU_ASSERT_EQUAL(rebuild(worker, 0, &sum), 0);
+	end_rebuilding(FILE_ID, 2);
+	node_stop(2);
+	node_stop(0);
+	node_stop(1);
+	struct stripe_file *seen = open_in(worker);
+	CU_ASSERT(reads_right(seen));
+	stripe_file_put(seen);
+	stripe_destroy(worker);
+	stripe_file_put(file);
+	stop();
+}
+
+static void what_only_the_old_node_can_tell_is_not_made_up(void)
+{
+	struct stripe_heal_result sum;
+
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	change(file, 0, SIZE, true);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe);
+	cluster.stripe = silent_engine();
+	file = open_in(cluster.stripe);
+	/* Acknowledged on 0, 1, 2 and 5, not yet known to be decided when its writer died. */
+	node_stop(3);
+	node_stop(4);
+	change(file, 10 * BLOCK, BLOCK, true);
+	stripe_file_put(file);
+	node_stop(2);
+	stripe_destroy(cluster.stripe);
+	engine_start();
+	node_start(3);
+	node_start(4);
+	unsigned int spare = move_shard(FILE_ID, 2, 0);
+	struct stripe *worker = engine_create_at(spare);
+	file = open_in(worker);
+	wait_for_nodes(file, 0x3b);
+	/* Three of five have it: neither the new nor the old value may be told, and it is not lost.
+	 */
+	CU_ASSERT(rebuild(worker, 3, &sum) >= 1);
+	CU_ASSERT(!reads_right(file));
+	CU_ASSERT_EQUAL(read_error, -EIO);
+	/* When the old node is there again it is asked. */
+	node_start(2);
+	for (unsigned int i = 0; i < 100 && rebuild(worker, 3, &sum) != 0; i++)
+		usleep(100000);
+	CU_ASSERT_EQUAL(rebuild(worker, 3, &sum), 0);
+	CU_ASSERT_EQUAL(sum.healed, 0);
+	end_rebuilding(FILE_ID, 2);
+	CU_ASSERT(reads_right(file));
+	stripe_file_put(file);
+	stripe_destroy(worker);
+	stop();
+}
+
+static void a_healed_shard_knows_who_else_missed_the_write(void)
+{
+	struct store_missed_block blocks[64];
+	uint64_t next;
+	size_t count;
+
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	change(file, 0, SIZE, true);
+	node_stop(0);
+	node_stop(3);
+	change(file, 0, 10 * BLOCK, true);
+	node_start(0);
+	wait_for_nodes(file, 0x37);
+	CU_ASSERT_EQUAL(stripe_heal(file, 0, 0, 40, NULL, NULL), 0);
+	/* It has the lowest shard, so it is the one that is to heal node 3 when that is back. */
+	const store_file key = {.export_id = EXPORT, .file_id = FILE_ID};
+	CU_ASSERT_EQUAL(
+		store_missed_blocks(cluster.nodes[0].store, &key, 0, blocks, 64, &count, &next), 0);
+	CU_ASSERT_EQUAL(count, 10);
+	for (size_t i = 0; i < count; i++)
+		CU_ASSERT_EQUAL(blocks[i].missed, 1u << 3);
+	node_start(3);
+	wait_for_nodes(file, 0x3f);
+	CU_ASSERT_EQUAL(stripe_heal(file, 0, 0, 40, NULL, NULL), 0);
+	CU_ASSERT_EQUAL(
+		store_missed_blocks(cluster.nodes[0].store, &key, 0, blocks, 64, &count, &next), 0);
+	CU_ASSERT_EQUAL(count, 0);
+	stripe_file_put(file);
+	stop();
+}
+
+/* Until a node knows that what it has of a block is decided. */
+static void wait_committed(unsigned int node, uint64_t block)
+{
+	store_read_args args = {
+		.file = {.export_id = EXPORT, .file_id = FILE_ID},
+		.geometry = {.form = MOJETTE_NON_SYSTEMATIC, .k = 4, .m = 2, .row_bytes = 4096},
+		.shard = node,
+		.first_block = block,
+		.count = 1,
+		.headers_only = 1,
+	};
+	bool committed = false;
+
+	for (unsigned int i = 0; i < 200 && !committed; i++) {
+		store_read_res res = {0};
+
+		store_read(cluster.nodes[node].store, &args, &res);
+		CU_ASSERT_EQUAL_FATAL(res.status, 0);
+		committed = res.blocks.blocks_val[0].state == STORE_COMMITTED;
+		rpc_free(RPC_XDR(xdr_store_read_res), &res);
+		if (!committed)
+			usleep(50000);
+	}
+	CU_ASSERT(committed);
+}
+
+static void what_lags_without_a_record_is_found_by_comparing(void)
+{
+	struct stripe_heal_result result;
+
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	change(file, 0, SIZE, true);
+	/* Otherwise a record is made when the versions are settled. */
+	for (unsigned int node = 0; node < 6; node++)
+		for (uint64_t block = 0; block < (SIZE + BLOCK - 1) / BLOCK; block++)
+			wait_committed(node, block);
+	/* A store file that is lost behind the store's back. */
+	store_remove_args remove = {.file = {.export_id = EXPORT, .file_id = FILE_ID}};
+	store_status_res removed;
+	store_remove(cluster.nodes[4].store, &remove, &removed);
+	CU_ASSERT_EQUAL(removed.status, 0);
+	uint64_t block_count = 0;
+	CU_ASSERT_EQUAL(stripe_block_count(file, 0, &block_count), 0);
+	CU_ASSERT_EQUAL(block_count, (SIZE + BLOCK - 1) / BLOCK);
+	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, (uint32_t)block_count, false, 0, &result), 0);
+	CU_ASSERT_EQUAL(result.healed, block_count);
+	CU_ASSERT_EQUAL(result.unrecorded, block_count);
+	CU_ASSERT_EQUAL(result.lacking, 0);
+	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, (uint32_t)block_count, false, 0, &result), 0);
+	CU_ASSERT_EQUAL(result.healed, 0);
+	node_stop(0);
+	node_stop(1);
+	CU_ASSERT(reads_right(file));
+	stripe_file_put(file);
+	stop();
+}
+
+/* -------- read repair -------- */
+
+static char side_path[512];
+
+static int find_side(const char *path, const struct stat *stat, int type, struct FTW *walk)
+{
+	size_t length = strlen(path);
+
+	(void)stat;
+	(void)walk;
+	if (type == FTW_F && length > 2 && !strcmp(path + length - 2, ".a") &&
+		strstr(path, "/shards/"))
+		snprintf(side_path, sizeof(side_path), "%s", path);
+	return 0;
+}
+
+/* Flips a bit in the row of a block, on the disk of a node. */
+static void flip(unsigned int node, unsigned int block)
+{
+	off_t offset = 4096 + (off_t)block * 4096 + 99;
+	uint8_t byte;
+
+	CU_ASSERT_FATAL(block < 31); /* of group 0 */
+	side_path[0] = '\0';
+	nftw(cluster.nodes[node].directory, find_side, 16, FTW_PHYS);
+	int fd = open(side_path, O_RDWR);
+	CU_ASSERT_FATAL(fd >= 0);
+	CU_ASSERT_EQUAL(pread(fd, &byte, 1, offset), 1);
+	byte ^= 8;
+	CU_ASSERT_EQUAL(pwrite(fd, &byte, 1, offset), 1);
+	close(fd);
+}
+
+static size_t bad_blocks(unsigned int node)
+{
+	const store_file key = {.export_id = EXPORT, .file_id = FILE_ID};
+	struct store_check check;
+
+	CU_ASSERT_EQUAL(store_check_blocks(cluster.nodes[node].store, &key, 7, 1, &check), 0);
+	return check.bad_count;
+}
+
+static void a_read_that_meets_damage_has_it_repaired(void)
+{
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	change(file, 0, SIZE, true);
+	/* Two at once: which four stores a read asks is its own affair, but two of six it must
+	 * meet. */
+	flip(0, 7);
+	flip(1, 7);
+	flip(2, 7);
+	CU_ASSERT(!reads_right(file)); /* three are gone: EIO, never anything else */
+	CU_ASSERT_EQUAL(read_error, -EIO);
+	flip(2, 7); /* back as it was */
+	CU_ASSERT(reads_right(file));
+	/* As the healer does, from what reads have noted. */
+	struct stripe_noticed noticed[8];
+	size_t count = stripe_noticed(cluster.stripe, noticed, 8);
+	CU_ASSERT_EQUAL_FATAL(count, 1);
+	CU_ASSERT_EQUAL(noticed[0].block, 7);
+	struct stripe_heal_result result;
+	CU_ASSERT_EQUAL(
+		stripe_heal_range(file, noticed[0].segment, noticed[0].block, 1, true, 0, &result),
+		0);
+	CU_ASSERT_EQUAL(result.healed, 2);
+	CU_ASSERT_EQUAL(stripe_noticed(cluster.stripe, noticed, 8), 0);
+	for (unsigned int node = 0; node < 6; node++)
+		CU_ASSERT_EQUAL(bad_blocks(node), 0);
+	node_stop(4);
+	node_stop(5);
+	CU_ASSERT(reads_right(file));
+	stripe_file_put(file);
+	stop();
+}
+
+int main(void)
+{
+	static CU_TestInfo tests[] = {
+		{"what is written while a shard moves is on the new node",
+			what_is_written_while_a_shard_moves_is_on_the_new_node},
+		{"who knows only the old nodes decides nothing without asking",
+			who_knows_only_the_old_nodes_decides_nothing_without_asking},
+		{"writers of before are fenced when rebuilding begins",
+			writers_of_before_are_fenced_when_rebuilding_begins},
+		{"a truncation by who knows only the old nodes reaches the new one",
+			a_truncation_by_who_knows_only_the_old_nodes_reaches_the_new_one},
+		{"what only the old node can tell is not made up",
+			what_only_the_old_node_can_tell_is_not_made_up},
+		{"a healed shard knows who else missed the write",
+			a_healed_shard_knows_who_else_missed_the_write},
+		{"what lags without a record is found by comparing",
+			what_lags_without_a_record_is_found_by_comparing},
+		{"a read that meets damage has it repaired",
+			a_read_that_meets_damage_has_it_repaired},
+		CU_TEST_INFO_NULL,
+	};
+	CU_SuiteInfo suites[] = {
+		{"rebuild", NULL, NULL, NULL, NULL, tests},
+		CU_SUITE_INFO_NULL,
+	};
+
+	rozo_log_set_level(ROZO_LOG_ERROR);
+	if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
+		return EXIT_FAILURE;
+	CU_basic_set_mode(CU_BRM_VERBOSE);
+	CU_basic_run_tests();
+	unsigned int failures = CU_get_number_of_failures();
+	CU_cleanup_registry();
+	return failures ? EXIT_FAILURE : EXIT_SUCCESS;
+}
