@@ -359,7 +359,10 @@ static int read_with_origin(struct batch *batch, uint64_t block_number)
 				former.rebuilding &= ~(1u << s);
 			}
 		}
-		error = block_read(batch->file, &former, block_number, true, batch->block);
+		error = versions_roll_forward(batch->file, &former, block_number);
+		if (!error)
+			error = block_read(
+				batch->file, &former, block_number, true, batch->block);
 		/* It does not know what the new store has taken since: only what is decided counts.
 		 */
 		if (!error && !batch->block->committed &&
@@ -538,9 +541,11 @@ static int heal_batch(struct batch *batch)
 	int error = versions_settle(
 		batch->file, batch->segment, batch->first_block, batch->count, &largest);
 
-	/* Blocks that cannot be settled do not hold up the others. */
+	/* Blocks that cannot be settled do not hold up the others, which some store knows to be decided. */
 	if (error && error != -EIO)
 		return error;
+	bool unsettled = error != 0;
+	error = 0;
 	int failed = survey_take(batch->file, batch->segment, batch->first_block, batch->count,
 		batch->thorough, &batch->survey);
 	memset(batch->blocks, 0, sizeof(batch->blocks));
@@ -552,6 +557,8 @@ static int heal_batch(struct batch *batch)
 		if (failed) {
 			error = failed;
 			batch->result->failed++;
+		} else if (unsettled && batch->blocks[i].undecided) {
+			error = -EIO;
 		}
 	}
 	survey_free(&batch->survey, batch->segment);

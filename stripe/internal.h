@@ -414,6 +414,14 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
 	uint32_t count, uint64_t *largest_generation);
 
+/*
+ * As versions_settle() for one block of a segment in which a node stands for the one that took its
+ * shard over, which may have newer versions that these stores do not know to be decided: so nothing
+ * is discarded. Returns as versions_settle().
+ */
+int versions_roll_forward(
+	struct stripe_file *file, const struct segment *segment, uint64_t block_number);
+
 /* -------- blocks (read.c, write.c, commit.c) -------- */
 
 /* One block in memory. bytes has room for block_bytes; what lies beyond length_bytes is zero. */

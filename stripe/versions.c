@@ -439,9 +439,9 @@ static int make_decided(struct stripe_file *file, const struct opinions *opinion
 	return result;
 }
 
-/* versions_settle() without asking some shards. */
+/* versions_settle() without asking some shards. discard: what is undecided for good goes away. */
 static int settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
-	uint32_t count, uint32_t left_out, uint64_t *largest_generation)
+	uint32_t count, uint32_t left_out, bool discard, uint64_t *largest_generation)
 {
 	size_t room = (size_t)count * segment->shard_count;
 	struct opinions *opinions = malloc(sizeof(*opinions));
@@ -510,6 +510,8 @@ static int settle(struct stripe_file *file, const struct segment *segment, uint6
 	int failed = make_decided(file, opinions, &forward, &decided);
 	if (failed)
 		error = failed;
+	if (!discard)
+		back.count = 0;
 	verdicts_tell(file, segment, &back, true);
 	/* What came back with a loss of power could not be told from a decided version by a few. */
 	if (back.count)
@@ -531,10 +533,18 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
 	uint32_t count, uint64_t *largest_generation)
 {
 	uint32_t down = segment_known_down(segment, file->code.k);
-	int error = settle(file, segment, first_block, count, down, largest_generation);
+	int error = settle(file, segment, first_block, count, down, true, largest_generation);
 
 	/* They may be up again, or be the ones without whom it cannot be told. */
 	if (error == -EIO && down)
-		error = settle(file, segment, first_block, count, 0, largest_generation);
+		error = settle(file, segment, first_block, count, 0, true, largest_generation);
 	return error;
+}
+
+int versions_roll_forward(
+	struct stripe_file *file, const struct segment *segment, uint64_t block_number)
+{
+	uint64_t largest;
+
+	return settle(file, segment, block_number, 1, 0, false, &largest);
 }

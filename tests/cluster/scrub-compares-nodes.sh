@@ -38,7 +38,7 @@ cp -p "$side" "$RUN/aside"
 client remove-file $id
 wait_until 60 test ! -e "$side" || die "the free queue did not remove $side"
 wait_until 60 status_is 's["healthy"] and sum(x["free_waiting"] for x in s["nodes"]) == 0' || die "$(status_json)"
-cluster kill 3
+cluster kill 3 TERM # so that its log holds nothing of the file any more
 cp -p "$RUN/aside" "$side"
 # To an exportd that is not the one it knew, the node gives nothing away.
 mv "$RUN/node3/d1/rozo-exports" "$RUN/rozo-exports"
@@ -48,7 +48,7 @@ warned() { grep -q 'is not the one that this node has store files of' "$RUN/log/
 wait_until 60 warned || die "node 3 did not notice that its exports are another exportd's"
 wait_until 60 status_is 'n[3]["scrub"]["passes"] >= 4' || die "$(status_json)"
 [ -e "$side" ] || die "a store file was removed for an exportd that the node does not know"
-cluster kill 3
+cluster kill 3 TERM # so that its log holds nothing of the file any more
 mv "$RUN/rozo-exports" "$RUN/node3/d1/rozo-exports"
 cluster start-node 3
 wait_until 90 test ! -e "$side" || die "$side was not removed: $(grep scrub: "$RUN/log/node3.log" | tail -n 3)"

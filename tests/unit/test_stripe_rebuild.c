@@ -34,8 +34,8 @@ static void start(void)
 }
 
 /*
- * An engine that tells nobody what is decided, as if its process always died right after its
- * writes. It does not notice either that nodes are back.
+ * An engine that tells nobody what is decided, until it is destroyed, as if its process always died
+ * right after its writes. It does not notice either that nodes are back.
  */
 static struct stripe *silent_engine(void)
 {
@@ -177,8 +177,6 @@ static void who_knows_only_the_old_nodes_decides_nothing_without_asking(void)
 	node_stop(4);
 	change(writer_file, 0, 4 * BLOCK, true);
 	change(writer_file, 4 * BLOCK, 4 * BLOCK, true);
-	stripe_file_put(writer_file);
-	stripe_destroy(writer);
 	node_start(3);
 	node_start(4);
 	wait_for_nodes(old_file, 0x3f);
@@ -189,6 +187,8 @@ static void who_knows_only_the_old_nodes_decides_nothing_without_asking(void)
 	CU_ASSERT(reads_right(settler_file));
 	stripe_file_put(settler_file);
 	stripe_destroy(settler);
+	stripe_file_put(writer_file);
+	stripe_destroy(writer);
 	/* A write on top, from what it knew before: as good as anybody's. */
 	change(old_file, BLOCK + 5, 300, true);
 	CU_ASSERT(reads_right(old_file));
@@ -241,14 +241,14 @@ static void a_truncation_by_who_knows_only_the_old_nodes_reaches_the_new_one(voi
 	struct stripe_file *file = open_in(cluster.stripe);
 	change(file, 0, SIZE, true);
 	unsigned int spare = move_shard(FILE_ID, 2, 0);
+	struct stripe *worker = engine_create_at(spare);
+	CU_ASSERT_EQUAL(rebuild(worker, 0, &sum), 0);
+	end_rebuilding(FILE_ID, 2);
 	/* Its write epoch tells that there was another change before, not which. */
 	uint32_t epoch = begin_truncation(FILE_ID, 5 * BLOCK);
 	CU_ASSERT_EQUAL(stripe_truncate(file, 5 * BLOCK, epoch), 0);
 	memset(model + 5 * BLOCK, 0, SIZE - 5 * BLOCK);
 	change(file, 2 * BLOCK, 2 * BLOCK, true);
-	struct stripe *worker = engine_create_at(spare);
-	CU_ASSERT_EQUAL(rebuild(worker, 0, &sum), 0);
-	end_rebuilding(FILE_ID, 2);
 	node_stop(2);
 	node_stop(0);
 	node_stop(1);
@@ -277,8 +277,6 @@ static void what_only_the_old_node_can_tell_is_not_made_up(void)
 	change(file, 10 * BLOCK, BLOCK, true);
 	stripe_file_put(file);
 	node_stop(2);
-	stripe_destroy(cluster.stripe);
-	engine_start();
 	node_start(3);
 	node_start(4);
 	unsigned int spare = move_shard(FILE_ID, 2, 0);
