@@ -284,7 +284,7 @@ static const struct segment *add_segment(
 		return NULL;
 	segment->number = number;
 	segment->shard_count = placement->nodes.nodes_len;
-	segment->write_epoch = placement->write_epoch;
+	segment->switch_epoch = placement->switch_epoch;
 	segment->rebuilding = placement->rebuilding;
 	segment->asked = now_s();
 	for (unsigned int s = 0; s < segment->shard_count; s++)
@@ -296,7 +296,7 @@ static const struct segment *add_segment(
 		old->superseded = true;
 		/* While shards are made it may be for the second time. */
 		if (old->rebuilding == segment->rebuilding &&
-			(!old->rebuilding || old->write_epoch == segment->write_epoch) &&
+			(!old->rebuilding || old->switch_epoch == segment->switch_epoch) &&
 			!memcmp(old->nodes, segment->nodes, sizeof(old->nodes)))
 			same = old;
 	}

@@ -361,8 +361,7 @@ static int read_with_origin(struct batch *batch, uint64_t block_number)
 		}
 		error = versions_roll_forward(batch->file, &former, block_number);
 		if (!error)
-			error = block_read(
-				batch->file, &former, block_number, true, batch->block);
+			error = block_read(batch->file, &former, block_number, true, batch->block);
 		/* It does not know what the new store has taken since: only what is decided counts.
 		 */
 		if (!error && !batch->block->committed &&
@@ -541,7 +540,8 @@ static int heal_batch(struct batch *batch)
 	int error = versions_settle(
 		batch->file, batch->segment, batch->first_block, batch->count, &largest);
 
-	/* Blocks that cannot be settled do not hold up the others, which some store knows to be decided. */
+	/* Blocks that cannot be settled do not hold up the others, which some store knows to be
+	 * decided. */
 	if (error && error != -EIO)
 		return error;
 	bool unsettled = error != 0;

@@ -60,7 +60,7 @@ struct segment {
 	struct node *nodes[MOJETTE_N_MAX]; /* NULL: a node that is not in our configuration */
 	uint32_t
 		rebuilding; /* bit s: what shard s's store has nothing of says nothing, it is new */
-	uint32_t write_epoch; /* when exportd told of these nodes: not older than their being so */
+	uint32_t switch_epoch; /* the write epoch under which shards moved; 0: none is being made */
 	time_t asked; /* exportd, monotonic seconds */
 	bool superseded; /* guarded by stripe_file.lock: perhaps not the newest, to be asked anew */
 };

@@ -77,7 +77,7 @@ struct block_answer block_answer(
 	bool too_new = (segment->rebuilding & (1u << shard)) && told->block_version.generation == 0;
 	bool partial = (segment->rebuilding & (1u << shard)) && told->block_version.generation >>
 									GENERATION_COUNTER_BITS <
-									segment->write_epoch;
+									segment->switch_epoch;
 
 	return (struct block_answer){
 		.answered = !too_new &&

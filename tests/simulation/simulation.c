@@ -936,7 +936,8 @@ int main(int argc, char **argv)
 		}
 	}
 	printf("%" PRIu64 " schedules, %" PRIu64 " operations, %" PRIu64
-	       " events; the longest operation took %" PRIu64 " ms; %" PRIu64 " schedules got stuck\n",
+	       " events; the longest operation took %" PRIu64 " ms; %" PRIu64
+	       " schedules got stuck\n",
 		done, total_ops, total_events, longest_ever / 1000, stuck_ever);
 	return failures ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -166,6 +166,7 @@ static void meta_placement(const meta_placement_args *args, meta_placement_res *
 		res->nodes.nodes_val[s] =
 			world_node_of(args->segment * WORLD_SEGMENT_BLOCKS, s) + 1;
 	res->rebuilding = moves[args->segment].rebuilding;
+	res->switch_epoch = moves[args->segment].switch_epoch;
 	res->form = world.shape.form;
 	res->k = world.shape.k;
 	res->m = world.shape.m;
