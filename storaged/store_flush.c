@@ -183,7 +183,7 @@ static bool flush_to_log(struct shard_file *file, struct flush *flush, int *erro
 {
 	uint64_t sequence;
 
-	if (flush->redo == NULL ||
+	if (flush->redo == NULL || flush->device == NULL ||
 		store_log_append(flush->device->log, STORE_LOG_CHANGE, &file->key, flush->redo,
 			flush->redo_bytes, &sequence) != 0)
 		return false;

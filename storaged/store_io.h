@@ -36,8 +36,8 @@ struct store_io {
 	int (*sync_data)(int descriptor);
 	/*
 	 * As syncfs(2): everything written on the descriptor's file system and all names, with the
-	 * errors met since the descriptor was opened. NULL: cannot be done; the store then keeps
-	 * no log.
+	 * errors met since the descriptor was opened. NULL: cannot be done; no log is
+	 * made then, and a device that has one is not used.
 	 */
 	int (*sync_file_system)(int descriptor);
 	/* Forgets what of the file is only in memory, as far as it can. */

@@ -674,7 +674,9 @@ int store_log_open(struct store *store, struct store_device *device,
 		snprintf(text, text_bytes, "%s: %s", name, strerror(-descriptor));
 		return descriptor;
 	}
-	error = store_log_read_header(io, device, descriptor, &header, text, text_bytes);
+	error = io->sync_file_system == NULL ? -EOPNOTSUPP : 0;
+	if (error == 0)
+		error = store_log_read_header(io, device, descriptor, &header, text, text_bytes);
 	if (error == 0)
 		error = take_over(store, device, descriptor, &header, text, text_bytes);
 	if (error != 0)

@@ -67,8 +67,8 @@ static void call_done(void *context, int error)
 	void (*ended)(void *) = NULL;
 
 	if (call->started_us && !error)
-		latency_answered(call->node, call->latency_class,
-			latency_now_us() - call->started_us);
+		latency_answered(
+			call->node, call->latency_class, latency_now_us() - call->started_us);
 	pthread_mutex_lock(&fanout->lock);
 	call->error = error;
 	call->done = true;
@@ -121,9 +121,8 @@ void fanout_start(struct fanout *fanout, struct fanout_call *call, struct node *
 		const store_read_args *read = args;
 
 		call->started_us = latency_now_us();
-		call->latency_class = latency_class(read->headers_only ? 0
-									: (uint64_t)read->count *
-									  read->geometry.row_bytes);
+		call->latency_class = latency_class(
+			read->headers_only ? 0 : (uint64_t)read->count * read->geometry.row_bytes);
 	}
 	pthread_mutex_lock(&fanout->lock);
 	fanout->busy++;

@@ -395,7 +395,7 @@ enum block_verdict {
 };
 
 /*
- * Rule 4 of the version protocol: the newest version that k stores can deliver, unless a newer one
+ * What a read returns (docs/protocol.md): the newest version that k stores can deliver, unless a newer one
  * may have been decided.
  * *version receives the block's version; *undecided a newer one that is known to be undecided
  * (generation 0: none); *largest_generation the largest generation met anywhere.
@@ -408,8 +408,8 @@ enum block_verdict versions_judge(const struct stripe_file *file,
  * Finds out which versions of a run of blocks are decided and tells the stores: makes durable and
  * rolls forward what k stores hold, discards what is known to be undecided.
  * *largest_generation receives the largest generation met.
- * Returns 0, -EIO, or -ESTALE (a store knows a newer write epoch: nothing was done, exportd must be
- * asked).
+ * Returns 0, -EIO, or -ESTALE (a store knows a newer write epoch, of a truncation or of a move of
+ * shards: nothing was done; stripe_file_refresh() asks exportd, and carries a truncation out).
  */
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
 	uint32_t count, uint64_t *largest_generation);

@@ -7,7 +7,7 @@
  * function may be called from any thread, blocks until done, and is bounded in time by
  * call_timeout_ms per round of messages.
  *
- * What is promised is written in docs/architecture.md, "Reading and writing".
+ * What is promised is written in docs/protocol.md.
  */
 #ifndef ROZO_STRIPE_H
 #define ROZO_STRIPE_H
@@ -118,8 +118,8 @@ int stripe_read(struct stripe_file *file, uint64_t offset, void *buffer, size_t 
  * Writes length bytes at offset.
  * stable: return only when the bytes are durable on all nodes that are up and at least min_shards,
  * and exportd knows the size. Otherwise they are safe only after stripe_commit(), and must be sent
- * again if stripe_write_verifier() has changed by then; with stripe_options.gather they may be in this
- * process's memory only, where stripe_read() of this engine sees them and others do not.
+ * again if stripe_write_verifier() has changed by then; with stripe_options.gather they may be in
+ * this process's memory only, where stripe_read() of this engine sees them and others do not.
  * Returns 0; -EIO (too few nodes); -ENOSPC; -EFBIG; -ESTALE (the file is gone, or this writer has
  * been fenced by a newer write epoch that names another write gateway); or an error of rpc_call()
  * towards exportd.
@@ -129,8 +129,8 @@ int stripe_write(
 
 /*
  * Makes all unstable writes of this engine to the file durable. Returns as stripe_write(); after an
- * error the verifier has changed, and also after 0 if something of what was collected was overtaken by
- * another writer.
+ * error the verifier has changed, and also after 0 if something of what was collected was overtaken
+ * by another writer.
  */
 int stripe_commit(struct stripe_file *file);
 

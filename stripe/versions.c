@@ -449,6 +449,7 @@ static int settle(struct stripe_file *file, const struct segment *segment, uint6
 	struct verdicts decided = {.runs = calloc(room + count, sizeof(store_decided))};
 	struct verdicts back = {.runs = calloc(room, sizeof(store_decided))};
 	struct verdicts superseded = {.runs = calloc(room, sizeof(store_decided))};
+	bool stale = false;
 	int error = 0;
 
 	*largest_generation = 0;
@@ -493,8 +494,14 @@ static int settle(struct stripe_file *file, const struct segment *segment, uint6
 		/* Nobody promised to leave that alone. */
 		if (verdict == BLOCK_VERSION && !known && version_compare(version, open) > 0)
 			verdict = BLOCK_UNKNOWN;
+		/* A truncation that may not be finished, and is not so by rolling it forward. */
+		bool ahead = verdict == BLOCK_VERSION && VERSION_IS_EMPTINESS(version) &&
+			     version.generation >> GENERATION_COUNTER_BITS > file_write_epoch(file);
+		stale = stale || ahead;
 		if (verdict == BLOCK_UNKNOWN)
 			error = -EIO;
+		else if (ahead)
+			; /* whoever carries the truncation out tells all stores */
 		else if (version.generation && known)
 			verdict_add(&decided, first_block + i, version);
 		else if (version.generation && holders)
@@ -520,6 +527,8 @@ static int settle(struct stripe_file *file, const struct segment *segment, uint6
 	verdicts_tell(file, segment, &decided, false);
 	if (!error)
 		verdicts_tell(file, segment, &superseded, true);
+	if (stale)
+		error = -ESTALE;
 out:
 	free(opinions);
 	free(forward.runs);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
- * Writing: whole blocks are encoded as they come, partial ones are gather.c's. A write that is stable
- * is decided when it returns; an unstable one is remembered until stripe_commit() has made it durable
- * everywhere.
+ * Writing: whole blocks are encoded as they come, partial ones are gather.c's. A write that is
+ * stable is decided when it returns; an unstable one is remembered until stripe_commit() has made
+ * it durable everywhere.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -314,11 +314,12 @@ static int judge_answers(const struct stripe_file *file, const struct write_run 
 		if (!out->call.started || out->call.error)
 			continue; /* unreachable */
 		/*
-		 * Without the base, which is our own: this store missed it. Where min_shards others
-		 * have it, nobody can have found it undecided.
+		 * Without the base, which is our own, or with it from before a restart: this store
+		 * missed it. Where min_shards others have it and promised nobody to keep it,
+		 * nobody can have settled it.
 		 */
 		if (status == -EAGAIN && write->exact_base == STORE_BASE_UNDECIDED &&
-			version_compare(out->result.newest, write->base) < 0)
+			version_compare(out->result.newest, write->base) <= 0)
 			forgotten = true;
 		else
 			conflict |= status == -EAGAIN;

@@ -14,7 +14,9 @@ ROUNDS=${ROZO_TEST_ROUNDS:-5}
 test_begin
 # shellcheck source=tests/lib/page_load.sh
 . "$ROZO_SOURCE/tests/lib/page_load.sh"
-cluster start
+fsal=rozo
+[ -e "$ROZO_BIN/fsal_rozo/libfsalrozo.so" ] || fsal=none # a build without the plugin
+cluster start --fsal $fsal
 
 kill_nodes() { # all in one system call: nobody has time to notice another's death
   local n pids=()

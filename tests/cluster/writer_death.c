@@ -88,18 +88,27 @@ static enum value value_of(uint64_t block, uint32_t node, uint32_t epoch)
 	return memcmp(bytes, new_bytes, block_bytes) ? WRONG : NEW;
 }
 
-/* Stores that hold something newer than the block's version `before`; those that are down do not.
+/*
+ * Stores that hold the newest version there is, if it is newer than the block's version `before`;
+ * those that are down do not.
  */
-static unsigned int newer_holders(
+static unsigned int newest_holders(
 	const struct raw_placement *placement, uint64_t block, const store_version *before)
 {
 	unsigned int holders = 0;
+	uint64_t newest = before->generation;
 
 	for (unsigned int s = 0; s < placement->count; s++) {
 		store_read_block header;
 
-		holders += raw_headers(&raw, placement, file_id, s, block, 1, &header) == 0 &&
-			   header.block_version.generation > before->generation;
+		if (raw_headers(&raw, placement, file_id, s, block, 1, &header) != 0 ||
+			header.block_version.generation < newest ||
+			header.block_version.generation == before->generation)
+			continue;
+		if (header.block_version.generation > newest)
+			holders = 0;
+		newest = header.block_version.generation;
+		holders++;
 	}
 	return holders;
 }
@@ -326,7 +335,7 @@ static int strike(const char *run, const char *kind, const char *message)
 			if (value != UNREADABLE)
 				result.value = value;
 			else if (alive || acknowledged ||
-				 newer_holders(&placement, result.block, &before.block_version) !=
+				 newest_holders(&placement, result.block, &before.block_version) !=
 					 (unsigned int)raw.export->code.k - 1)
 				fail("unreadable without reason", result.block, node);
 		}

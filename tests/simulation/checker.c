@@ -97,6 +97,26 @@ static bool saw_unstable(const struct op *read, unsigned int cell)
 	return false;
 }
 
+/*
+ * True if what was read had not been committed, and was truncated by another process, of which the
+ * gateway that has it in memory need not have heard yet.
+ */
+static bool saw_truncated(const struct op *read, unsigned int cell, uint64_t value)
+{
+	if (value == 0 || value > op_count)
+		return false;
+	const struct op *write = &ops[value - 1];
+	if (write->kind != OP_UNSTABLE_WRITE || read->invoked > write->committed)
+		return false;
+	for (unsigned int i = 0; i < op_count; i++) {
+		if (ops[i].kind == OP_TRUNCATE && covers(&ops[i], cell) &&
+			ops[i].writer != write->writer && ops[i].invoked <= read->finished &&
+			write->invoked <= ops[i].ended)
+			return true;
+	}
+	return false;
+}
+
 /* True if another write of the cell was under way at the same time. */
 static bool met_another(unsigned int number, unsigned int cell)
 {
@@ -180,7 +200,8 @@ static bool judge_cell(unsigned int cell)
 		uint64_t value = write ? op->value : op->values[cell % CHECKER_CELLS];
 
 		if (!covers(op, cell) || op->ignored ||
-			(!write && (is_lost(value) || saw_unstable(op, cell))))
+			(!write && (is_lost(value) || saw_unstable(op, cell) ||
+					   saw_truncated(op, cell, value))))
 			continue;
 		if (search.count == CELL_OPS_MAX) {
 			if (!write)

@@ -9,7 +9,8 @@
  * A write that met others, or a truncation, may be carried out again: until it has ended its bytes
  * may be there, give way to theirs, and be there again. What was written unstably and never
  * committed may come and go; what is committed later must be seen by readers of the same process
- * from the answer of the write on, by others from that of COMMIT on.
+ * from the answer of the write on, by others from that of COMMIT on;
+ * if another process truncates it before COMMIT, the one that has it need not have heard of that.
  */
 #ifndef ROZO_SIMULATION_CHECKER_H
 #define ROZO_SIMULATION_CHECKER_H

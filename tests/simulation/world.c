@@ -51,8 +51,11 @@ static unsigned int undead; /* dead processes that have not ended */
 static struct process *process_make(void)
 {
 	struct process *process = calloc(1, sizeof(*process));
+	struct process **more = realloc(processes, (process_count + 1) * sizeof(*processes));
 
-	processes = realloc(processes, (process_count + 1) * sizeof(*processes));
+	if (!process || !more)
+		abort();
+	processes = more;
 	processes[process_count++] = process;
 	process->alive = true;
 	process->number = process_count;

@@ -130,7 +130,7 @@ static void slow_read(
 	struct store *store = context;
 
 	for (unsigned int i = 0; i < cluster.node_count; i++) {
-		if (cluster.nodes[i].store != store)
+		if (atomic_load(&cluster.nodes[i].served) != store)
 			continue;
 		atomic_fetch_add(&cluster.nodes[i].reads, 1);
 		usleep(atomic_load(&cluster.nodes[i].read_delay_ms) * 1000);
@@ -148,8 +148,11 @@ void node_start(unsigned int i)
 		.node_id = i + 1,
 		.devices = devices,
 		.device_count = 1,
-		/* In memory so small that it is checkpointed and gone round in every test. */
-		.log_bytes = cluster.in_memory ? 96 << 10 : 4 << 20,
+		/*
+		 * So small that it is checkpointed and gone round in every test; none on disks,
+		 * where a checkpoint waits for all that the machine's other processes write.
+		 */
+		.log_bytes = cluster.in_memory ? 96 << 10 : 0,
 		.io = cluster.in_memory ? &volatile_io : NULL,
 	};
 	char error[512] = "";
@@ -165,6 +168,7 @@ void node_start(unsigned int i)
 	memcpy(node->procedures, node->program.procedures,
 		node->program.procedure_count * sizeof(node->procedures[0]));
 	node->procedures[STORE_READ].handler = slow_read;
+	atomic_store(&node->served, node->store);
 	node->program.procedures = node->procedures;
 	/* The port may linger for a moment after the node was stopped. */
 	failed = rpc_server_start(&node->server, HOST, node->port, &node->program, &cluster.key, 8);

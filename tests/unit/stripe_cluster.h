@@ -33,6 +33,7 @@ struct test_node {
 	struct rpc_program program;
 	struct rpc_procedure procedures[STRIPE_PROCEDURES];
 	struct rpc_server *server;
+	_Atomic(struct store *) served; /* as store, for the server's threads */
 	atomic_uint read_delay_ms; /* before each STORE_READ is executed */
 	atomic_uint reads; /* that came */
 };

@@ -587,6 +587,61 @@ static void an_old_epoch_is_refused_also_after_a_restart(void)
 	end();
 }
 
+/* Reads a header with a promise to refuse. */
+static void have_refused(store_version version)
+{
+	store_read_args args = {.file = FIXTURE_FILE,
+		.geometry = fixture_4_2,
+		.count = 1,
+		.headers_only = 1,
+		.refuse = version};
+	store_read_res res;
+
+	store_read(fixture.store, &args, &res);
+	CU_ASSERT_EQUAL(res.status, 0);
+	rpc_free(RPC_XDR(xdr_store_read_res), &res);
+}
+
+static void promises_outlive_a_restart_also_of_an_empty_store(void)
+{
+	begin();
+	have_refused(VERSION(5, 1));
+	fixture_reopen(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(5, 1)), EAGAIN);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(6, 1)), 0);
+	have_refused(VERSION(8, 1));
+	/* An older promise takes nothing back. */
+	have_refused(VERSION(7, 1));
+	fixture_reopen(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(8, 1), .first = 3), EAGAIN);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(9, 1), .first = 3), 0);
+	/* What is known to be decided elsewhere is taken. */
+	store_version decided = VERSION(4, 1);
+	CU_ASSERT_EQUAL(
+		PUT(&fixture, .version = decided, .first = 20,
+			.commit = {.first_block = 20, .count = 1, .block_version = decided}),
+		0);
+	end();
+}
+
+static void truncation_fences_a_store_without_the_file(void)
+{
+	store_truncate_args args = {.file = FIXTURE_FILE,
+		.geometry = fixture_4_2,
+		.write_epoch = 7,
+		.block_version = {.generation = UINT64_C(7) << 40}};
+	store_status_res res;
+
+	begin();
+	store_truncate(fixture.store, &args, &res);
+	CU_ASSERT_EQUAL(res.status, 0);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .epoch = 6), ESTALE);
+	fixture_reopen(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .epoch = 6), ESTALE);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .epoch = 7), 0);
+	end();
+}
+
 static void unstable_writes_are_pending_until_synced(void)
 {
 	begin();
@@ -987,6 +1042,8 @@ int main(void)
 	TEST(a_conflict_in_one_block_writes_none);
 	TEST(the_same_write_twice_is_done_once);
 	TEST(an_old_epoch_is_refused_also_after_a_restart);
+	TEST(promises_outlive_a_restart_also_of_an_empty_store);
+	TEST(truncation_fences_a_store_without_the_file);
 	TEST(unstable_writes_are_pending_until_synced);
 	TEST(truncation_empties_and_gives_space_back);
 	TEST(removal_removes);

@@ -546,6 +546,15 @@ static void a_full_device_refuses_before_damage(void)
 	/* Commits, truncation and removal still work. */
 	fixture_commit(&fixture, VERSION(1, 1), 0, 100);
 	CU_ASSERT(IS(&fixture, 0, VERSION(1, 1), STORE_COMMITTED));
+	/* Overwriting has three quarters of the reserve, and new blocks beside it have nothing. */
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .count = 10), ENOSPC);
+	faulty_free_bytes(32 << 20);
+	store_capacity(fixture.store, &capacity, 1);
+	CU_ASSERT_EQUAL(capacity.free_bytes, 0);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .count = 10), 0);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .first = 95, .count = 6), ENOSPC);
+	CU_ASSERT(IS(&fixture, 95, VERSION(1, 1), STORE_COMMITTED));
+	faulty_free_bytes(1 << 20);
 	store_truncate(fixture.store, &truncate, &res);
 	CU_ASSERT_EQUAL(res.status, 0);
 	store_remove(fixture.store, &remove, &res);

@@ -211,6 +211,50 @@ static void writes_with_nodes_down_are_healed(void)
 	}
 }
 
+static void what_reads_notice_can_be_healed(void)
+{
+	struct stripe_noticed noticed[8];
+	size_t size = 200000;
+	uint8_t *model = calloc(1, size);
+	char command[512];
+	size_t count, blocks = 0;
+
+	random_seed(17);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(6); /* its reads ask shards 0 to 3 first */
+	fill(model, size);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
+	/* A node loses its shards, and nobody has a record of that. */
+	node_stop(1);
+	snprintf(command, sizeof(command), "rm -rf %s/shards/*", cluster.nodes[1].directory);
+	CU_ASSERT_EQUAL(system(command), 0);
+	node_start(1);
+	wait_for_nodes(file, 0x3f);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	while ((count = stripe_noticed(cluster.stripe, noticed, 8)) > 0) {
+		for (size_t i = 0; i < count; i++) {
+			uint64_t healed;
+
+			CU_ASSERT_EQUAL(noticed[i].export_id, EXPORT);
+			CU_ASSERT_EQUAL(noticed[i].file_id, 6);
+			CU_ASSERT_EQUAL(stripe_heal(file, noticed[i].segment, noticed[i].block, 1,
+						&healed, NULL),
+				0);
+			CU_ASSERT_EQUAL(healed, 1);
+		}
+		blocks += count;
+	}
+	CU_ASSERT_EQUAL(blocks, (size + 16383) / 16384);
+	node_stop(0);
+	node_stop(2);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	node_start(0);
+	node_start(2);
+	stripe_file_put(file);
+	free(model);
+	cluster_stop();
+}
+
 static void node_lost_between_write_and_commit_is_recorded(void)
 {
 	random_seed(17);
@@ -265,6 +309,37 @@ static void store_that_restarted_before_commit_is_not_trusted(void)
 	CU_ASSERT(counters.missed_shards > 0);
 	wait_for_nodes(file, 0x3f);
 	heal_everything(file, 1);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	stripe_file_put(file);
+	free(model);
+	cluster_stop();
+}
+
+static void store_that_restarted_between_unstable_writes_is_left_behind(void)
+{
+	random_seed(20);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(6);
+	size_t size = 16384;
+	uint8_t *model = calloc(1, size);
+
+	fill(model, size);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	/* The second write replaces the first where that is still known not to be decided. */
+	fill(model + 100, 1000);
+	CU_ASSERT_EQUAL(stripe_write(file, 100, model + 100, 1000, false), 0);
+	node_stop(3);
+	node_start(3);
+	wait_for_nodes(file, 0x3f);
+	fill(model + 5000, 1000);
+	CU_ASSERT_EQUAL(stripe_write(file, 5000, model + 5000, 1000, false), 0);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	heal_everything(file, 1);
+	node_stop(0);
+	node_stop(1);
 	CU_ASSERT(reads_as(file, model, 0, size));
 	stripe_file_put(file);
 	free(model);
@@ -992,10 +1067,13 @@ int main(void)
 		{"holes read as zeros", holes_read_as_zeros},
 		{"any m nodes may be down", any_m_nodes_may_be_down},
 		{"writes with nodes down are healed", writes_with_nodes_down_are_healed},
+		{"what reads notice can be healed", what_reads_notice_can_be_healed},
 		{"a node lost between write and commit is recorded",
 			node_lost_between_write_and_commit_is_recorded},
 		{"a store that restarted before commit is not trusted",
 			store_that_restarted_before_commit_is_not_trusted},
+		{"a store that restarted between unstable writes is left behind",
+			store_that_restarted_between_unstable_writes_is_left_behind},
 		{"truncation leaves zeros", truncation_leaves_zeros},
 		{"a truncation begun elsewhere is finished on attach",
 			truncation_begun_elsewhere_is_finished_on_attach},
@@ -1023,7 +1101,7 @@ int main(void)
 	};
 
 	signal(SIGPIPE, SIG_IGN);
-	rozo_log_set_level(ROZO_LOG_ERROR);
+	rozo_log_set_level(getenv("ROZO_LOG") ? ROZO_LOG_DEBUG : ROZO_LOG_ERROR);
 	if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
 		return EXIT_FAILURE;
 	CU_basic_set_mode(CU_BRM_VERBOSE);

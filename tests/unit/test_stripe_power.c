@@ -465,7 +465,7 @@ static void read_cells(struct stripe_file *file, uint64_t first, uint64_t count,
 		if (!cell_allows(cell, value))
 			fail("wrong value", first + i, value);
 		else if (cell->known && cell->current != value && !(in_hook && cell->dirty) &&
-			!is_disowned(cell))
+			 !is_disowned(cell))
 			fail("not the newest value", first + i, value);
 	}
 	free(bytes);
