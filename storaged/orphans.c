@@ -106,12 +106,18 @@ static void read_device(struct orphans *orphans, const char *device)
 	fclose(stream);
 }
 
-/* Makes what is known durable on a device. Returns 0 or a negative errno. */
+/*
+ * Makes what is known durable on a device. Returns 0 or a negative errno: -ENOENT if it is not there,
+ * and its directory only what it was mounted on.
+ */
 static int write_device(const struct orphans *orphans, const char *device)
 {
 	char path[PATH_BYTES], new_path[PATH_BYTES + 8];
 	int error = 0;
 
+	snprintf(path, sizeof(path), "%s/rozo-label", device);
+	if (access(path, F_OK))
+		return -errno;
 	snprintf(path, sizeof(path), "%s/" NAME, device);
 	snprintf(new_path, sizeof(new_path), "%s.new", path);
 	FILE *stream = fopen(new_path, "we");
