@@ -379,6 +379,7 @@ struct block_answer {
 	 * them says nothing.
 	 */
 	bool partial;
+	uint32_t since; /* the write epoch since which the store is asked, if it is being filled; or 0 */
 };
 
 /* What the store of a shard said of a block in a header. */

@@ -87,6 +87,7 @@ struct block_answer block_answer(
 		.older = told->older,
 		.length_bytes = told->length_bytes,
 		.partial = partial,
+		.since = segment->rebuilding & (1u << shard) ? segment->switch_epoch : 0,
 	};
 }
 
@@ -104,6 +105,16 @@ static bool has_nothing(const struct block_answer *answer, store_version version
 		       version_compare(answer->newest, version) > 0);
 }
 
+/*
+ * True if the store would have the version if it had been sent to the shard: a store that took the
+ * shard over was sent only what is from after that, and may have got older ones from healers, or
+ * not.
+ */
+static bool told_of(const struct block_answer *answer, store_version version)
+{
+	return version.generation >> GENERATION_COUNTER_BITS >= answer->since;
+}
+
 enum block_verdict versions_judge(const struct stripe_file *file,
 	const struct block_answer *answers, store_version *version, store_version *undecided,
 	uint64_t *largest_generation)
@@ -117,7 +128,7 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 	/* Something newer than all that was told may have been decided without so few. */
 	unsigned int answered = 0;
 	for (unsigned int s = 0; s < n; s++)
-		answered += answers[s].answered && !answers[s].partial;
+		answered += answers[s].answered && told_of(&answers[s], candidate);
 	if (answered < versions_quorum(file))
 		return BLOCK_UNKNOWN;
 	while (candidate.generation != 0) {
@@ -132,7 +143,7 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 			if (order == 0 && answer->state == STORE_DAMAGED)
 				continue; /* it was here, whether or not it was decided */
 			if (order == 0 && answer->state == STORE_TORN) {
-				lacking += !answer->partial;
+				lacking += told_of(answer, candidate);
 			} else if (order == 0) {
 				holders++;
 				decided |= answer->state == STORE_COMMITTED;
@@ -143,7 +154,7 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 			} else if (emptiness && has_nothing(answer, candidate)) {
 				holders++;
 			} else {
-				lacking += !answer->partial;
+				lacking += told_of(answer, candidate);
 			}
 		}
 		/* That a truncation was decided is known to exportd, whoever has heard of it yet.
