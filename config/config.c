@@ -32,7 +32,7 @@
 #define DEFAULT_STORE_PORT 7601
 #define DEFAULT_NFS_PORT 2049
 #define DEFAULT_NODE_DOWN_AFTER_MS 3000
-#define DEFAULT_DOWN_OUT_INTERVAL_S 600
+#define DEFAULT_DOWN_OUT_INTERVAL_S 0 /* off: docs/operations.md says what is known of it */
 #define DEFAULT_ROW_BYTES 4096
 #define DEFAULT_SEGMENT_BYTES (UINT64_C(64) << 30)
 
@@ -84,9 +84,8 @@ static uint16_t take_port(struct reading *reading, const char *parent, const jso
 
 static void read_cluster(struct reading *reading, const json_t *document)
 {
-	static const char *const names[] = {
-		"id", "key_file", "scrub_mib_per_second", "scrub_interval_s", "heal_mib_per_second",
-		"cache_mib", "gather_ms", NULL};
+	static const char *const names[] = {"id", "key_file", "scrub_mib_per_second",
+		"scrub_interval_s", "heal_mib_per_second", "cache_mib", "gather_ms", NULL};
 	uint64_t scrub_interval_s = DEFAULT_SCRUB_INTERVAL_S;
 	uint64_t scrub_mib_per_second = DEFAULT_SCRUB_MIB_PER_SECOND;
 	uint64_t heal_mib_per_second = DEFAULT_HEAL_MIB_PER_SECOND;

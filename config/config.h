@@ -54,7 +54,7 @@ struct config {
 	char *exportd_data; /* directory of the metadata */
 	uint32_t node_down_after_ms; /* silence after which a node is down; default 3000 */
 	uint32_t down_out_interval_s; /* silence after which it is out: its shards are made on
-					 others; 0: never; default 600 */
+					 others; 0: never, the default */
 	struct config_node *nodes; /* ascending id */
 	size_t node_count;
 	struct config_export *exports; /* ascending id */

@@ -340,6 +340,7 @@ static int placement_operation(struct kv_txn *txn, void *context)
 		.segment_blocks = call->export->segment_blocks,
 		.segment_count = inode.segment_count,
 		.rebuilding = placement.rebuilding,
+		.switch_epoch = placement.switch_epoch,
 	};
 	inode_attributes(call->export, args->file.file_id, &inode, &result->attributes);
 	result->nodes.nodes_val = calloc(placement.count, sizeof(uint32_t));

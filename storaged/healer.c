@@ -3,12 +3,14 @@
  * See healer.h. Two kinds of work, which is nowhere remembered but in the stores and in exportd, so
  * that it goes on after a restart from where it was:
  *   Misses: each node that took a write holds the record of who missed it. Of those that are up the
- *     one with the lowest shard does the work; the others do now and then, lest a block is left to
- *     one that has no record of it. Should two do it at once, no harm is done, since shards are
- *     written under the version they belong to.
- *   Rebuilding: segments of which exportd has given this node a shard that another had.
- * A pass first looks how much is missing and how badly, then works from the most endangered blocks
- * down. It takes no locks of its own but work->lock, for a moment.
+ *     one with the lowest shard does the work. It may not have the record, though: the writer may
+ *     have died before it had told everyone. So with each pass that leaves something to do, the
+ * next one in the order of shards helps, too. Should two do it at once, no harm is done, since
+ * shards are written under the version they belong to. Rebuilding: segments of which exportd has
+ * given this node a shard that another had. Before both it sees to blocks that reads of this
+ * process noticed; those are forgotten with it. A pass first looks how much is missing and how
+ * badly, then works from the most endangered blocks down. It takes no locks of its own but
+ * work->lock, for a moment.
  */
 #include "storaged/healer.h"
 
@@ -25,7 +27,7 @@
 #include "stripe/die_at_message.h"
 
 #define INTERVAL_MS 1000
-/* Blocks with misses looked up at a time. */
+/* Blocks with misses, or noticed by reads, looked up at a time. */
 #define BATCH 256
 /* Blocks healed at a time; the rate is kept between them. */
 #define STEP 64
@@ -34,8 +36,6 @@
 /* A pass that could do nothing is not repeated before so many times the time it took, or this. */
 #define IDLE_FACTOR 10
 #define IDLE_MS_MAX 30000
-/* In one of so many passes each node heals what is left to others, too. */
-#define TURNS 16
 #define META_TIMEOUT_MS 10000
 #define RATE_WINDOW_MS 4000
 #define LEVELS 32 /* more than a block has shards */
@@ -49,17 +49,19 @@ struct healer {
 	struct rate rate;
 	/* Only the thread uses the rest. */
 	uint32_t passes;
+	unsigned int waited; /* passes in a row that left something to others */
+	struct stripe_noticed noticed[BATCH]; /* to be tried again */
+	size_t noticed_count;
 	int64_t due_ms; /* no pass before */
 	/* Of this pass. */
 	int64_t begun_ms; /* the work; what is to be done is known then */
 	uint64_t healed, failed, segments;
+	bool left_to_others; /* something that could have been healed */
 	uint32_t levels; /* bit i: blocks with i shards missing can be healed */
 	uint32_t level; /* being worked on */
 	meta_missed *missed;
 	uint32_t missed_count, missed_room;
 	/* Of the last seconds, for the rate that is told. */
-	struct stripe_noticed noticed[BATCH]; /* to be tried again */
-	size_t noticed_count;
 	int64_t window_ms;
 	uint64_t window_bytes;
 };
@@ -97,13 +99,14 @@ static void book(struct healer *healer, const struct stripe_heal_result *result)
 
 /* True if this node is to heal a block that the shards in missed did not get, once that can be
  * done. */
-static bool ours(const struct healer *healer, uint32_t shard, uint32_t missed, uint32_t up)
+static bool ours(struct healer *healer, uint32_t shard, uint32_t missed, uint32_t up)
 {
-	uint32_t candidates = up & ~missed;
-	uint32_t before = candidates & ((1u << shard) - 1);
+	uint32_t before = up & ~missed & ((1u << shard) - 1);
 
-	return before == 0 ||
-	       healer->passes % TURNS == (uint32_t)__builtin_popcount(before) % TURNS;
+	if ((unsigned int)__builtin_popcount(before) <= healer->waited)
+		return true;
+	healer->left_to_others = true;
+	return false;
 }
 
 /* How many shards of a block are not to be had. */
@@ -245,12 +248,13 @@ static int heal_file(void *context, const struct store_missed_file *missed)
 /* Settles and repairs one block that a read stumbled over. Returns false to try again later. */
 static bool heal_block(struct healer *healer, const struct stripe_noticed *noticed)
 {
+	struct stripe_heal_result result;
 	struct stripe_file *file;
-	struct stripe_heal_result result = {0};
 	int error = stripe_file_get(healer->stripe, noticed->export_id, noticed->file_id, &file);
 
 	if (error)
 		return error == -ESTALE;
+	/* Thoroughly: the store itself may not have met the damage yet. */
 	error = stripe_heal_range(file, noticed->segment, noticed->block, 1, true, 0, &result);
 	stripe_file_put(file);
 	book(healer, &result);
@@ -401,6 +405,13 @@ static int work_on_level(struct healer *healer, const meta_rebuild_res *list, ui
 	return error;
 }
 
+static void log_healed(const struct healer *healer)
+{
+	if (healer->healed)
+		rozo_log(INFO, "healed %" PRIu64 " shards that nodes had missed or lost",
+			healer->healed);
+}
+
 static void heal(void *context)
 {
 	struct healer *healer = context;
@@ -408,16 +419,19 @@ static void heal(void *context)
 	uint32_t next = 0;
 	int error = 0;
 
+	die_at_message_exempt();
+	healer->healed = healer->failed = healer->segments = 0;
+	heal_noticed(healer);
 	healer->begun_ms = now_ms();
 	bool rebuild = atomic_load(&healer->work->rebuild_waiting);
-	if (healer->begun_ms < healer->due_ms)
+	if (healer->begun_ms < healer->due_ms) {
+		log_healed(healer);
 		return;
+	}
 	int64_t started_ms = healer->begun_ms;
-	healer->healed = healer->failed = healer->segments = 0;
 	healer->levels = 0;
+	healer->left_to_others = false;
 	healer->missed_count = 0;
-	die_at_message_exempt();
-	heal_noticed(healer);
 	store_missed_scan(healer->store, look_at_file, healer);
 	healer->begun_ms = now_ms();
 	work_set_missed(healer->work, healer->missed, healer->missed_count);
@@ -429,14 +443,14 @@ static void heal(void *context)
 		error = work_on_level(healer, &list, &next);
 	rpc_free(RPC_XDR(xdr_meta_rebuild_res), &list);
 	healer->passes++;
+	healer->waited = healer->left_to_others ? healer->waited + 1 : 0;
 	struct stripe_heal_result nothing = {0};
 	book(healer, &nothing);
 	pthread_mutex_lock(&healer->work->lock);
 	healer->work->told.heal_passes = healer->passes;
 	healer->work->told.heal_failures = healer->failed;
 	pthread_mutex_unlock(&healer->work->lock);
-	if (healer->healed)
-		rozo_log(INFO, "healed %" PRIu64 " shards that nodes had missed", healer->healed);
+	log_healed(healer);
 	if (healer->segments)
 		rozo_log(INFO, "made the shards of %" PRIu64 " segments that were on nodes now out",
 			healer->segments);

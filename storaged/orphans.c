@@ -23,6 +23,7 @@
 #define SUSPECTS_MAX 4096 /* more wait for a later pass */
 #define EXPORTS_MAX 1024
 #define META_TIMEOUT_MS 10000
+#define LABEL_NAME "rozo-label" /* see docs/store-format.md */
 #define NAME "rozo-exports"
 #define PATH_BYTES 4200
 
@@ -70,6 +71,15 @@ static struct known_export *find_export(struct orphans *orphans, uint32_t export
 		if (orphans->exports[i].export_id == export_id)
 			return &orphans->exports[i];
 	return NULL;
+}
+
+/* False for the empty directory of a device that is not mounted: nothing may be written there. */
+static bool is_device(const char *device)
+{
+	char path[PATH_BYTES];
+
+	snprintf(path, sizeof(path), "%s/" LABEL_NAME, device);
+	return access(path, F_OK) == 0;
 }
 
 /* Reads what a device remembers. Ids that two devices disagree on become 0, which no export has. */
@@ -157,6 +167,8 @@ static bool is_known(struct orphans *orphans, uint32_t export_id, uint64_t files
 	orphans->exports[orphans->export_count++] =
 		(struct known_export){.export_id = export_id, .filesystem_id = filesystem_id};
 	for (size_t i = 0; i < orphans->device_count; i++) {
+		if (!is_device(orphans->devices[i]))
+			continue;
 		int error = write_device(orphans, orphans->devices[i]);
 
 		if (error)

@@ -284,6 +284,7 @@ static const struct segment *add_segment(
 		return NULL;
 	segment->number = number;
 	segment->shard_count = placement->nodes.nodes_len;
+	segment->switch_epoch = placement->switch_epoch;
 	segment->rebuilding = placement->rebuilding;
 	segment->asked = now_s();
 	for (unsigned int s = 0; s < segment->shard_count; s++)
@@ -293,7 +294,9 @@ static const struct segment *add_segment(
 		if (old->number != number)
 			continue;
 		old->superseded = true;
+		/* While shards are made it may be for the second time. */
 		if (old->rebuilding == segment->rebuilding &&
+			(!old->rebuilding || old->switch_epoch == segment->switch_epoch) &&
 			!memcmp(old->nodes, segment->nodes, sizeof(old->nodes)))
 			same = old;
 	}
@@ -308,7 +311,10 @@ static const struct segment *add_segment(
 	return segment;
 }
 
-/* After a change of the write epoch that may be a move of shards. The caller holds file->lock. */
+/*
+ * After a change of the write epoch that may be a move of shards: nodes must be asked for anew. The
+ * caller holds file->lock.
+ */
 static void supersede_segments(struct stripe_file *file)
 {
 	for (struct segment *segment = file->segments; segment; segment = segment->next)
@@ -333,21 +339,26 @@ bool file_doubt_rebuilding(struct stripe_file *file)
 void file_note_truncation(struct stripe_file *file, uint32_t write_epoch)
 {
 	pthread_mutex_lock(&file->lock);
-	if (write_epoch > file->placement_epoch) {
+	if (write_epoch > file->placed_epoch) {
 		/* What made the epochs between is not known. */
-		if (write_epoch != file->placement_epoch + 1)
+		if (write_epoch != file->placed_epoch + 1)
 			supersede_segments(file);
-		file->placement_epoch = write_epoch;
+		file->placed_epoch = write_epoch;
 	}
 	pthread_mutex_unlock(&file->lock);
 }
 
-bool file_epoch_is_old(struct stripe_file *file, uint32_t write_epoch)
+uint32_t file_placed_epoch(struct stripe_file *file)
 {
 	pthread_mutex_lock(&file->lock);
-	bool old = write_epoch > file->placement_epoch;
+	uint32_t write_epoch = file->placed_epoch;
 	pthread_mutex_unlock(&file->lock);
-	return old;
+	return write_epoch;
+}
+
+bool file_epoch_is_old(struct stripe_file *file, uint32_t write_epoch)
+{
+	return write_epoch > file_placed_epoch(file);
 }
 
 static int attach(struct stripe_file *file, uint64_t writer)
@@ -370,9 +381,9 @@ static int attach(struct stripe_file *file, uint64_t writer)
 	if (placement.write_epoch > file->write_epoch)
 		gather_end_epoch(file);
 	pthread_mutex_lock(&file->lock);
-	if (placement.write_epoch > file->placement_epoch) {
-		file->placement_epoch = placement.write_epoch;
+	if (placement.write_epoch > file->placed_epoch) {
 		supersede_segments(file);
+		file->placed_epoch = placement.write_epoch;
 	}
 	/* That of a truncation is for writers only once it has been carried out. */
 	if (placement.write_epoch > file->write_epoch && !placement.truncate)
@@ -449,7 +460,7 @@ int file_segment(
 			return again && error != -ESTALE ? 0 : error;
 		pthread_mutex_lock(&file->lock);
 		/* Another thread may have heard of newer epochs since exportd answered. */
-		overtaken = placement.write_epoch < file->placement_epoch;
+		overtaken = placement.write_epoch < file->placed_epoch;
 		if (!overtaken)
 			*segment = add_segment(file, number, &placement);
 		if (placement.segment_count > file->segment_count)
@@ -522,13 +533,14 @@ void file_raise_epoch(struct stripe_file *file, uint32_t write_epoch)
 	pthread_mutex_unlock(&file->lock);
 }
 
-int file_next_version(
-	struct stripe_file *file, uint32_t write_epoch, uint64_t above, store_version *version)
+int file_next_version(struct stripe_file *file, const struct segment *segment, uint32_t write_epoch,
+	uint64_t above, store_version *version)
 {
 	int error = 0;
 
 	pthread_mutex_lock(&file->lock);
-	if (write_epoch < file->write_epoch) {
+	/* The stores must not see the new epoch of a file from one who asks the old nodes. */
+	if (write_epoch < file->write_epoch || segment->superseded) {
 		error = -ESTALE;
 	} else {
 		if (above >> GENERATION_COUNTER_BITS == write_epoch &&

@@ -33,8 +33,8 @@ static int survey_take(struct stripe_file *file, const struct segment *segment,
 	uint64_t first_block, uint32_t count, bool thorough, struct survey *survey)
 {
 	uint32_t down = segment_known_down(segment, file->code.k);
-	int error = 0;
 	struct fanout fanout;
+	int error = 0;
 
 	memset(survey, 0, sizeof(*survey));
 	fanout_init(&fanout, file->stripe);
@@ -75,8 +75,8 @@ static void survey_free(struct survey *survey, const struct segment *segment)
  */
 struct diagnosis {
 	bool unknown; /* which version counts cannot be told now */
+	bool undecided; /* as far as the stores know: it may be under way, and come to nothing */
 	store_version version; /* generation 0: nothing to do */
-	bool decided; /* as some store knows; else it may be under way, and come to nothing */
 	uint32_t needed; /* reachable, without the version */
 	uint32_t holders;
 	uint32_t recorded; /* shards recorded as having missed it */
@@ -119,13 +119,15 @@ static struct diagnosis diagnose(const struct stripe_file *file, const struct se
 	if (verdict != BLOCK_VERSION)
 		return diagnosis;
 	diagnosis.version = version;
-	diagnosis.decided = VERSION_IS_EMPTINESS(version);
+	diagnosis.undecided = !VERSION_IS_EMPTINESS(version);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		if (answers[s].answered &&
 			((answers[s].state == STORE_COMMITTED &&
 				 version_compare(answers[s].newest, version) == 0) ||
 				version_compare(answers[s].older, version) == 0))
-			diagnosis.decided = true;
+			diagnosis.undecided = false;
+	}
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		if (block_answer_is_sound(&answers[s]) &&
 			version_compare(answers[s].newest, version) == 0) {
 			diagnosis.holders |= 1u << s;
@@ -357,11 +359,14 @@ static int read_with_origin(struct batch *batch, uint64_t block_number)
 				former.rebuilding &= ~(1u << s);
 			}
 		}
-		/* With it the version can be settled; before that, it must not be spread. */
-		uint64_t largest;
-		error = versions_settle(batch->file, &former, block_number, 1, &largest);
+		error = versions_roll_forward(batch->file, &former, block_number);
 		if (!error)
 			error = block_read(batch->file, &former, block_number, true, batch->block);
+		/* It does not know what the new store has taken since: only what is decided counts.
+		 */
+		if (!error && !batch->block->committed &&
+			!VERSION_IS_EMPTINESS(batch->block->version))
+			error = -EIO;
 	}
 	return error;
 }
@@ -394,14 +399,9 @@ static int heal_block(struct batch *batch, uint32_t index)
 		return block->version.generation ? write_shards(batch, number, block, diagnosis)
 						 : 0;
 	}
-	if (diagnosis->version.generation == 0)
+	/* What has been written since it was settled is looked at by the next pass. */
+	if (diagnosis->version.generation == 0 || diagnosis->undecided)
 		return 0;
-	if (!diagnosis->decided) {
-		/* Written since it was settled; the next pass looks again. */
-		diagnosis->unknown = true;
-		batch->result->left++;
-		return 0;
-	}
 	if (diagnosis->recorded & diagnosis->holders) {
 		uint32_t unsound = unsound_shards(batch->file, batch->segment, number,
 			diagnosis->version, diagnosis->recorded & diagnosis->holders);
@@ -492,11 +492,17 @@ static void conclude(struct batch *batch)
 			if (version_compare(next->version, first->version) != 0 ||
 				(next->holders | next->written) != present ||
 				next->recorded != first->recorded ||
-				next->unknown != first->unknown)
+				next->unknown != first->unknown ||
+				next->undecided != first->undecided)
 				break;
 		}
 		if (first->unknown) {
 			result->unknown += run;
+			result->lacking |= all;
+			continue;
+		}
+		if (first->undecided) {
+			result->left += run;
 			result->lacking |= all;
 			continue;
 		}
@@ -534,14 +540,12 @@ static int heal_batch(struct batch *batch)
 	int error = versions_settle(
 		batch->file, batch->segment, batch->first_block, batch->count, &largest);
 
-	/*
-	 * What is not settled must not be healed: it may come to nothing yet. Blocks are then taken
-	 * one by one, so that one does not hold up the others.
-	 */
-	if (error && (error != -EIO || batch->count > 1 || !batch->origin)) {
-		batch->result->failed += batch->count == 1;
+	/* Blocks that cannot be settled do not hold up the others, which some store knows to be
+	 * decided. */
+	if (error && error != -EIO)
 		return error;
-	}
+	bool unsettled = error != 0;
+	error = 0;
 	int failed = survey_take(batch->file, batch->segment, batch->first_block, batch->count,
 		batch->thorough, &batch->survey);
 	memset(batch->blocks, 0, sizeof(batch->blocks));
@@ -549,18 +553,17 @@ static int heal_batch(struct batch *batch)
 	batch->restarted = 0;
 	for (uint32_t i = 0; i < batch->count && failed != -ESTALE; i++) {
 		batch->blocks[i] = diagnose(batch->file, batch->segment, &batch->survey, i);
-		/* Where that could not be settled, the shard's old node may help. */
-		failed = error && !batch->blocks[i].unknown ? error : heal_block(batch, i);
+		failed = heal_block(batch, i);
 		if (failed) {
 			error = failed;
 			batch->result->failed++;
+		} else if (unsettled && batch->blocks[i].undecided) {
+			error = -EIO;
 		}
 	}
 	survey_free(&batch->survey, batch->segment);
 	if (failed == -ESTALE)
 		return -ESTALE;
-	if (error && !failed)
-		error = 0;
 	flush_written(batch);
 	conclude(batch);
 	return error;
@@ -572,14 +575,13 @@ int stripe_heal_range(struct stripe_file *file, uint32_t segment_number, uint64_
 	struct block block = {.bytes = malloc(file->block_bytes)};
 	struct batch *batch = malloc(sizeof(*batch));
 	unsigned int refreshes = 0;
-	uint32_t most = HEAL_BLOCKS;
 	int error = 0;
 
 	*result = (struct stripe_heal_result){0};
 	if (!block.bytes || !batch)
 		error = -ENOMEM;
 	while (count && (!error || error == -EIO)) {
-		uint32_t blocks = count < most ? count : most;
+		uint32_t blocks = count < HEAL_BLOCKS ? count : HEAL_BLOCKS;
 		uint64_t number = (uint64_t)segment_number * file->segment_blocks + first_block;
 		struct stripe_heal_result before = *result;
 		struct range_hold hold;
@@ -604,15 +606,8 @@ int stripe_heal_range(struct stripe_file *file, uint32_t segment_number, uint64_
 					continue;
 			}
 		}
-		if (failed == -EIO && blocks > 1) {
-			*result = before;
-			most = 1;
-			continue;
-		}
-		if (failed) {
+		if (failed)
 			error = failed;
-			result->lacking = UINT32_MAX;
-		}
 		first_block += blocks;
 		count -= blocks;
 	}

@@ -60,6 +60,7 @@ struct segment {
 	struct node *nodes[MOJETTE_N_MAX]; /* NULL: a node that is not in our configuration */
 	uint32_t
 		rebuilding; /* bit s: what shard s's store has nothing of says nothing, it is new */
+	uint32_t switch_epoch; /* the write epoch under which shards moved; 0: none is being made */
 	time_t asked; /* exportd, monotonic seconds */
 	bool superseded; /* guarded by stripe_file.lock: perhaps not the newest, to be asked anew */
 };
@@ -108,8 +109,13 @@ struct stripe_file {
 	/* Guarded by lock. */
 	uint32_t layout_epoch;
 	uint32_t write_epoch;
-	uint32_t
-		placement_epoch; /* newest heard from exportd, also while a truncation is pending */
+	/*
+	 * The newest that exportd is known to have made. Newer than write_epoch while a truncation
+	 * is carried out. Segments that are not superseded are as exportd knew them under this one
+	 * or a later one, so that nothing is written under it to nodes that have been replaced
+	 * before it.
+	 */
+	uint32_t placed_epoch;
 	uint32_t write_gateway;
 	uint32_t segment_count;
 	uint64_t counter; /* of the newest generation made here */
@@ -288,6 +294,9 @@ int file_report_size(struct stripe_file *file, uint64_t end, uint32_t write_epoc
  */
 bool file_epoch_is_old(struct stripe_file *file, uint32_t write_epoch);
 
+/* The newest write epoch that exportd is known to have made; see stripe_file.placed_epoch. */
+uint32_t file_placed_epoch(struct stripe_file *file);
+
 /*
  * After an error that may be one because the store of a shard that is being made does not count: it
  * may have been made since exportd was asked. Returns true if exportd will be asked before the next
@@ -295,7 +304,10 @@ bool file_epoch_is_old(struct stripe_file *file, uint32_t write_epoch);
  */
 bool file_doubt_rebuilding(struct stripe_file *file);
 
-/* Takes note of a truncation's write epoch, if it is news. */
+/*
+ * Takes note of the write epoch of a truncation that is going to be carried out: the nodes it is
+ * sent to must be those of that epoch. Writers may not use it yet (file_raise_epoch()).
+ */
 void file_note_truncation(struct stripe_file *file, uint32_t write_epoch);
 
 /* The newest write epoch that this engine may write under. */
@@ -306,11 +318,13 @@ void file_raise_epoch(struct stripe_file *file, uint32_t write_epoch);
 
 /*
  * The next version of this writer under a write epoch (the file's, or that of a truncation which is
- * being carried out), newer than `above`. No version is given twice.
- * Returns 0, or -ESTALE: the file has a newer write epoch by now.
+ * being carried out), newer than `above`, for a write to the stores of a segment. No version is
+ * given twice.
+ * Returns 0, or -ESTALE: the file has a newer write epoch by now, or the segment other nodes,
+ * perhaps.
  */
-int file_next_version(
-	struct stripe_file *file, uint32_t write_epoch, uint64_t above, store_version *version);
+int file_next_version(struct stripe_file *file, const struct segment *segment, uint32_t write_epoch,
+	uint64_t above, store_version *version);
 
 /*
  * After the stores refused our write epoch: learn the new one.
@@ -359,6 +373,13 @@ struct block_answer {
 	store_version newest;
 	store_version older;
 	uint32_t length_bytes; /* of newest */
+	/*
+	 * The store took the shard over from another and is being filled. Versions that are newer
+	 * than what it has may have been written when the other one was asked still: that it lacks
+	 * them says nothing.
+	 */
+	bool partial;
+	uint32_t since; /* the write epoch since which the store is asked, if it is being filled; or 0 */
 };
 
 /* What the store of a shard said of a block in a header. */
@@ -393,6 +414,14 @@ enum block_verdict versions_judge(const struct stripe_file *file,
  */
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
 	uint32_t count, uint64_t *largest_generation);
+
+/*
+ * As versions_settle() for one block of a segment in which a node stands for the one that took its
+ * shard over, which may have newer versions that these stores do not know to be decided: so nothing
+ * is discarded. Returns as versions_settle().
+ */
+int versions_roll_forward(
+	struct stripe_file *file, const struct segment *segment, uint64_t block_number);
 
 /* -------- blocks (read.c, write.c, commit.c) -------- */
 

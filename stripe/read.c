@@ -288,7 +288,7 @@ static bool unanimous(const struct round *round, const struct block_shards *shar
 		if (first && version_compare(first->newest, answer->newest) != 0)
 			return false;
 		first = answer;
-		answered++;
+		answered += !answer->partial;
 		decided =
 			decided || answer->state == STORE_COMMITTED || answer->state == STORE_EMPTY;
 	}
@@ -304,7 +304,8 @@ static bool needs_care(const struct round *round, const struct block_shards *sha
 	for (unsigned int s = 0; s < round->segment->shard_count; s++) {
 		const struct block_answer *answer = &shards->answers[s];
 
-		if (!round->offsets[s])
+		/* What is being made is not missed. */
+		if (!round->offsets[s] || answer->partial)
 			continue;
 		if (answer->state != STORE_COMMITTED && answer->state != STORE_EMPTY)
 			return true;
@@ -328,6 +329,8 @@ static int round_value(const struct round *round, uint32_t index, bool complete,
 	uint64_t largest;
 
 	round_block(round, index, &shards);
+	if (round_is_ahead(round))
+		return -ESTALE;
 	if (!complete) {
 		if (!unanimous(round, &shards))
 			return -EAGAIN;
@@ -345,8 +348,6 @@ static int round_value(const struct round *round, uint32_t index, bool complete,
 			notice_block(round->file, round->segment, round->first_block + index);
 		return decode(round->file, &shards, version, block, scratch) ? -EAGAIN : 0;
 	}
-	if (round_is_ahead(round))
-		return -ESTALE;
 	atomic_fetch_add(&round->file->stripe->degraded_blocks, 1);
 	if (needs_care(round, &shards))
 		notice_block(round->file, round->segment, round->first_block + index);
@@ -400,8 +401,7 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 		round_ask(newest, asked);
 		if (round_is_ahead(newest)) {
 			round_free(newest);
-			error = -ESTALE;
-			break;
+			return -ESTALE;
 		}
 		round_block(newest, 0, &shards);
 		switch (versions_judge(file, shards.answers, &version, &undecided, &largest)) {
@@ -464,7 +464,7 @@ static uint32_t choose_shards(const struct round *round, unsigned int wanted)
 				    : pass == 1 ? node_usable(node) && made &&
 							  !latency_is_slow(segment, node,
 								  round->latency_class)
-				    : pass == 2 ? node_usable(node)
+				    : pass == 2 ? node_usable(node) && made
 						: node != NULL;
 			if (take && !((chosen | round->started) & (1u << s))) {
 				chosen |= 1u << s;
@@ -653,8 +653,10 @@ int stripe_read(struct stripe_file *file, uint64_t offset, void *buffer, size_t 
 		int error = read_piece(file, block, (uint32_t)count, &sink);
 		if (error == -ESTALE && refreshes++ < REFRESHES_MAX) {
 			/* Not with the range held: a truncation may have to be carried out. */
+			uint32_t before = file_placed_epoch(file);
 			error = stripe_file_refresh(file);
-			if (!error)
+			/* Who reads need not care if a truncation could not be. */
+			if (!error || file_placed_epoch(file) != before)
 				continue;
 		}
 		if (error == -EIO && !doubted && file_doubt_rebuilding(file)) {

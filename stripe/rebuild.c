@@ -41,25 +41,25 @@ static unsigned int ask_all(struct stripe_file *file, const struct segment *segm
 /* Makes the write epoch known to the stores. Returns 0, -EIO (to too few) or -ESTALE. */
 static int fence(struct stripe_file *file, const struct segment *segment, uint32_t write_epoch)
 {
-	store_truncate_args truncates[MOJETTE_N_MAX];
-	const void *args[MOJETTE_N_MAX];
+	/* Beyond the segment's last block there is nothing to be emptied. */
+	const store_truncate_args common = {
+		.file = file_store_file(file, segment),
+		.geometry = file_geometry(file),
+		.write_epoch = write_epoch,
+		.first_block = file->segment_blocks,
+		.block_version = {.generation = (uint64_t)write_epoch << GENERATION_COUNTER_BITS},
+	};
+	store_truncate_args each[MOJETTE_N_MAX];
 	struct fanout_call calls[MOJETTE_N_MAX];
 	store_status_res results[MOJETTE_N_MAX];
+	const void *args[MOJETTE_N_MAX];
 	void *pointers[MOJETTE_N_MAX];
 	bool stale = false;
 
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		/* Beyond the segment's last block there is nothing to be emptied. */
-		truncates[s] = (store_truncate_args){
-			.file = file_store_file(file, segment),
-			.geometry = file_geometry(file),
-			.shard = s,
-			.write_epoch = write_epoch,
-			.first_block = file->segment_blocks,
-			.block_version = {.generation = (uint64_t)write_epoch
-							<< GENERATION_COUNTER_BITS},
-		};
-		args[s] = &truncates[s];
+		each[s] = common;
+		each[s].shard = s;
+		args[s] = &each[s];
 		pointers[s] = &results[s];
 	}
 	unsigned int answered = ask_all(file, segment, STORE_TRUNCATE, args, pointers, calls);
@@ -78,9 +78,9 @@ static int count_blocks(
 	struct stripe_file *file, const struct segment *segment, uint64_t *block_count)
 {
 	store_stat_args stat = {.file = file_store_file(file, segment)};
-	const void *args[MOJETTE_N_MAX];
 	struct fanout_call calls[MOJETTE_N_MAX];
 	store_stat_res results[MOJETTE_N_MAX];
+	const void *args[MOJETTE_N_MAX];
 	void *pointers[MOJETTE_N_MAX];
 
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
@@ -116,7 +116,7 @@ int stripe_rebuild_begin(
 	if (shard == segment->shard_count)
 		return -ENOENT;
 	pthread_mutex_lock(&file->lock);
-	uint32_t write_epoch = file->placement_epoch;
+	uint32_t write_epoch = file->write_epoch;
 	bool superseded = segment->superseded;
 	pthread_mutex_unlock(&file->lock);
 	if (superseded)

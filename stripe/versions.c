@@ -69,8 +69,15 @@ static store_version newest_below(
 struct block_answer block_answer(
 	const struct segment *segment, unsigned int shard, const store_read_block *told)
 {
-	/* A store that took the shard over from another may not have got the block yet. */
+	/*
+	 * A store that took the shard over from another may not have got the block yet, or only
+	 * what was there before something that the other one was asked to take. From the epoch of
+	 * the move on nobody asks the other one.
+	 */
 	bool too_new = (segment->rebuilding & (1u << shard)) && told->block_version.generation == 0;
+	bool partial = (segment->rebuilding & (1u << shard)) && told->block_version.generation >>
+									GENERATION_COUNTER_BITS <
+									segment->switch_epoch;
 
 	return (struct block_answer){
 		.answered = !too_new &&
@@ -79,6 +86,8 @@ struct block_answer block_answer(
 		.newest = told->block_version,
 		.older = told->older,
 		.length_bytes = told->length_bytes,
+		.partial = partial,
+		.since = segment->rebuilding & (1u << shard) ? segment->switch_epoch : 0,
 	};
 }
 
@@ -96,6 +105,16 @@ static bool has_nothing(const struct block_answer *answer, store_version version
 		       version_compare(answer->newest, version) > 0);
 }
 
+/*
+ * True if the store would have the version if it had been sent to the shard: a store that took the
+ * shard over was sent only what is from after that, and may have got older ones from healers, or
+ * not.
+ */
+static bool told_of(const struct block_answer *answer, store_version version)
+{
+	return version.generation >> GENERATION_COUNTER_BITS >= answer->since;
+}
+
 enum block_verdict versions_judge(const struct stripe_file *file,
 	const struct block_answer *answers, store_version *version, store_version *undecided,
 	uint64_t *largest_generation)
@@ -109,7 +128,7 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 	/* Something newer than all that was told may have been decided without so few. */
 	unsigned int answered = 0;
 	for (unsigned int s = 0; s < n; s++)
-		answered += answers[s].answered;
+		answered += answers[s].answered && told_of(&answers[s], candidate);
 	if (answered < versions_quorum(file))
 		return BLOCK_UNKNOWN;
 	while (candidate.generation != 0) {
@@ -124,7 +143,7 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 			if (order == 0 && answer->state == STORE_DAMAGED)
 				continue; /* it was here, whether or not it was decided */
 			if (order == 0 && answer->state == STORE_TORN) {
-				lacking++;
+				lacking += told_of(answer, candidate);
 			} else if (order == 0) {
 				holders++;
 				decided |= answer->state == STORE_COMMITTED;
@@ -135,7 +154,7 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 			} else if (emptiness && has_nothing(answer, candidate)) {
 				holders++;
 			} else {
-				lacking++;
+				lacking += told_of(answer, candidate);
 			}
 		}
 		/* That a truncation was decided is known to exportd, whoever has heard of it yet.
@@ -431,9 +450,9 @@ static int make_decided(struct stripe_file *file, const struct opinions *opinion
 	return result;
 }
 
-/* versions_settle() without asking some shards. */
+/* versions_settle() without asking some shards. discard: what is undecided for good goes away. */
 static int settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
-	uint32_t count, uint32_t left_out, uint64_t *largest_generation)
+	uint32_t count, uint32_t left_out, bool discard, uint64_t *largest_generation)
 {
 	size_t room = (size_t)count * segment->shard_count;
 	struct opinions *opinions = malloc(sizeof(*opinions));
@@ -509,6 +528,8 @@ static int settle(struct stripe_file *file, const struct segment *segment, uint6
 	int failed = make_decided(file, opinions, &forward, &decided);
 	if (failed)
 		error = failed;
+	if (!discard)
+		back.count = 0;
 	verdicts_tell(file, segment, &back, true);
 	/* What came back with a loss of power could not be told from a decided version by a few. */
 	if (back.count)
@@ -532,10 +553,18 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
 	uint32_t count, uint64_t *largest_generation)
 {
 	uint32_t down = segment_known_down(segment, file->code.k);
-	int error = settle(file, segment, first_block, count, down, largest_generation);
+	int error = settle(file, segment, first_block, count, down, true, largest_generation);
 
 	/* They may be up again, or be the ones without whom it cannot be told. */
 	if (error == -EIO && down)
-		error = settle(file, segment, first_block, count, 0, largest_generation);
+		error = settle(file, segment, first_block, count, 0, true, largest_generation);
 	return error;
+}
+
+int versions_roll_forward(
+	struct stripe_file *file, const struct segment *segment, uint64_t block_number)
+{
+	uint64_t largest;
+
+	return settle(file, segment, block_number, 1, 0, false, &largest);
 }

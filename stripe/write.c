@@ -380,17 +380,10 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 
 	known_down = segment_known_down(segment, file->min_shards);
 	store_version version;
-	error = file_next_version(file, write->write_epoch, write->base.generation, &version);
+	error = file_next_version(
+		file, segment, write->write_epoch, write->base.generation, &version);
 	if (error)
 		goto out;
-	pthread_mutex_lock(&file->lock);
-	bool superseded = segment->superseded;
-	pthread_mutex_unlock(&file->lock);
-	/* The stores must not see the new epoch of a file from one who asks the old nodes. */
-	if (superseded) {
-		error = -ESTALE;
-		goto out;
-	}
 	fanout_init(&fanout, file->stripe);
 	for (unsigned int s = 0; s < n; s++) {
 		store_write_args *args = &outgoing[s].args;

@@ -99,6 +99,7 @@ static void *copy_args(uint32_t procedure, const void *args)
 		       : procedure == STORE_SYNC     ? sizeof(store_sync_args)
 		       : procedure == STORE_MISSED   ? sizeof(store_missed_args)
 		       : procedure == STORE_TRUNCATE ? sizeof(store_truncate_args)
+		       : procedure == STORE_STAT     ? sizeof(store_stat_args)
 						     : 0;
 	if (bytes == 0)
 		abort(); /* the engine sends no others */
@@ -111,6 +112,7 @@ static size_t result_bytes(uint32_t procedure)
 {
 	return procedure == STORE_WRITE  ? sizeof(store_write_res)
 	       : procedure == STORE_READ ? sizeof(store_read_res)
+	       : procedure == STORE_STAT ? sizeof(store_stat_res)
 					 : sizeof(store_status_res);
 }
 
@@ -135,6 +137,7 @@ static void print_message(const struct message *message, const void *result, int
 		[STORE_SYNC] = "SYNC",
 		[STORE_MISSED] = "MISSED",
 		[STORE_TRUNCATE] = "TRUNCATE",
+		[STORE_STAT] = "STAT",
 	};
 	fprintf(stderr, "%9" PRIu64 "  p%u to node %u: %s", scheduler_now(), message->from->number,
 		message->node, names[message->procedure]);

@@ -62,6 +62,13 @@ static struct process *process_make(void)
 	return process;
 }
 
+/* What exportd knows of shards that the spare node has taken over. */
+static struct move {
+	uint32_t moved, rebuilding; /* bit s: shard s */
+	uint32_t origin; /* the id of the node that had it */
+	uint32_t switch_epoch;
+} moves[(WORLD_BLOCKS + WORLD_SEGMENT_BLOCKS - 1) / WORLD_SEGMENT_BLOCKS];
+
 /* -------- disks: volatile_io.h, as a process sees it that may be dead -------- */
 
 static bool dead(void)
@@ -143,7 +150,7 @@ static void disk_init(void)
 
 static void meta_placement(const meta_placement_args *args, meta_placement_res *res)
 {
-	unsigned int n = world.node_count;
+	unsigned int n = world.shard_count;
 
 	if (args->writer && args->writer != file.writer && world.mutation != OLD_EPOCHS) {
 		if (file.writer)
@@ -161,6 +168,8 @@ static void meta_placement(const meta_placement_args *args, meta_placement_res *
 	for (unsigned int s = 0; s < n; s++)
 		res->nodes.nodes_val[s] =
 			world_node_of(args->segment * WORLD_SEGMENT_BLOCKS, s) + 1;
+	res->rebuilding = moves[args->segment].rebuilding;
+	res->switch_epoch = moves[args->segment].switch_epoch;
 	res->form = world.shape.form;
 	res->k = world.shape.k;
 	res->m = world.shape.m;
@@ -278,7 +287,8 @@ void world_execute(struct store *store, uint32_t procedure, const void *args, vo
 		((store_status_res *)result)->boot = store_boot(store);
 	} else {
 		store_local_call(store, procedure, args, result);
-		change_boot(&((store_status_res *)result)->boot, store);
+		if (procedure != STORE_STAT)
+			change_boot(&((store_status_res *)result)->boot, store);
 	}
 }
 
@@ -309,7 +319,35 @@ uint32_t world_nodes_up(void)
 
 unsigned int world_node_of(uint64_t block, unsigned int shard)
 {
-	return (unsigned int)((shard + block / WORLD_SEGMENT_BLOCKS) % world.node_count);
+	const struct move *move = &moves[block / WORLD_SEGMENT_BLOCKS];
+
+	if (move->moved & (1u << shard))
+		return world.shard_count;
+	return (unsigned int)((shard + block / WORLD_SEGMENT_BLOCKS) % world.shard_count);
+}
+
+bool world_move_shard(uint32_t segment, unsigned int shard)
+{
+	struct move *move = &moves[segment];
+
+	if (move->moved || world.node_count == world.shard_count)
+		return false;
+	move->origin = world_node_of((uint64_t)segment * WORLD_SEGMENT_BLOCKS, shard) + 1;
+	move->moved = 1u << shard;
+	move->rebuilding = move->moved;
+	move->switch_epoch = ++file.write_epoch;
+	return true;
+}
+
+uint32_t world_origin(uint32_t segment)
+{
+	return moves[segment].rebuilding ? moves[segment].origin : 0;
+}
+
+void world_rebuilt(uint32_t segment, uint32_t write_epoch)
+{
+	if (write_epoch >= moves[segment].switch_epoch)
+		moves[segment].rebuilding = 0;
 }
 
 /* -------- processes -------- */
@@ -531,15 +569,16 @@ void world_flip_bit(unsigned int node)
 
 /* -------- all of it -------- */
 
-void world_reset(struct world_shape shape, enum mutation mutation)
+void world_reset(struct world_shape shape, enum mutation mutation, bool spare)
 {
-	unsigned int n = shape.k + shape.m;
+	unsigned int n = shape.k + shape.m + spare;
 	char text[512] = "";
 
 	disk_init();
 	memset(&world, 0, sizeof(world));
 	memset(nodes, 0, sizeof(nodes));
 	memset(&file, 0, sizeof(file));
+	memset(moves, 0, sizeof(moves));
 	file.write_epoch = 1;
 	file.layout_epoch = 1;
 	file.write_gateway = 1;
@@ -551,12 +590,13 @@ void world_reset(struct world_shape shape, enum mutation mutation)
 	world.shape = shape;
 	world.mutation = mutation;
 	world.node_count = n;
+	world.shard_count = shape.k + shape.m;
 	world.cells_per_block = shape.k < 4 ? shape.k : 4;
 	world.cell_bytes = shape.k * shape.row_bytes / world.cells_per_block;
 	world.cell_count = WORLD_BLOCKS * world.cells_per_block;
 	world.nature.alive = true;
 	world.engines[0].node = 0;
-	world.engines[1].node = 1;
+	world.engines[1].node = spare ? world.shard_count : 1;
 	world.engines[2].node = UINT_MAX;
 	world.engines[3].node = UINT_MAX;
 	for (unsigned int i = 0; i < n; i++) {

@@ -17,7 +17,7 @@
 #include "storaged/store.h"
 #include "stripe/stripe.h"
 
-#define WORLD_NODES_MAX 12
+#define WORLD_NODES_MAX 13
 #define WORLD_ENGINES 4
 #define WORLD_ENGINE_HEALER 3 /* never killed; the others may be */
 #define WORLD_EXPORT 3
@@ -57,6 +57,7 @@ struct engine {
 extern struct world {
 	struct world_shape shape;
 	unsigned int node_count;
+	unsigned int shard_count; /* of a block; the nodes after these are spare */
 	unsigned int cells_per_block, cell_count;
 	uint32_t cell_bytes;
 	enum mutation mutation;
@@ -65,8 +66,24 @@ extern struct world {
 	struct process nature; /* for what is not part of the cluster */
 } world;
 
-/* A new, empty cluster, nothing runs. Call outside of fibers. */
-void world_reset(struct world_shape shape, enum mutation mutation);
+/*
+ * A new, empty cluster, nothing runs. spare: with one node more than a block has shards, and an engine
+ * there. Call outside of fibers.
+ */
+void world_reset(struct world_shape shape, enum mutation mutation, bool spare);
+
+/*
+ * What exportd does when a node is out: the spare node takes over a shard of a segment, if it has none
+ * of it. The node goes on, as if it were only exportd that does not hear of it.
+ * Returns true if that was done.
+ */
+bool world_move_shard(uint32_t segment, unsigned int shard);
+
+/* The node that has the data of a shard which the spare node is making (its id), 0: there is none. */
+uint32_t world_origin(uint32_t segment);
+
+/* What exportd does for META_REBUILT. */
+void world_rebuilt(uint32_t segment, uint32_t write_epoch);
 
 /* Starts a node's process, or a process with an engine only. Call in a fiber. */
 void world_start_node(unsigned int node);

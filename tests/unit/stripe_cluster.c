@@ -49,6 +49,7 @@ static void meta_placement(
 				? file->moved[s]
 				: (uint32_t)((s + args->file.file_id + args->segment) % n) + 1;
 	res->rebuilding = file->rebuilding;
+	res->switch_epoch = file->switch_epoch;
 	res->form = cluster.code.form;
 	res->k = cluster.code.k;
 	res->m = cluster.code.m;
@@ -195,7 +196,7 @@ unsigned int move_shard(uint64_t id, unsigned int shard, unsigned int spare)
 	pthread_mutex_lock(&cluster.lock);
 	cluster.files[id].moved[shard] = node + 1;
 	cluster.files[id].rebuilding |= 1u << shard;
-	cluster.files[id].write_epoch++;
+	cluster.files[id].switch_epoch = ++cluster.files[id].write_epoch;
 	pthread_mutex_unlock(&cluster.lock);
 	return node;
 }

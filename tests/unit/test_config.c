@@ -195,7 +195,8 @@ static void test_defaults(void)
 	char *shorter = replaced(
 		document, ",\n    \"node_down_after_ms\": 1500, \"down_out_interval_s\": 44", "");
 	char *shortest = replaced(shorter,
-		", \"scrub_mib_per_second\": 25, \"scrub_interval_s\": 77, \"heal_mib_per_second\": "
+		", \"scrub_mib_per_second\": 25, \"scrub_interval_s\": 77, "
+		"\"heal_mib_per_second\": "
 		"33, \"cache_mib\": 96, \"gather_ms\": 350",
 		"");
 	char *off = replaced(shorter, ": 25", ": 0");
@@ -213,7 +214,7 @@ static void test_defaults(void)
 	CU_ASSERT_EQUAL(config->gather_ms, 100);
 	CU_ASSERT_EQUAL(config->scrub_interval_s, 600);
 	CU_ASSERT_EQUAL(config->heal_mib_per_second, 32);
-	CU_ASSERT_EQUAL(config->down_out_interval_s, 600);
+	CU_ASSERT_EQUAL(config->down_out_interval_s, 0);
 	CU_ASSERT_EQUAL(config->exportd_port, 7600);
 	CU_ASSERT_EQUAL(config->node_down_after_ms, 3000);
 	CU_ASSERT_EQUAL(config->nodes[0].store_port, 7601);
