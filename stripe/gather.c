@@ -16,14 +16,6 @@
 /* A 64th of a block is the grain in which it is known whether all of it has come. */
 #define GRAINS 64u
 
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 /* -------- what versions tell -------- */
 
 static bool is_ahead(struct stripe_file *file, store_version version)
@@ -344,7 +336,7 @@ static bool collect(struct stripe_file *file, const struct segment *segment,
 	uint32_t write_epoch = file_write_epoch(file);
 
 	if (!cached->dirty) {
-		if (!cache_set_dirty(&file->stripe->cache, cached, now_ms()))
+		if (!cache_set_dirty(&file->stripe->cache, cached, latency_now_us() / 1000))
 			return false;
 		cached->write_epoch = write_epoch;
 		cached->covered = 0;
@@ -588,7 +580,7 @@ static void *gather_thread(void *argument)
 			pthread_cond_wait(&stripe->gather_wake, &stripe->gather_lock);
 			continue;
 		}
-		uint64_t until = now_ms() + stripe->gather_delay_ms / 2 + 1;
+		uint64_t until = latency_now_us() / 1000 + stripe->gather_delay_ms / 2 + 1;
 		struct timespec at = {.tv_sec = (time_t)(until / 1000),
 			.tv_nsec = (long)(until % 1000) * 1000000};
 		while (!stripe->gather_stopping && pthread_cond_timedwait(&stripe->gather_wake,
@@ -601,7 +593,7 @@ static void *gather_thread(void *argument)
 
 			files = file->gather_next;
 			pthread_mutex_unlock(&stripe->gather_lock);
-			send_old(file, now_ms());
+			send_old(file, latency_now_us() / 1000);
 			pthread_mutex_lock(&stripe->gather_lock);
 			if (atomic_load(&file->cached.dirty_bytes)) {
 				file->gather_next = stripe->gather_files;

@@ -364,21 +364,13 @@ static int round_value(const struct round *round, uint32_t index, bool complete,
 	return -EAGAIN;
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 /* One block, all stores, whatever it takes. */
 static int block_read_carefully(struct stripe_file *file, const struct segment *segment,
 	uint64_t block_number, struct block *block, void *scratch)
 {
 	uint32_t all = (1u << segment->shard_count) - 1;
 	/* Nodes that do not even refuse cost the whole time of a call in each attempt. */
-	uint64_t end_ms = now_ms() + file->stripe->call_timeout_ms;
+	uint64_t end_ms = latency_now_us() / 1000 + file->stripe->call_timeout_ms;
 	int error = -EIO;
 
 	for (unsigned int attempt = 0; error == -EIO && attempt <= RETRIES; attempt++) {
@@ -386,7 +378,7 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 		store_version version = {0}, undecided;
 		uint64_t largest;
 
-		if (attempt && now_ms() >= end_ms)
+		if (attempt && latency_now_us() / 1000 >= end_ms)
 			break;
 		if (attempt)
 			delay_ms(retry_delays_ms[attempt - 1]);
