@@ -446,6 +446,14 @@ static enum map_node_state map_state(
 	return now_ns < map->started_ns + map->silence_ns ? MAP_NODE_UNHEARD : MAP_NODE_DOWN;
 }
 
+/* META_NODE_* of the node at a place in the configuration. */
+static uint32_t state_of(const struct map_snapshot *snapshot, size_t i)
+{
+	if (snapshot->nodes[i].up)
+		return META_NODE_UP;
+	return snapshot->nodes[i].out ? META_NODE_OUT : META_NODE_DOWN;
+}
+
 void map_answer(struct map *map, const struct meta_map_args *args, struct meta_map_res *result)
 {
 	size_t count = map->config->node_count, i;
@@ -461,9 +469,7 @@ void map_answer(struct map *map, const struct meta_map_args *args, struct meta_m
 	result->map_version = snapshot->version;
 	for (i = 0; i < count; i++) {
 		nodes[i].id = map->config->nodes[i].id;
-		nodes[i].state = snapshot->nodes[i].up    ? META_NODE_UP
-				 : snapshot->nodes[i].out ? META_NODE_OUT
-							  : META_NODE_DOWN;
+		nodes[i].state = state_of(snapshot, i);
 		nodes[i].incarnation = snapshot->nodes[i].incarnation;
 	}
 	map_read_unlock(map);
@@ -598,9 +604,7 @@ int map_cluster(struct map *map, struct meta_cluster_res *result)
 	result->map_version = snapshot->version;
 	for (i = 0; i < count; i++) {
 		nodes[i].id = map->config->nodes[i].id;
-		nodes[i].state = snapshot->nodes[i].up    ? META_NODE_UP
-				 : snapshot->nodes[i].out ? META_NODE_OUT
-							  : META_NODE_DOWN;
+		nodes[i].state = state_of(snapshot, i);
 		nodes[i].incarnation = snapshot->nodes[i].incarnation;
 	}
 	map_read_unlock(map);
