@@ -89,28 +89,32 @@ static enum value value_of(uint64_t block, uint32_t node, uint32_t epoch)
 }
 
 /*
- * Stores that hold the newest version there is, if it is newer than the block's version `before`;
- * those that are down do not.
+ * True if some version newer than the block's version `before` is held by exactly K-1 stores, those
+ * that are down not counted. That need not be the newest: a COMMIT that dies leaves parts of its
+ * own version over parts of that of the UNSTABLE write.
  */
-static unsigned int newest_holders(
+static bool is_in_doubt(
 	const struct raw_placement *placement, uint64_t block, const store_version *before)
 {
-	unsigned int holders = 0;
-	uint64_t newest = before->generation;
+	uint64_t held[RAW_SHARDS_MAX];
+	unsigned int count = 0;
 
 	for (unsigned int s = 0; s < placement->count; s++) {
 		store_read_block header;
 
-		if (raw_headers(&raw, placement, file_id, s, block, 1, &header) != 0 ||
-			header.block_version.generation < newest ||
-			header.block_version.generation == before->generation)
-			continue;
-		if (header.block_version.generation > newest)
-			holders = 0;
-		newest = header.block_version.generation;
-		holders++;
+		if (raw_headers(&raw, placement, file_id, s, block, 1, &header) == 0 &&
+			header.block_version.generation > before->generation)
+			held[count++] = header.block_version.generation;
 	}
-	return holders;
+	for (unsigned int i = 0; i < count; i++) {
+		unsigned int holders = 0;
+
+		for (unsigned int j = 0; j < count; j++)
+			holders += held[j] == held[i];
+		if (holders == (unsigned int)raw.export->code.k - 1)
+			return true;
+	}
+	return false;
 }
 
 /* True if all stores hold one decided version of the blocks, and no other. */
@@ -335,8 +339,7 @@ static int strike(const char *run, const char *kind, const char *message)
 			if (value != UNREADABLE)
 				result.value = value;
 			else if (alive || acknowledged ||
-				 newest_holders(&placement, result.block, &before.block_version) !=
-					 (unsigned int)raw.export->code.k - 1)
+				 !is_in_doubt(&placement, result.block, &before.block_version))
 				fail("unreadable without reason", result.block, node);
 		}
 	}
