@@ -127,13 +127,18 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 static int truncate_stores(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 {
 	uint64_t first = (size + file->block_bytes - 1) / file->block_bytes;
+	/*
+	 * Also the segment whose last block is the one that is cut: its stores must hear of the
+	 * epoch even if they have nothing to cut, since a gateway may have bytes in memory for it.
+	 */
+	uint64_t number = size / file->block_bytes / file->segment_blocks;
 	int error = size % file->block_bytes ? cut_block(file, size, write_epoch) : 0;
 
 	pthread_mutex_lock(&file->lock);
 	uint32_t segment_count = file->segment_count;
 	pthread_mutex_unlock(&file->lock);
-	for (uint64_t number = first / file->segment_blocks; !error && number < segment_count;
-		number++) {
+	for (; !error && number < segment_count; number++) {
+		uint64_t begin = number * file->segment_blocks;
 		const struct segment *segment;
 
 		error = file_segment(file, (uint32_t)number, false, &segment);
@@ -142,11 +147,8 @@ static int truncate_stores(struct stripe_file *file, uint64_t size, uint32_t wri
 			continue;
 		}
 		if (!error)
-			error = empty_blocks(file, segment,
-				number == first / file->segment_blocks
-					? first % file->segment_blocks
-					: 0,
-				write_epoch);
+			error = empty_blocks(
+				file, segment, first > begin ? first - begin : 0, write_epoch);
 	}
 	return error;
 }
@@ -208,7 +210,11 @@ int stripe_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoc
 	if (file->unstable_epoch)
 		file->unstable_epoch = write_epoch;
 	pthread_mutex_unlock(&file->lock);
-	int error = file_truncate(file, size, write_epoch);
+	/*
+	 * exportd tells of the truncation, and of the segments there are by now: others have
+	 * written to the file since we attached to it.
+	 */
+	int error = file_attach(file);
 	pthread_mutex_unlock(&file->attach_lock);
 	return error;
 }

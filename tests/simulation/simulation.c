@@ -359,6 +359,8 @@ static bool do_heal(unsigned int engine, bool calm)
 		uint64_t left = 0;
 		int error =
 			stripe_heal(session.file, segment, 0, WORLD_SEGMENT_BLOCKS, NULL, &left);
+		if (error == -ENOENT) /* nothing was ever written there */
+			continue;
 		/* The healer tries again; come_to_rest() says for how long. */
 		done = done && !error && !left;
 	}

@@ -41,6 +41,7 @@ static struct {
 	uint32_t write_epoch, layout_epoch, write_gateway;
 	bool truncate;
 	uint64_t truncate_size;
+	uint32_t segment_count;
 	uint64_t writer; /* who asked for the write epoch; 0: nobody yet */
 } file;
 
@@ -152,6 +153,12 @@ static void meta_placement(const meta_placement_args *args, meta_placement_res *
 {
 	unsigned int n = world.shard_count;
 
+	if (args->allocate && args->segment >= file.segment_count)
+		file.segment_count = args->segment + 1;
+	if (args->segment >= file.segment_count) {
+		res->status = ENOENT;
+		return;
+	}
 	if (args->writer && args->writer != file.writer && world.mutation != OLD_EPOCHS) {
 		if (file.writer)
 			file.write_epoch++;
@@ -176,7 +183,7 @@ static void meta_placement(const meta_placement_args *args, meta_placement_res *
 	res->row_bytes = world.shape.row_bytes;
 	res->min_shards = res->m + 1 > res->k ? res->m + 1 : res->k;
 	res->segment_blocks = WORLD_SEGMENT_BLOCKS;
-	res->segment_count = (WORLD_BLOCKS + WORLD_SEGMENT_BLOCKS - 1) / WORLD_SEGMENT_BLOCKS;
+	res->segment_count = file.segment_count;
 }
 
 static void meta_written(const meta_written_args *args, meta_attributes_res *res)
@@ -330,7 +337,7 @@ bool world_move_shard(uint32_t segment, unsigned int shard)
 {
 	struct move *move = &moves[segment];
 
-	if (move->moved || world.node_count == world.shard_count)
+	if (move->moved || world.node_count == world.shard_count || segment >= file.segment_count)
 		return false;
 	move->origin = world_node_of((uint64_t)segment * WORLD_SEGMENT_BLOCKS, shard) + 1;
 	move->moved = 1u << shard;

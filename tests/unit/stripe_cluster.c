@@ -37,8 +37,15 @@ static void meta_placement(
 	res->truncate = file->truncate;
 	res->truncate_size = file->truncate_size;
 	res->attributes.size = file->size;
+	if (args->allocate && args->segment >= file->segment_count)
+		file->segment_count = args->segment + 1;
+	res->segment_count = file->segment_count;
 	cluster.placements_asked++;
 	pthread_mutex_unlock(&cluster.lock);
+	if (args->segment >= res->segment_count) {
+		res->status = ENOENT;
+		return;
+	}
 	res->write_gateway = 1;
 	unsigned int n = cluster.code.k + cluster.code.m;
 	res->nodes.nodes_val = calloc(n, sizeof(uint32_t));
@@ -56,7 +63,6 @@ static void meta_placement(
 	res->row_bytes = cluster.row_bytes;
 	res->min_shards = cluster.min_shards;
 	res->segment_blocks = cluster.segment_blocks;
-	res->segment_count = 8;
 }
 
 static void meta_written(

@@ -40,6 +40,7 @@ struct test_node {
 
 struct test_file {
 	uint64_t size;
+	uint32_t segment_count;
 	uint32_t write_epoch;
 	bool truncate;
 	uint64_t truncate_size;

@@ -648,6 +648,8 @@ static void heal_all(void)
 		int error =
 			stripe_heal(history.healer_file, segment, 0, SEGMENT_BLOCKS, NULL, &left);
 
+		if (error == -ENOENT) /* nothing was ever written there */
+			continue;
 		if (error || left)
 			fail(error ? strerror(-error)
 				   : "healing leaves something with all nodes up",
