@@ -88,8 +88,9 @@ static uint64_t run_end(const struct shard_file *file, uint64_t first, uint64_t 
 	return count < limit - first ? first + count : limit;
 }
 
+/* unless_missed: see store.x. */
 static int decide_block(struct store_pages *pages, uint64_t block, store_version version,
-	bool discard, bool durable)
+	bool discard, uint32_t unless_missed, bool durable)
 {
 	struct shard_file *file = pages->file;
 	struct store_pair pair;
@@ -110,9 +111,12 @@ static int decide_block(struct store_pages *pages, uint64_t block, store_version
 		page->changed = page->changed || (durable && !discard);
 		return 0;
 	}
+	if (unless_missed != 0 && (newest->missed & unless_missed) == unless_missed)
+		return 0;
 	if (discard) {
 		store_slot_clear(page->bytes, &file->shape, block);
-		page->durable = true; /* with the next flush, not before the answer */
+		page->durable =
+			true; /* with the next flush; not before the answer unless `stable` */
 		if (newest->shard_bytes > 0)
 			shard_file_free_row(file, block, (unsigned int)pair.newest);
 	} else {
@@ -126,7 +130,7 @@ static int decide_block(struct store_pages *pages, uint64_t block, store_version
 }
 
 int store_decide(struct store_pages *pages, const store_decided *runs, uint32_t count, bool discard,
-	bool durable)
+	uint32_t unless_missed, bool durable)
 {
 	int error = 0;
 
@@ -134,7 +138,8 @@ int store_decide(struct store_pages *pages, const store_decided *runs, uint32_t 
 		uint64_t end = run_end(pages->file, runs[i].first_block, runs[i].count);
 
 		for (uint64_t block = runs[i].first_block; block < end && error == 0; block++) {
-			error = decide_block(pages, block, runs[i].block_version, discard, durable);
+			error = decide_block(pages, block, runs[i].block_version, discard,
+				unless_missed, durable);
 			if (error == 0 && pages->count > PAGES_MAX)
 				error = store_pages_finish(pages);
 		}
@@ -173,10 +178,12 @@ void store_commit(struct store *store, const store_commit_args *args, store_stat
 	error = shard_file_lock_exclusive(file);
 	if (error != 0)
 		goto out;
+	if (args->unless_missed != 0 && args->boot != store->boot)
+		error = -EAGAIN;
 	if (changeable(file, &error)) {
 		store_pages_begin(&pages, file);
 		error = store_decide(&pages, args->runs.runs_val, args->runs.runs_len,
-			args->discard != 0, args->stable != 0);
+			args->discard != 0, args->unless_missed, args->stable != 0);
 		if (error == 0)
 			error = store_pages_finish(&pages);
 		store_pages_abandon(&pages);
@@ -214,6 +221,24 @@ void store_sync(struct store *store, const store_sync_args *args, store_status_r
 	res->status = store_status(error);
 }
 
+/*
+ * True if what was accepted under the version is not here any more, and nothing that its writer put
+ * in its place: whoever asked whether it was decided has had it dropped.
+ */
+static bool version_is_gone(const struct store_pair *pair, store_version version)
+{
+	const struct store_slot *newest = pair->newest < 0 ? NULL : &pair->slots[pair->newest];
+	const struct store_slot *older = newest == NULL ? NULL : &pair->slots[1 - pair->newest];
+
+	if (version.writer == 0) /* a truncation's: who never had anything is as good as empty */
+		return false;
+	if (newest == NULL || store_version_compare(newest->version, version) < 0)
+		return true;
+	return newest->version.writer != version.writer &&
+	       (older->kind != STORE_SLOT_GOOD ||
+		       store_version_compare(older->version, version) != 0);
+}
+
 /* Changes the missed bits of blocks with the version. Sets *marked once the marker is there. */
 static int change_missed(struct store_pages *pages, const store_missed_args *args)
 {
@@ -222,12 +247,17 @@ static int change_missed(struct store_pages *pages, const store_missed_args *arg
 	bool marked = false;
 	int error = 0;
 
+	if (!args->clear && args->block_version.writer != 0 &&
+		end - args->first_block < args->count)
+		error = -EAGAIN;
 	for (uint64_t block = args->first_block; block < end && error == 0; block++) {
 		struct store_pair pair;
 		const struct store_slot *newest;
 		uint32_t missed;
 
 		error = store_pages_pair(pages, block, &pair);
+		if (error == 0 && !args->clear && version_is_gone(&pair, args->block_version))
+			error = -EAGAIN;
 		if (error != 0 || pair.newest < 0)
 			continue;
 		newest = &pair.slots[pair.newest];
@@ -268,6 +298,8 @@ void store_missed(struct store *store, const store_missed_args *args, store_stat
 		store_pages_begin(&pages, file);
 		error = change_missed(&pages, args);
 		store_pages_abandon(&pages);
+	} else if (error == 0 && !args->clear && args->block_version.writer != 0) {
+		error = -EAGAIN;
 	}
 	res->write_epoch = file->write_epoch;
 	changes = shard_file_changes(file);

@@ -365,10 +365,11 @@ bool store_marker_parse(const char *name, store_file *file);
 /*
  * Marks runs of blocks as decided, or drops what is undecided (store_commit_args). Called with the
  * lock held exclusively; the pages are changed in the set. durable: the next flush has to cover
- * the marks, too; it always covers what is dropped. Returns 0 or a negative errno.
+ * the marks, too; it always covers what is dropped. unless_missed: see store_commit_args; 0: no
+ * condition. Returns 0 or a negative errno.
  */
 int store_decide(struct store_pages *pages, const store_decided *runs, uint32_t count, bool discard,
-	bool durable);
+	uint32_t unless_missed, bool durable);
 
 /*
  * Reads one shard and checks it. pages holds the block's page; buffer has room for a whole shard.

@@ -442,7 +442,7 @@ static int write_locked(struct write_call *call, store_write_res *res)
 	store_pages_begin(&call->pages, file);
 	if (file->exists && args->commits.commits_len > 0)
 		error = store_decide(&call->pages, args->commits.commits_val,
-			args->commits.commits_len, false, false);
+			args->commits.commits_len, false, 0, false);
 	if (error == 0)
 		error = plan_all(call, &res->newest);
 	if (error == 0)

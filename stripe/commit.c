@@ -87,10 +87,10 @@ static int commit_runs(struct stripe_file *file, struct run *runs)
 	for (struct run *run = runs; run && !error; run = run->next) {
 		uint32_t lost = run->written & ~run->holders;
 
-		if (__builtin_popcount(run->holders) < (int)file->min_shards)
-			error = -EIO;
-		else if (lost)
+		if (lost)
 			error = run_record_missed(file, run, lost, &run->holders);
+		if (!error && !versions_reach(file, run->segment, run->holders, 0))
+			error = -EIO;
 		run->untold = run->holders;
 	}
 	if (!error)
@@ -182,7 +182,10 @@ static int commit_locked(struct stripe_file *file)
 	if (!error && end)
 		error = file_report_size(file, end, write_epoch);
 	if (error == -EAGAIN) {
-		/* Truncated since: the clients are to send again what they think is there. */
+		/*
+		 * Truncated since, or discarded by somebody who could not tell what became of it:
+		 * the clients are to send again what they think is there.
+		 */
 		error = file_learn_epoch(file);
 		atomic_fetch_add(&file->stripe->verifier, 1);
 		return error;

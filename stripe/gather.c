@@ -31,10 +31,7 @@ static bool is_certain(struct stripe_file *file, store_version version, bool com
 {
 	if (committed || VERSION_IS_EMPTINESS(version) || version.generation == 0)
 		return true;
-	pthread_mutex_lock(&file->lock);
-	bool doubtful = version.generation <= file->doubtful;
-	pthread_mutex_unlock(&file->lock);
-	return version.writer == file->stripe->writer && !doubtful;
+	return version.writer == file->stripe->writer && !run_is_doubtful(file, version);
 }
 
 /*

@@ -105,8 +105,6 @@ static struct diagnosis diagnose(const struct stripe_file *file, const struct se
 {
 	struct block_answer answers[MOJETTE_N_MAX] = {0};
 	struct diagnosis diagnosis = {0};
-	store_version version, undecided;
-	uint64_t largest;
 
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		if (!(survey->reachable & (1u << s)))
@@ -114,9 +112,11 @@ static struct diagnosis diagnose(const struct stripe_file *file, const struct se
 		const store_read_block *told = &survey->results[s].blocks.blocks_val[index];
 		answers[s] = block_answer(segment, s, told);
 	}
-	enum block_verdict verdict = versions_judge(file, answers, &version, &undecided, &largest);
-	diagnosis.unknown = verdict == BLOCK_UNKNOWN;
-	if (verdict != BLOCK_VERSION)
+	struct block_judgement judgement = versions_judge(file, answers);
+	store_version version = judgement.version;
+	diagnosis.unknown =
+		judgement.verdict == BLOCK_UNKNOWN || judgement.verdict == BLOCK_IN_DOUBT;
+	if (judgement.verdict != BLOCK_VERSION && judgement.verdict != BLOCK_OPEN)
 		return diagnosis;
 	diagnosis.version = version;
 	diagnosis.undecided = !VERSION_IS_EMPTINESS(version);
@@ -346,7 +346,10 @@ static int read_with_origin(struct batch *batch, uint64_t block_number)
 {
 	struct stripe *stripe = batch->file->stripe;
 	struct segment former = *batch->segment;
+	uint64_t largest;
 	int error = -EIO;
+
+	former.former = true;
 
 	for (size_t i = 0; i < stripe->node_count && batch->origin; i++) {
 		if (stripe->nodes[i].id != batch->origin || !node_usable(&stripe->nodes[i]))
@@ -359,7 +362,7 @@ static int read_with_origin(struct batch *batch, uint64_t block_number)
 				former.rebuilding &= ~(1u << s);
 			}
 		}
-		error = versions_roll_forward(batch->file, &former, block_number);
+		error = versions_settle(batch->file, &former, block_number, 1, &largest);
 		if (!error)
 			error = block_read(batch->file, &former, block_number, true, batch->block);
 		/* It does not know what the new store has taken since: only what is decided counts.

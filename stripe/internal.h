@@ -61,6 +61,11 @@ struct segment {
 	uint32_t
 		rebuilding; /* bit s: what shard s's store has nothing of says nothing, it is new */
 	uint32_t switch_epoch; /* the write epoch under which shards moved; 0: none is being made */
+	/*
+	 * A node stands for the one that took its shard over, which may have newer versions that
+	 * these stores do not know to be decided: nothing may be discarded.
+	 */
+	bool former;
 	time_t asked; /* exportd, monotonic seconds */
 	bool superseded; /* guarded by stripe_file.lock: perhaps not the newest, to be asked anew */
 };
@@ -364,6 +369,15 @@ unsigned int versions_deciding(const struct stripe_file *file);
 unsigned int versions_quorum(const struct stripe_file *file);
 
 /*
+ * True if these stores are enough to hold what is written to a segment: min_shards. While shards
+ * are being made on new nodes, engines that have not heard so still ask the former ones; so many of
+ * the others must know better that no versions_quorum() of stores is without one: holders, and
+ * those of `fenced`, which are known to know of the move.
+ */
+bool versions_reach(const struct stripe_file *file, const struct segment *segment, uint32_t holders,
+	uint32_t fenced);
+
+/*
  * What one store said of one block. A store that never had anything of a block has no record of its
  * being emptied, either: for the version of a truncation, EMPTY is as good as that version.
  */
@@ -372,6 +386,7 @@ struct block_answer {
 	unsigned int state; /* TORN, DAMAGED: newest is told, but is not to be had */
 	store_version newest;
 	store_version older;
+	uint32_t missed; /* shards recorded as not having got newest */
 	uint32_t length_bytes; /* of newest */
 	/*
 	 * The store took the shard over from another and is being filled. Versions that are newer
@@ -379,7 +394,8 @@ struct block_answer {
 	 * them says nothing.
 	 */
 	bool partial;
-	uint32_t since; /* the write epoch since which the store is asked, if it is being filled; or 0 */
+	uint32_t since; /* the write epoch since which the store is asked, if it is being filled; or
+			   0 */
 };
 
 /* What the store of a shard said of a block in a header. */
@@ -391,37 +407,50 @@ bool block_answer_is_sound(const struct block_answer *answer);
 
 enum block_verdict {
 	BLOCK_EMPTY, /* never written, or nothing was ever decided */
-	BLOCK_VERSION, /* `version` is the block's value, or becomes it by being delivered */
-	BLOCK_UNKNOWN, /* too few answers: a newer version may have been decided */
+	BLOCK_VERSION, /* `version` is the block's value */
+	/*
+	 * The same, but it could still be given up by somebody who cannot ask all of its holders:
+	 * to be settled before anybody is told.
+	 */
+	BLOCK_OPEN,
+	BLOCK_IN_DOUBT, /* `version` may have been decided, or not */
+	BLOCK_UNKNOWN, /* too few answers: anything may have been decided */
+};
+
+struct block_judgement {
+	enum block_verdict verdict;
+	store_version version;
+	store_version undecided; /* a newer one that is known to be undecided; generation 0: none */
+	uint64_t largest_generation; /* met anywhere */
+	uint32_t lacking; /* of BLOCK_IN_DOUBT: shards whose stores do not have `version` */
+	bool one_short; /* of BLOCK_IN_DOUBT: it takes one more such store to tell that it is not
+			   decided */
 };
 
 /*
- * What a read returns (docs/protocol.md): the newest version that k stores can deliver, unless a newer one
- * may have been decided.
- * *version receives the block's version; *undecided a newer one that is known to be undecided
- * (generation 0: none); *largest_generation the largest generation met anywhere.
+ * What a read returns (docs/protocol.md): the newest version that k stores can deliver, unless a
+ * newer one may have been decided.
  */
-enum block_verdict versions_judge(const struct stripe_file *file,
-	const struct block_answer *answers, store_version *version, store_version *undecided,
-	uint64_t *largest_generation);
+struct block_judgement versions_judge(
+	const struct stripe_file *file, const struct block_answer *answers);
+
+/*
+ * True if a version that the stores of `holders`, at least deciding ones, have can be told though
+ * nobody is known to know that it is decided: whichever of the others are asked, it cannot be given
+ * up any more.
+ */
+bool versions_tellable(const struct stripe_file *file, const struct block_answer *answers,
+	uint32_t holders, store_version version);
 
 /*
  * Finds out which versions of a run of blocks are decided and tells the stores: makes durable and
- * rolls forward what k stores hold, discards what is known to be undecided.
+ * rolls forward what k stores hold, discards what is known to be undecided, or can be made so.
  * *largest_generation receives the largest generation met.
  * Returns 0, -EIO, or -ESTALE (a store knows a newer write epoch, of a truncation or of a move of
  * shards: nothing was done; stripe_file_refresh() asks exportd, and carries a truncation out).
  */
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
 	uint32_t count, uint64_t *largest_generation);
-
-/*
- * As versions_settle() for one block of a segment in which a node stands for the one that took its
- * shard over, which may have newer versions that these stores do not know to be decided: so nothing
- * is discarded. Returns as versions_settle().
- */
-int versions_roll_forward(
-	struct stripe_file *file, const struct segment *segment, uint64_t block_number);
 
 /* -------- blocks (read.c, write.c, commit.c) -------- */
 
@@ -481,14 +510,19 @@ int block_write_recover(struct stripe_file *file, const struct segment *segment,
 	unsigned int attempt);
 
 /*
- * Records on the shards in *holders that `missed` did not get a run; those that cannot be told drop
- * out of *holders. Returns 0, or -EIO if fewer than min_shards are left.
+ * Records on the shards in *holders that `missed` did not get a run. Those that cannot be told, or
+ * do not have the run any more, drop out of *holders, and the others are told of them as well: in
+ * the end each holder knows of all shards that do not count. Returns 0; -EIO if fewer than
+ * min_shards are left, or -EAGAIN if that is because somebody had the run discarded.
  */
 int run_record_missed(
 	struct stripe_file *file, const struct run *run, uint32_t missed, uint32_t *holders);
 
 /* After a failure: some store may hold a version that was never decided. */
 void run_doubt(struct stripe_file *file, store_version version);
+
+/* True if a version of our own may be one of those. */
+bool run_is_doubtful(const struct stripe_file *file, store_version version);
 
 /*
  * For codes of which k stores may be fewer than decide (k <= m): has the holders of runs note

@@ -16,6 +16,9 @@
 /* Versions on the move (another process writing) settle within a few of these. */
 static const unsigned int retry_delays_ms[] = {2, 10, 50, 200, 500};
 #define RETRIES (sizeof(retry_delays_ms) / sizeof(retry_delays_ms[0]))
+/* After so many of them a version that is not known to be decided is taken for its dead writer's.
+ */
+#define PATIENT_TURNS 2
 
 static void delay_ms(unsigned int ms)
 {
@@ -276,7 +279,7 @@ static bool round_is_ahead(const struct round *round)
 static bool unanimous(const struct round *round, const struct block_shards *shards)
 {
 	const struct block_answer *first = NULL;
-	unsigned int answered = 0;
+	uint32_t holders = 0;
 	bool decided = false;
 
 	for (unsigned int s = 0; s < round->segment->shard_count; s++) {
@@ -288,12 +291,16 @@ static bool unanimous(const struct round *round, const struct block_shards *shar
 		if (first && version_compare(first->newest, answer->newest) != 0)
 			return false;
 		first = answer;
-		answered += !answer->partial;
+		if (!answer->partial)
+			holders |= 1u << s;
 		decided =
 			decided || answer->state == STORE_COMMITTED || answer->state == STORE_EMPTY;
 	}
-	return answered >= versions_quorum(round->file) &&
-	       (decided || answered >= round->file->min_shards);
+	if (__builtin_popcount(holders) < (int)versions_quorum(round->file))
+		return false;
+	return decided ||
+	       (__builtin_popcount(holders) >= (int)versions_deciding(round->file) &&
+		       versions_tellable(round->file, shards->answers, holders, first->newest));
 }
 
 /* True if the stores that answered do not all hold one version that is known to be decided. */
@@ -325,13 +332,13 @@ static int round_value(const struct round *round, uint32_t index, bool complete,
 	struct block *block, void *scratch)
 {
 	struct block_shards shards;
-	store_version version = {0}, undecided;
-	uint64_t largest;
 
 	round_block(round, index, &shards);
 	if (round_is_ahead(round))
 		return -ESTALE;
 	if (!complete) {
+		store_version version = {0};
+
 		if (!unanimous(round, &shards))
 			return -EAGAIN;
 		for (unsigned int s = 0; s < round->segment->shard_count; s++) {
@@ -351,16 +358,15 @@ static int round_value(const struct round *round, uint32_t index, bool complete,
 	atomic_fetch_add(&round->file->stripe->degraded_blocks, 1);
 	if (needs_care(round, &shards))
 		notice_block(round->file, round->segment, round->first_block + index);
-	switch (versions_judge(round->file, shards.answers, &version, &undecided, &largest)) {
-	case BLOCK_EMPTY:
+	struct block_judgement judgement = versions_judge(round->file, shards.answers);
+	if (judgement.verdict == BLOCK_EMPTY) {
 		block_clear(round->file, block);
 		return 0;
-	case BLOCK_VERSION:
-		/* Too few if some stores hold it as their older version: asked for by name then. */
-		return decode(round->file, &shards, version, block, scratch) ? -EAGAIN : 0;
-	case BLOCK_UNKNOWN:
-		break;
 	}
+	/* Too few if some stores hold it as their older version: asked for by name then. */
+	if (judgement.verdict == BLOCK_VERSION &&
+		decode(round->file, &shards, judgement.version, block, scratch) == 0)
+		return 0;
 	return -EAGAIN;
 }
 
@@ -371,12 +377,11 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 	uint32_t all = (1u << segment->shard_count) - 1;
 	/* Nodes that do not even refuse cost the whole time of a call in each attempt. */
 	uint64_t end_ms = latency_now_us() / 1000 + file->stripe->call_timeout_ms;
+	bool settled = false;
 	int error = -EIO;
 
 	for (unsigned int attempt = 0; error == -EIO && attempt <= RETRIES; attempt++) {
 		struct block_shards shards, older;
-		store_version version = {0}, undecided;
-		uint64_t largest;
 
 		if (attempt && latency_now_us() / 1000 >= end_ms)
 			break;
@@ -396,7 +401,9 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 			return -ESTALE;
 		}
 		round_block(newest, 0, &shards);
-		switch (versions_judge(file, shards.answers, &version, &undecided, &largest)) {
+		struct block_judgement judgement = versions_judge(file, shards.answers);
+		store_version version = judgement.version;
+		switch (judgement.verdict) {
 		case BLOCK_EMPTY:
 			block_clear(file, block);
 			error = 0;
@@ -416,6 +423,16 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 			if (decode(file, &older, version, block, scratch) == 0)
 				error = 0;
 			round_free(named);
+			break;
+		case BLOCK_OPEN:
+		case BLOCK_IN_DOUBT:
+			/* Not at once: its writer may be at work. What comes of it the next turn
+			 * sees. */
+			if (attempt >= PATIENT_TURNS && !settled) {
+				uint64_t largest;
+				settled = true;
+				versions_settle(file, segment, block_number, 1, &largest);
+			}
 			break;
 		case BLOCK_UNKNOWN:
 			break;

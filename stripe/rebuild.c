@@ -5,21 +5,21 @@
  * Why a fence: a writer that knows only the old placement could have a version accepted by the node
  * that is out (it may still be there, cut off from exportd alone) and by min_shards - 1 others, and
  * take it for decided; once the new node counts as complete, that it lacks the version would be
- * taken for a sign that it was not decided. With n - min_shards + 1 of the other stores refusing
- * the old write epoch no such version can be decided any more, and those from before are found by
- * healing, which leaves a block alone (and the shard incomplete) as long as it cannot tell.
+ * taken for a sign that it was not decided. With so many of the other stores refusing the old write
+ * epoch (versions_reach()) no such version can be decided any more, and whoever reads by the old
+ * placement meets one of them. Versions from before are found by healing, which leaves a block
+ * alone (and the shard incomplete) as long as it cannot tell.
  */
 #include <errno.h>
 #include <string.h>
 
 #include "stripe/internal.h"
 
-/* Asks all stores of a segment. Returns how many of those count that have their shards complete. */
-static unsigned int ask_all(struct stripe_file *file, const struct segment *segment,
-	uint32_t procedure, const void *const args[], void *const results[],
-	struct fanout_call calls[])
+/* Asks all stores of a segment. Returns the shards that are complete and whose stores answered. */
+static uint32_t ask_all(struct stripe_file *file, const struct segment *segment, uint32_t procedure,
+	const void *const args[], void *const results[], struct fanout_call calls[])
 {
-	unsigned int answered = 0;
+	uint32_t answered = 0;
 	struct fanout fanout;
 
 	fanout_init(&fanout, file->stripe);
@@ -33,9 +33,9 @@ static unsigned int ask_all(struct stripe_file *file, const struct segment *segm
 
 		/* ENOENT: nothing was ever written there. */
 		if (status == 0 || (!calls[s].error && status == -ENOENT))
-			answered += !(segment->rebuilding & (1u << s));
+			answered |= 1u << s;
 	}
-	return answered;
+	return answered & ~segment->rebuilding;
 }
 
 /* Makes the write epoch known to the stores. Returns 0, -EIO (to too few) or -ESTALE. */
@@ -62,7 +62,7 @@ static int fence(struct stripe_file *file, const struct segment *segment, uint32
 		args[s] = &each[s];
 		pointers[s] = &results[s];
 	}
-	unsigned int answered = ask_all(file, segment, STORE_TRUNCATE, args, pointers, calls);
+	uint32_t answered = ask_all(file, segment, STORE_TRUNCATE, args, pointers, calls);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		stale |= calls[s].started && fanout_call_status(&calls[s]) == -ESTALE &&
 			 !calls[s].error;
@@ -70,7 +70,7 @@ static int fence(struct stripe_file *file, const struct segment *segment, uint32
 	}
 	if (stale)
 		return -ESTALE;
-	return answered >= versions_quorum(file) ? 0 : -EIO;
+	return versions_reach(file, segment, segment->rebuilding | answered, 0) ? 0 : -EIO;
 }
 
 /* How far any store has blocks. Returns 0 or -EIO (too few answered). */
@@ -87,14 +87,14 @@ static int count_blocks(
 		args[s] = &stat;
 		pointers[s] = &results[s];
 	}
-	unsigned int answered = ask_all(file, segment, STORE_STAT, args, pointers, calls);
+	uint32_t answered = ask_all(file, segment, STORE_STAT, args, pointers, calls);
 	*block_count = 0;
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		if (fanout_call_status(&calls[s]) == 0 && results[s].block_count > *block_count)
 			*block_count = results[s].block_count;
 		fanout_call_free(&calls[s]);
 	}
-	return answered >= versions_quorum(file) ? 0 : -EIO;
+	return __builtin_popcount(answered) >= (int)versions_quorum(file) ? 0 : -EIO;
 }
 
 int stripe_rebuild_begin(

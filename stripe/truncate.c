@@ -103,7 +103,7 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 	}
 	if (stale)
 		return -ESTALE;
-	if (__builtin_popcount(holders) < (int)file->min_shards)
+	if (!versions_reach(file, segment, holders, 0))
 		return -EIO;
 	struct run *run = malloc(sizeof(*run));
 	if (!run)
@@ -117,6 +117,8 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 	};
 	run->untold = holders;
 	int error = missed ? run_record_missed(file, run, missed, &run->holders) : 0;
+	if (!error && !versions_reach(file, segment, run->holders, 0))
+		error = -EIO;
 	if (error)
 		free(run);
 	else

@@ -14,6 +14,8 @@
 /* How much newer what is refused is than what was found. Versions of other blocks are refused, too:
  * their writers try again with newer ones. */
 #define SETTLE_AHEAD 4
+/* How often stores are asked anew because a doubt may have ended, or others are up. */
+#define DOUBT_ROUNDS 4
 
 int version_compare(store_version left, store_version right)
 {
@@ -45,6 +47,17 @@ unsigned int versions_quorum(const struct stripe_file *file)
 	unsigned int veto = veto_count(file);
 
 	return veto > file->code.k ? veto : file->code.k;
+}
+
+bool versions_reach(const struct stripe_file *file, const struct segment *segment, uint32_t holders,
+	uint32_t fenced)
+{
+	uint32_t aware = (holders | fenced) & ~segment->rebuilding;
+
+	if (__builtin_popcount(holders) < (int)file->min_shards)
+		return false;
+	return !segment->rebuilding ||
+	       (unsigned int)__builtin_popcount(aware) > shard_count(file) - versions_quorum(file);
 }
 
 /* The newest version anyone holds that is older than bound (generation 0: none). */
@@ -85,6 +98,7 @@ struct block_answer block_answer(
 		.state = told->state,
 		.newest = told->block_version,
 		.older = told->older,
+		.missed = told->missed,
 		.length_bytes = told->length_bytes,
 		.partial = partial,
 		.since = segment->rebuilding & (1u << shard) ? segment->switch_epoch : 0,
@@ -115,24 +129,42 @@ static bool told_of(const struct block_answer *answer, store_version version)
 	return version.generation >> GENERATION_COUNTER_BITS >= answer->since;
 }
 
-enum block_verdict versions_judge(const struct stripe_file *file,
-	const struct block_answer *answers, store_version *version, store_version *undecided,
-	uint64_t *largest_generation)
+bool versions_tellable(const struct stripe_file *file, const struct block_answer *answers,
+	uint32_t holders, store_version version)
+{
+	uint32_t others = ((1u << shard_count(file)) - 1) & ~holders;
+
+	/* Even if one of them could not be asked, too few others would be left to prove anything.
+	 */
+	if (__builtin_popcount(holders) > (int)versions_deciding(file))
+		return true;
+	/* Our own writes have recorded who missed them, or are in doubt. */
+	if (version.writer == file->stripe->writer && !run_is_doubtful(file, version))
+		return true;
+	for (unsigned int s = 0; s < shard_count(file); s++) {
+		if ((holders & (1u << s)) && (answers[s].missed & others) != others)
+			return false;
+	}
+	return true;
+}
+
+struct block_judgement versions_judge(
+	const struct stripe_file *file, const struct block_answer *answers)
 {
 	unsigned int n = shard_count(file);
 	store_version candidate = newest_below(answers, n, NULL);
+	struct block_judgement judgement = {.largest_generation = candidate.generation};
 
-	*version = (store_version){0};
-	*undecided = (store_version){0};
-	*largest_generation = candidate.generation;
 	/* Something newer than all that was told may have been decided without so few. */
 	unsigned int answered = 0;
 	for (unsigned int s = 0; s < n; s++)
 		answered += answers[s].answered && told_of(&answers[s], candidate);
-	if (answered < versions_quorum(file))
-		return BLOCK_UNKNOWN;
+	if (answered < versions_quorum(file)) {
+		judgement.verdict = BLOCK_UNKNOWN;
+		return judgement;
+	}
 	while (candidate.generation != 0) {
-		unsigned int holders = 0, lacking = 0;
+		uint32_t holders = 0, lacking = 0;
 		bool decided = false, emptiness = VERSION_IS_EMPTINESS(candidate);
 
 		for (unsigned int s = 0; s < n; s++) {
@@ -142,36 +174,48 @@ enum block_verdict versions_judge(const struct stripe_file *file,
 			int order = version_compare(answer->newest, candidate);
 			if (order == 0 && answer->state == STORE_DAMAGED)
 				continue; /* it was here, whether or not it was decided */
-			if (order == 0 && answer->state == STORE_TORN) {
-				lacking += told_of(answer, candidate);
-			} else if (order == 0) {
-				holders++;
+			if (order == 0 && answer->state != STORE_TORN) {
+				holders |= 1u << s;
 				decided |= answer->state == STORE_COMMITTED;
-			} else if (version_compare(answer->older, candidate) == 0) {
+			} else if (order != 0 && version_compare(answer->older, candidate) == 0) {
 				/* A store keeps an older version only if that was decided. */
-				holders++;
+				holders |= 1u << s;
 				decided = true;
-			} else if (emptiness && has_nothing(answer, candidate)) {
-				holders++;
-			} else {
-				lacking += told_of(answer, candidate);
+			} else if (order != 0 && emptiness && has_nothing(answer, candidate)) {
+				holders |= 1u << s;
+			} else if (told_of(answer, candidate)) {
+				lacking |= 1u << s;
 			}
 		}
+		unsigned int holder_count = (unsigned int)__builtin_popcount(holders);
+		unsigned int lacking_count = (unsigned int)__builtin_popcount(lacking);
+
+		judgement.version = candidate;
 		/* That a truncation was decided is known to exportd, whoever has heard of it yet.
 		 */
-		bool possible = decided || lacking < veto_count(file);
-		if (emptiness || (holders >= file->code.k &&
-					 (decided || holders >= versions_deciding(file)))) {
-			*version = candidate;
-			return BLOCK_VERSION;
+		if (emptiness || (decided && holder_count >= file->code.k)) {
+			judgement.verdict = BLOCK_VERSION;
+			return judgement;
 		}
-		if (possible)
-			return BLOCK_UNKNOWN;
-		if (undecided->generation == 0)
-			*undecided = candidate;
+		if (!decided && holder_count >= versions_deciding(file)) {
+			judgement.verdict = versions_tellable(file, answers, holders, candidate)
+						    ? BLOCK_VERSION
+						    : BLOCK_OPEN;
+			return judgement;
+		}
+		if (decided || lacking_count < veto_count(file)) {
+			judgement.verdict = decided ? BLOCK_UNKNOWN : BLOCK_IN_DOUBT;
+			judgement.lacking = lacking;
+			judgement.one_short = lacking_count + 1 == veto_count(file);
+			return judgement;
+		}
+		if (judgement.undecided.generation == 0)
+			judgement.undecided = candidate;
 		candidate = newest_below(answers, n, &candidate);
 	}
-	return BLOCK_EMPTY;
+	judgement.version = (store_version){0};
+	judgement.verdict = BLOCK_EMPTY;
+	return judgement;
 }
 
 /* What all stores say of a run of blocks. */
@@ -419,7 +463,8 @@ static uint32_t flush_stores(struct stripe_file *file, const struct opinions *op
 
 /*
  * Does for each version what its writer would have done: the version before it is given up, so it
- * must be durable on min_shards stores, and they must know who does not have it.
+ * must be durable on min_shards stores, and they must know who does not have it. If they are fewer,
+ * but deciding ones, it can at least be read from then on (versions_tellable()).
  * Returns 0, or -EIO if that cannot be had for some; those that it was had for are in *decided.
  */
 static int make_decided(struct stripe_file *file, const struct opinions *opinions,
@@ -430,18 +475,23 @@ static int make_decided(struct stripe_file *file, const struct opinions *opinion
 
 	if (!forward->count)
 		return 0;
-	uint32_t flushed = flush_stores(file, opinions);
+	uint32_t flushed = flush_stores(file, opinions), fenced = 0;
+	for (unsigned int s = 0; s < opinions->segment->shard_count; s++) {
+		if ((flushed & (1u << s)) &&
+			opinions->results[s].write_epoch >= opinions->segment->switch_epoch)
+			fenced |= 1u << s;
+	}
 	for (unsigned int i = 0; i < forward->count; i++) {
 		struct run *run = &forward->runs[i];
 		int error = 0;
 
 		run->holders &= flushed;
-		if (__builtin_popcount(run->holders) < (int)file->min_shards)
-			error = -EIO;
-		else if (run->holders != all)
+		if (run->holders != all)
 			error = run_record_missed(file, run, all & ~run->holders, &run->holders);
+		if (!error && !versions_reach(file, run->segment, run->holders, fenced))
+			error = -EIO;
 		if (error) {
-			result = error;
+			result = -EIO;
 			continue;
 		}
 		for (uint32_t j = 0; j < run->count; j++)
@@ -450,9 +500,58 @@ static int make_decided(struct stripe_file *file, const struct opinions *opinion
 	return result;
 }
 
-/* versions_settle() without asking some shards. discard: what is undecided for good goes away. */
+/* A version that may have been decided, on stores that would know more of it if it was. */
+struct doubt {
+	store_decided run;
+	uint32_t lacking; /* shards whose stores do not have it, and promised not to take it */
+};
+
+/*
+ * Has the stores that hold a version drop it, each unless all the shards that do not have it are
+ * recorded there as having missed it: before a version is decided they are, on deciding holders.
+ * One that drops it makes it certain that the version is not decided, and never will be. Returns
+ * true if one was asked.
+ */
+static bool doubt_resolve(
+	struct stripe_file *file, const struct opinions *opinions, const struct doubt *doubt)
+{
+	const struct segment *segment = opinions->segment;
+	store_commit_args args[MOJETTE_N_MAX];
+	struct fanout_call calls[MOJETTE_N_MAX] = {0};
+	store_status_res results[MOJETTE_N_MAX];
+	store_decided run = doubt->run;
+	struct fanout fanout;
+	uint32_t asked = 0;
+
+	fanout_init(&fanout, file->stripe);
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (!opinion_given(opinions, s) || (doubt->lacking & (1u << s)))
+			continue;
+		args[s] = (store_commit_args){
+			.file = file_store_file(file, segment),
+			.discard = 1,
+			.unless_missed = doubt->lacking,
+			.boot = opinions->results[s].boot,
+			.stable = 1,
+			.runs = {.runs_len = 1, .runs_val = &run},
+		};
+		asked |= 1u << s;
+		fanout_start(
+			&fanout, &calls[s], segment->nodes[s], STORE_COMMIT, &args[s], &results[s]);
+	}
+	fanout_wait(&fanout);
+	/* What came of it the stores are asked anew. */
+	for (unsigned int s = 0; s < segment->shard_count; s++)
+		fanout_call_free(&calls[s]);
+	return asked != 0;
+}
+
+/*
+ * versions_settle() without asking some shards.
+ * Returns also -EAGAIN: something was done that may have ended a doubt.
+ */
 static int settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
-	uint32_t count, uint32_t left_out, bool discard, uint64_t *largest_generation)
+	uint32_t count, uint32_t left_out, uint64_t *largest_generation)
 {
 	size_t room = (size_t)count * segment->shard_count;
 	struct opinions *opinions = malloc(sizeof(*opinions));
@@ -460,11 +559,14 @@ static int settle(struct stripe_file *file, const struct segment *segment, uint6
 	struct verdicts decided = {.runs = calloc(room + count, sizeof(store_decided))};
 	struct verdicts back = {.runs = calloc(room, sizeof(store_decided))};
 	struct verdicts superseded = {.runs = calloc(room, sizeof(store_decided))};
-	bool stale = false;
+	struct doubt *doubts = calloc(count, sizeof(*doubts));
+	unsigned int doubt_count = 0;
+	bool stale = false, resolved = false;
 	int error = 0;
 
 	*largest_generation = 0;
-	if (!opinions || !forward.runs || !decided.runs || !back.runs || !superseded.runs) {
+	if (!opinions || !forward.runs || !decided.runs || !back.runs || !superseded.runs ||
+		!doubts) {
 		error = -ENOMEM;
 		goto out;
 	}
@@ -494,54 +596,68 @@ static int settle(struct stripe_file *file, const struct segment *segment, uint6
 	}
 	for (uint32_t i = 0; i < count; i++) {
 		struct block_answer answers[MOJETTE_N_MAX];
-		store_version version, undecided;
-		uint64_t largest;
 		bool known;
 
 		opinions_of_block(opinions, i, answers);
-		enum block_verdict verdict =
-			versions_judge(file, answers, &version, &undecided, &largest);
+		struct block_judgement judgement = versions_judge(file, answers);
+		enum block_verdict verdict = judgement.verdict;
+		store_version version = judgement.version;
+		bool counts = verdict == BLOCK_VERSION || verdict == BLOCK_OPEN;
 		uint32_t holders = holders_of(segment, answers, version, &known);
 		/* Nobody promised to leave that alone. */
-		if (verdict == BLOCK_VERSION && !known && version_compare(version, open) > 0)
+		if (counts && !known && version_compare(version, open) > 0)
 			verdict = BLOCK_UNKNOWN;
+		bool unknown = verdict == BLOCK_UNKNOWN || verdict == BLOCK_IN_DOUBT;
 		/* A truncation that may not be finished, and is not so by rolling it forward. */
-		bool ahead = verdict == BLOCK_VERSION && VERSION_IS_EMPTINESS(version) &&
+		bool ahead = counts && !unknown && VERSION_IS_EMPTINESS(version) &&
 			     version.generation >> GENERATION_COUNTER_BITS > file_write_epoch(file);
 		stale = stale || ahead;
-		if (verdict == BLOCK_UNKNOWN)
+		if (unknown)
 			error = -EIO;
-		else if (ahead)
-			; /* whoever carries the truncation out tells all stores */
+		if (verdict == BLOCK_IN_DOUBT && judgement.one_short &&
+			version_compare(version, open) <= 0)
+			doubts[doubt_count++] =
+				(struct doubt){.run = {.first_block = first_block + i,
+						       .count = 1,
+						       .block_version = version},
+					.lacking = judgement.lacking};
+		if (unknown || ahead)
+			; /* whoever carries a truncation out tells all stores */
 		else if (version.generation && known)
 			verdict_add(&decided, first_block + i, version);
 		else if (version.generation && holders)
 			forward_add(&forward, opinions, i, version, holders);
-		if (verdict != BLOCK_UNKNOWN)
+		if (!unknown)
 			others_add(&back, &superseded, &decided, segment, answers, first_block + i,
 				version, open);
-		else if (undecided.generation && version_compare(undecided, open) <= 0)
-			verdict_add(&back, first_block + i, undecided);
-		if (largest > *largest_generation)
-			*largest_generation = largest;
+		else if (judgement.undecided.generation &&
+			 version_compare(judgement.undecided, open) <= 0)
+			verdict_add(&back, first_block + i, judgement.undecided);
+		if (judgement.largest_generation > *largest_generation)
+			*largest_generation = judgement.largest_generation;
 	}
 	int failed = make_decided(file, opinions, &forward, &decided);
 	if (failed)
 		error = failed;
-	if (!discard)
-		back.count = 0;
+	if (segment->former)
+		back.count = doubt_count = 0;
 	verdicts_tell(file, segment, &back, true);
 	/* What came back with a loss of power could not be told from a decided version by a few. */
 	if (back.count)
 		flush_stores(file, opinions);
+	for (unsigned int i = 0; i < doubt_count; i++)
+		resolved = doubt_resolve(file, opinions, &doubts[i]) || resolved;
 	opinions_free(opinions);
 	verdicts_tell(file, segment, &decided, false);
 	if (!error)
 		verdicts_tell(file, segment, &superseded, true);
 	if (stale)
 		error = -ESTALE;
+	else if (resolved)
+		error = -EAGAIN;
 out:
 	free(opinions);
+	free(doubts);
 	free(forward.runs);
 	free(decided.runs);
 	free(back.runs);
@@ -552,19 +668,16 @@ out:
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
 	uint32_t count, uint64_t *largest_generation)
 {
-	uint32_t down = segment_known_down(segment, file->code.k);
-	int error = settle(file, segment, first_block, count, down, true, largest_generation);
+	uint32_t left_out = segment_known_down(segment, file->code.k);
+	int error = -EAGAIN;
 
-	/* They may be up again, or be the ones without whom it cannot be told. */
-	if (error == -EIO && down)
-		error = settle(file, segment, first_block, count, 0, true, largest_generation);
-	return error;
-}
-
-int versions_roll_forward(
-	struct stripe_file *file, const struct segment *segment, uint64_t block_number)
-{
-	uint64_t largest;
-
-	return settle(file, segment, block_number, 1, 0, false, &largest);
+	for (unsigned int round = 0; error == -EAGAIN && round < DOUBT_ROUNDS; round++) {
+		error = settle(file, segment, first_block, count, left_out, largest_generation);
+		/* They may be up again, or be the ones without whom it cannot be told. */
+		if (error == -EIO && left_out) {
+			left_out = 0;
+			error = -EAGAIN;
+		}
+	}
+	return error == -EAGAIN ? -EIO : error;
 }

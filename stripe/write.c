@@ -79,9 +79,12 @@ static int encode_run(
 	return 0;
 }
 
-/* Tells the holders of a run which shards did not get it; they must know before it counts. */
-int run_record_missed(
-	struct stripe_file *file, const struct run *run, uint32_t missed, uint32_t *holders)
+/*
+ * Tells some holders of a run which shards did not get it. Returns those that could not be told;
+ * *gone tells if one of them does not have it any more.
+ */
+static uint32_t tell_missed(struct stripe_file *file, const struct run *run, uint32_t missed,
+	uint32_t holders, bool *gone)
 {
 	store_missed_args args = {
 		.file = file_store_file(file, run->segment),
@@ -93,22 +96,43 @@ int run_record_missed(
 	struct fanout_call calls[MOJETTE_N_MAX] = {0};
 	store_status_res results[MOJETTE_N_MAX];
 	struct fanout fanout;
+	uint32_t untold = 0;
 
-	atomic_fetch_add(&file->stripe->missed_shards,
-		(uint64_t)run->count * (unsigned int)__builtin_popcount(missed));
 	fanout_init(&fanout, file->stripe);
 	for (unsigned int s = 0; s < run->segment->shard_count; s++) {
-		if (*holders & (1u << s))
+		if (holders & (1u << s))
 			fanout_start(&fanout, &calls[s], run->segment->nodes[s], STORE_MISSED,
 				&args, &results[s]);
 	}
 	fanout_wait(&fanout);
 	for (unsigned int s = 0; s < run->segment->shard_count; s++) {
-		if ((*holders & (1u << s)) && fanout_call_status(&calls[s]))
-			*holders &= ~(1u << s);
+		int status = holders & (1u << s) ? fanout_call_status(&calls[s]) : 0;
+
+		if (status)
+			untold |= 1u << s;
+		*gone |= calls[s].started && !calls[s].error && status == -EAGAIN;
 		fanout_call_free(&calls[s]);
 	}
-	return __builtin_popcount(*holders) >= (int)file->min_shards ? 0 : -EIO;
+	return untold;
+}
+
+int run_record_missed(
+	struct stripe_file *file, const struct run *run, uint32_t missed, uint32_t *holders)
+{
+	uint32_t untold = missed;
+	bool gone = false;
+
+	atomic_fetch_add(&file->stripe->missed_shards,
+		(uint64_t)run->count * (unsigned int)__builtin_popcount(missed));
+	/* Ends: each turn but the last has fewer holders than the one before. */
+	while (untold && __builtin_popcount(*holders) >= (int)versions_deciding(file)) {
+		missed |= untold;
+		untold = tell_missed(file, run, missed, *holders, &gone);
+		*holders &= ~untold;
+	}
+	if (__builtin_popcount(*holders) >= (int)file->min_shards)
+		return 0;
+	return gone ? -EAGAIN : -EIO;
 }
 
 static bool overlaps(const struct run *run, const struct write_run *write)
@@ -184,6 +208,16 @@ static store_decided *overlapping(struct stripe_file *file, struct run *const *r
 	}
 	pthread_mutex_unlock(&file->lock);
 	return list;
+}
+
+bool run_is_doubtful(const struct stripe_file *constant, store_version version)
+{
+	struct stripe_file *file = (struct stripe_file *)constant;
+
+	pthread_mutex_lock(&file->lock);
+	bool doubtful = version.generation <= file->doubtful;
+	pthread_mutex_unlock(&file->lock);
+	return doubtful;
 }
 
 void run_doubt(struct stripe_file *file, store_version version)
@@ -338,7 +372,7 @@ static int judge_answers(const struct stripe_file *file, const struct write_run 
 		return -ESTALE;
 	if (conflict)
 		return -EAGAIN;
-	if (__builtin_popcount(*holders) < (int)file->min_shards)
+	if (!versions_reach(file, segment, *holders, 0))
 		return forgotten ? -EAGAIN : full ? -ENOSPC : -EIO;
 	return 0;
 }
@@ -431,6 +465,8 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 		(uint64_t)write->count * (unsigned int)__builtin_popcount(known_down));
 	if (missed & ~known_down) {
 		error = run_record_missed(file, run, missed & ~known_down, &run->holders);
+		if (!error && !versions_reach(file, segment, run->holders, 0))
+			error = -EIO;
 		if (error) {
 			run_doubt(file, version);
 			unstable_replaced(file, write, run->written);
@@ -487,10 +523,7 @@ int block_base(struct stripe_file *file, const struct segment *segment, uint64_t
 	*exact_base = STORE_BASE_DECIDED;
 	if (block->committed)
 		return 0;
-	pthread_mutex_lock(&file->lock);
-	bool doubtful = block->version.generation <= file->doubtful;
-	pthread_mutex_unlock(&file->lock);
-	if (block->version.writer != file->stripe->writer || doubtful)
+	if (block->version.writer != file->stripe->writer || run_is_doubtful(file, block->version))
 		return versions_settle(file, segment, block_number, 1, &largest);
 	if (is_unstable(file, segment, block_number, block->version))
 		*exact_base = STORE_BASE_UNDECIDED;

@@ -17,10 +17,8 @@
  *   writer_death CLUSTER.JSON check RESULTS
  *       all blocks, through every gateway that is up
  *
- * While the dead gateway's node is away, and only then, a block may be unreadable (NFS3ERR_NXIO):
- * if exactly K-1 other stores hold the new version, nobody can tell whether that node made it the
- * K-th. RUN is the directory of the cluster: RUN/die is the file that the daemons look for, and
- * RUN/state tells their process ids.
+ * RUN is the directory of the cluster: RUN/die is the file that the daemons look for, and RUN/state
+ * tells their process ids.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -42,8 +40,8 @@ static uint64_t file_id;
 static uint32_t block_bytes;
 static uint8_t *bytes, *old_bytes, *new_bytes;
 
-enum value { OLD, NEW, UNREADABLE, WRONG };
-static const char *const value_names[] = {"old", "new", "unreadable", "WRONG"};
+enum value { OLD, NEW, WRONG };
+static const char *const value_names[] = {"old", "new", "WRONG"};
 
 static void fail(const char *what, uint64_t block, uint32_t node)
 {
@@ -77,8 +75,6 @@ static enum value value_of(uint64_t block, uint32_t node, uint32_t epoch)
 	int status = raw_read(
 		&raw, node, file_id, epoch, block * block_bytes, block_bytes, bytes, &length);
 
-	if (status == NFS3ERR_NXIO)
-		return UNREADABLE;
 	if (status || length != block_bytes) {
 		fprintf(stderr, "READ: status %d, %u bytes\n", status, length);
 		return WRONG;
@@ -86,35 +82,6 @@ static enum value value_of(uint64_t block, uint32_t node, uint32_t epoch)
 	if (!memcmp(bytes, old_bytes, block_bytes))
 		return OLD;
 	return memcmp(bytes, new_bytes, block_bytes) ? WRONG : NEW;
-}
-
-/*
- * True if some version newer than the block's version `before` is held by exactly K-1 stores, those
- * that are down not counted. That need not be the newest: a COMMIT that dies leaves parts of its
- * own version over parts of that of the UNSTABLE write.
- */
-static bool is_in_doubt(
-	const struct raw_placement *placement, uint64_t block, const store_version *before)
-{
-	uint64_t held[RAW_SHARDS_MAX];
-	unsigned int count = 0;
-
-	for (unsigned int s = 0; s < placement->count; s++) {
-		store_read_block header;
-
-		if (raw_headers(&raw, placement, file_id, s, block, 1, &header) == 0 &&
-			header.block_version.generation > before->generation)
-			held[count++] = header.block_version.generation;
-	}
-	for (unsigned int i = 0; i < count; i++) {
-		unsigned int holders = 0;
-
-		for (unsigned int j = 0; j < count; j++)
-			holders += held[j] == held[i];
-		if (holders == (unsigned int)raw.export->code.k - 1)
-			return true;
-	}
-	return false;
 }
 
 /* True if all stores hold one decided version of the blocks, and no other. */
@@ -305,14 +272,11 @@ static bool change(const struct raw_layout *layout, uint64_t block, const char *
 static int strike(const char *run, const char *kind, const char *message)
 {
 	struct result result = {
-		.block = result_count, .whole = strcmp(kind, "part") != 0, .value = UNREADABLE};
+		.block = result_count, .whole = strcmp(kind, "part") != 0, .value = WRONG};
 	struct raw_layout layout = layout_now();
 	struct raw_placement placement = placement_now();
-	store_read_block before;
 
 	expect(result.block, result.whole);
-	if (raw_headers(&raw, &placement, file_id, 0, result.block, 1, &before))
-		fail("no header", result.block, placement.nodes[0]);
 	bool acknowledged = change(&layout, result.block, kind, run, message);
 	uint64_t start = raw_now_ms();
 	bool alive = true;
@@ -331,16 +295,11 @@ static int strike(const char *run, const char *kind, const char *message)
 			enum value value = value_of(result.block, node, layout.epoch);
 
 			if (value == WRONG || (acknowledged && value == OLD) ||
-				(value != result.value && value != UNREADABLE &&
-					result.value != UNREADABLE)) {
+				(result.value != WRONG && value != result.value)) {
 				print_block(&placement, result.block);
 				fail(value_names[value], result.block, node);
 			}
-			if (value != UNREADABLE)
-				result.value = value;
-			else if (alive || acknowledged ||
-				 !is_in_doubt(&placement, result.block, &before.block_version))
-				fail("unreadable without reason", result.block, node);
+			result.value = value;
 		}
 	}
 	if (alive) {
@@ -369,9 +328,7 @@ static void check_block(
 			continue;
 		gateways++;
 		enum value value = value_of(result->block, node, layout->epoch);
-		if (result->value == UNREADABLE && value != UNREADABLE)
-			result->value = value;
-		if (value == WRONG || value != result->value || value == UNREADABLE) {
+		if (value == WRONG || value != result->value) {
 			struct raw_placement placement = placement_now();
 			print_block(&placement, result->block);
 			fprintf(stderr, "was %s\n", value_names[result->value]);
