@@ -348,6 +348,13 @@ static int placement_operation(struct kv_txn *txn, void *context)
 		return -ENOMEM;
 	result->nodes.nodes_len = placement.count;
 	memcpy(result->nodes.nodes_val, placement.nodes, placement.count * sizeof(uint32_t));
+	if (placement.rebuilding == 0)
+		return 0;
+	result->origins.origins_val = calloc(placement.count, sizeof(uint32_t));
+	if (result->origins.origins_val == NULL)
+		return -ENOMEM;
+	result->origins.origins_len = placement.count;
+	memcpy(result->origins.origins_val, placement.origins, placement.count * sizeof(uint32_t));
 	return 0;
 }
 

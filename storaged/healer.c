@@ -187,7 +187,7 @@ static void heal_run(struct healer *healer, struct stripe_file *file, const stor
 		uint32_t step = count < STEP ? (uint32_t)count : STEP;
 		struct stripe_heal_result result;
 		int error =
-			stripe_heal_range(file, key->segment, first_block, step, false, 0, &result);
+			stripe_heal_range(file, key->segment, first_block, step, false, &result);
 
 		book(healer, &result);
 		if (error)
@@ -255,7 +255,7 @@ static bool heal_block(struct healer *healer, const struct stripe_noticed *notic
 	if (error)
 		return error == -ESTALE;
 	/* Thoroughly: the store itself may not have met the damage yet. */
-	error = stripe_heal_range(file, noticed->segment, noticed->block, 1, true, 0, &result);
+	error = stripe_heal_range(file, noticed->segment, noticed->block, 1, true, &result);
 	stripe_file_put(file);
 	book(healer, &result);
 	if (error)
@@ -332,7 +332,7 @@ static int rebuild_segment(struct healer *healer, struct stripe_file *file,
 		if (periodic_stopping(&healer->periodic))
 			return -EAGAIN;
 		error = stripe_heal_range(file, item->segment, block,
-			left < STEP ? (uint32_t)left : STEP, false, item->origin, &result);
+			left < STEP ? (uint32_t)left : STEP, false, &result);
 		lacking = lacking || error || (result.lacking & (1u << rebuild.shard));
 		book(healer, &result);
 		tell_rebuild(healer, rebuild.block_count,

@@ -175,7 +175,7 @@ static void compare_file(struct scrubber *scrubber, const store_file *key)
 
 		if (periodic_stopping(&scrubber->periodic))
 			break;
-		error = stripe_heal_range(file, key->segment, block, step, false, 0, &result);
+		error = stripe_heal_range(file, key->segment, block, step, false, &result);
 		scrubber->lagging += result.unrecorded;
 		if (result.unrecorded)
 			rozo_log(WARNING,

@@ -287,8 +287,12 @@ static const struct segment *add_segment(
 	segment->switch_epoch = placement->switch_epoch;
 	segment->rebuilding = placement->rebuilding;
 	segment->asked = now_s();
-	for (unsigned int s = 0; s < segment->shard_count; s++)
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		segment->nodes[s] = node_by_id(file->stripe, placement->nodes.nodes_val[s]);
+		if (s < placement->origins.origins_len && placement->origins.origins_val[s])
+			segment->origins[s] =
+				node_by_id(file->stripe, placement->origins.origins_val[s]);
+	}
 	struct segment *same = NULL;
 	for (struct segment *old = file->segments; old; old = old->next) {
 		if (old->number != number)

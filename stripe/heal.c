@@ -91,7 +91,6 @@ struct batch {
 	uint64_t first_block;
 	uint32_t count;
 	bool thorough;
-	uint32_t origin; /* node id; see stripe_heal_range() */
 	struct block *block; /* room for one */
 	struct stripe_heal_result *result;
 	struct survey survey;
@@ -338,42 +337,6 @@ static uint32_t unsound_shards(struct stripe_file *file, const struct segment *s
 	return shards & ~sound;
 }
 
-/*
- * The value of a block that the segment's stores leave unknown: a shard's new store has nothing to
- * say of it, but the one that had the shard before may. Returns as block_read().
- */
-static int read_with_origin(struct batch *batch, uint64_t block_number)
-{
-	struct stripe *stripe = batch->file->stripe;
-	struct segment former = *batch->segment;
-	uint64_t largest;
-	int error = -EIO;
-
-	former.former = true;
-
-	for (size_t i = 0; i < stripe->node_count && batch->origin; i++) {
-		if (stripe->nodes[i].id != batch->origin || !node_usable(&stripe->nodes[i]))
-			continue;
-		for (unsigned int s = 0; s < former.shard_count; s++) {
-			/* Of the shards being made, the one that is made here. */
-			if ((former.rebuilding & (1u << s)) && former.nodes[s] &&
-				former.nodes[s]->id == stripe->local_node) {
-				former.nodes[s] = &stripe->nodes[i];
-				former.rebuilding &= ~(1u << s);
-			}
-		}
-		error = versions_settle(batch->file, &former, block_number, 1, &largest);
-		if (!error)
-			error = block_read(batch->file, &former, block_number, true, batch->block);
-		/* It does not know what the new store has taken since: only what is decided counts.
-		 */
-		if (!error && !batch->block->committed &&
-			!VERSION_IS_EMPTINESS(batch->block->version))
-			error = -EIO;
-	}
-	return error;
-}
-
 /* Makes the shards of one block. Returns 0, or why there are none; the others are not held up. */
 static int heal_block(struct batch *batch, uint32_t index)
 {
@@ -383,7 +346,7 @@ static int heal_block(struct batch *batch, uint32_t index)
 	int error = 0;
 
 	if (diagnosis->unknown) {
-		error = read_with_origin(batch, number);
+		error = block_read_former(batch->file, batch->segment, number, block);
 		if (error)
 			return error;
 		diagnosis->unknown = false;
@@ -573,7 +536,7 @@ static int heal_batch(struct batch *batch)
 }
 
 int stripe_heal_range(struct stripe_file *file, uint32_t segment_number, uint64_t first_block,
-	uint32_t count, bool thorough, uint32_t origin, struct stripe_heal_result *result)
+	uint32_t count, bool thorough, struct stripe_heal_result *result)
 {
 	struct block block = {.bytes = malloc(file->block_bytes)};
 	struct batch *batch = malloc(sizeof(*batch));
@@ -593,7 +556,6 @@ int stripe_heal_range(struct stripe_file *file, uint32_t segment_number, uint64_
 		batch->first_block = first_block;
 		batch->count = blocks;
 		batch->thorough = thorough;
-		batch->origin = origin;
 		batch->block = &block;
 		batch->result = result;
 		int failed = file_segment(file, segment_number, false, &batch->segment);
@@ -624,7 +586,7 @@ int stripe_heal(struct stripe_file *file, uint32_t segment_number, uint64_t firs
 	uint32_t count, uint64_t *healed, uint64_t *left)
 {
 	struct stripe_heal_result result;
-	int error = stripe_heal_range(file, segment_number, first_block, count, false, 0, &result);
+	int error = stripe_heal_range(file, segment_number, first_block, count, false, &result);
 
 	if (healed)
 		*healed = result.healed;

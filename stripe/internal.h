@@ -61,11 +61,8 @@ struct segment {
 	uint32_t
 		rebuilding; /* bit s: what shard s's store has nothing of says nothing, it is new */
 	uint32_t switch_epoch; /* the write epoch under which shards moved; 0: none is being made */
-	/*
-	 * A node stands for the one that took its shard over, which may have newer versions that
-	 * these stores do not know to be decided: nothing may be discarded.
-	 */
-	bool former;
+	struct node *origins[MOJETTE_N_MAX]; /* who had a shard that is being made; NULL: nobody */
+	uint32_t former; /* bit s: shard s's node is that one (segment_former()) */
 	time_t asked; /* exportd, monotonic seconds */
 	bool superseded; /* guarded by stripe_file.lock: perhaps not the newest, to be asked anew */
 };
@@ -349,6 +346,13 @@ int file_attach(struct stripe_file *file);
  */
 int file_claim(struct stripe_file *file);
 
+/*
+ * Has the stores of a segment refuse older write epochs from now on, durably, and say so to whoever
+ * reads. Returns the shards whose stores do; *stale tells if one knew a newer epoch already.
+ */
+uint32_t segment_fence(
+	struct stripe_file *file, const struct segment *segment, uint32_t write_epoch, bool *stale);
+
 /* stripe_truncate() for a caller that holds attach_lock (a truncation found when attaching). */
 int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch);
 
@@ -394,8 +398,9 @@ struct block_answer {
 	 * them says nothing.
 	 */
 	bool partial;
-	uint32_t since; /* the write epoch since which the store is asked, if it is being filled; or
-			   0 */
+	/* The write epochs since which, and until before which, this store is asked; 0: no limit.
+	 */
+	uint32_t since, until;
 };
 
 /* What the store of a shard said of a block in a header. */
@@ -443,6 +448,13 @@ bool versions_tellable(const struct stripe_file *file, const struct block_answer
 	uint32_t holders, store_version version);
 
 /*
+ * A segment as it was before the shards moved that are being made: for what the new nodes cannot
+ * tell yet, the former ones may. They do not know what was written since: only what is known to be
+ * decided counts. Returns false if none of them is up.
+ */
+bool segment_former(const struct segment *segment, struct segment *former);
+
+/*
  * Finds out which versions of a run of blocks are decided and tells the stores: makes durable and
  * rolls forward what k stores hold, discards what is known to be undecided, or can be made so.
  * *largest_generation receives the largest generation met.
@@ -469,6 +481,13 @@ struct block {
  */
 int block_read(struct stripe_file *file, const struct segment *segment, uint64_t block,
 	bool ask_all, struct block *result);
+
+/*
+ * The value of a block that the segment's stores leave unknown while shards are being made: those
+ * that had the shards before may know. Returns as block_read(); -EIO also if they are not up.
+ */
+int block_read_former(struct stripe_file *file, const struct segment *segment, uint64_t block,
+	struct block *result);
 
 /* What block_write_run() is to write. */
 struct write_run {

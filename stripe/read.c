@@ -370,9 +370,12 @@ static int round_value(const struct round *round, uint32_t index, bool complete,
 	return -EAGAIN;
 }
 
-/* One block, all stores, whatever it takes. */
-static int block_read_carefully(struct stripe_file *file, const struct segment *segment,
-	uint64_t block_number, struct block *block, void *scratch)
+/*
+ * One block, all stores, whatever it takes.
+ * Returns 0, -EIO, -ESTALE (a store knows a newer write epoch) or -ENOMEM.
+ */
+static int ask_all(struct stripe_file *file, const struct segment *segment, uint64_t block_number,
+	struct block *block, void *scratch)
 {
 	uint32_t all = (1u << segment->shard_count) - 1;
 	/* Nodes that do not even refuse cost the whole time of a call in each attempt. */
@@ -439,6 +442,36 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 		}
 		round_free(newest);
 	}
+	return error;
+}
+
+int block_read_former(struct stripe_file *file, const struct segment *segment,
+	uint64_t block_number, struct block *block)
+{
+	void *scratch = malloc(mojette_scratch_bytes(&file->code, file->row_bytes));
+	struct segment former;
+	uint64_t largest;
+	int error = -EIO;
+
+	if (!scratch)
+		return -ENOMEM;
+	if (segment_former(segment, &former))
+		error = versions_settle(file, &former, block_number, 1, &largest);
+	if (!error)
+		error = ask_all(file, &former, block_number, block, scratch);
+	if (!error && !block->committed && !VERSION_IS_EMPTINESS(block->version))
+		error = -EIO;
+	free(scratch);
+	return error;
+}
+
+static int block_read_carefully(struct stripe_file *file, const struct segment *segment,
+	uint64_t block_number, struct block *block, void *scratch)
+{
+	int error = ask_all(file, segment, block_number, block, scratch);
+
+	if (error == -EIO && segment->rebuilding)
+		error = block_read_former(file, segment, block_number, block);
 	if (error == -EIO)
 		rozo_log_limited(ERROR,
 			"file %u/%llu segment %u block %llu cannot be read: fewer than %u good "

@@ -38,41 +38,6 @@ static uint32_t ask_all(struct stripe_file *file, const struct segment *segment,
 	return answered & ~segment->rebuilding;
 }
 
-/* Makes the write epoch known to the stores. Returns 0, -EIO (to too few) or -ESTALE. */
-static int fence(struct stripe_file *file, const struct segment *segment, uint32_t write_epoch)
-{
-	/* Beyond the segment's last block there is nothing to be emptied. */
-	const store_truncate_args common = {
-		.file = file_store_file(file, segment),
-		.geometry = file_geometry(file),
-		.write_epoch = write_epoch,
-		.first_block = file->segment_blocks,
-		.block_version = {.generation = (uint64_t)write_epoch << GENERATION_COUNTER_BITS},
-	};
-	store_truncate_args each[MOJETTE_N_MAX];
-	struct fanout_call calls[MOJETTE_N_MAX];
-	store_status_res results[MOJETTE_N_MAX];
-	const void *args[MOJETTE_N_MAX];
-	void *pointers[MOJETTE_N_MAX];
-	bool stale = false;
-
-	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		each[s] = common;
-		each[s].shard = s;
-		args[s] = &each[s];
-		pointers[s] = &results[s];
-	}
-	uint32_t answered = ask_all(file, segment, STORE_TRUNCATE, args, pointers, calls);
-	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		stale |= calls[s].started && fanout_call_status(&calls[s]) == -ESTALE &&
-			 !calls[s].error;
-		fanout_call_free(&calls[s]);
-	}
-	if (stale)
-		return -ESTALE;
-	return versions_reach(file, segment, segment->rebuilding | answered, 0) ? 0 : -EIO;
-}
-
 /* How far any store has blocks. Returns 0 or -EIO (too few answered). */
 static int count_blocks(
 	struct stripe_file *file, const struct segment *segment, uint64_t *block_count)
@@ -121,11 +86,12 @@ int stripe_rebuild_begin(
 	pthread_mutex_unlock(&file->lock);
 	if (superseded)
 		return -EIO; /* it has just changed again: the caller begins anew */
-	error = fence(file, segment, write_epoch);
-	if (error == -ESTALE)
-		return -EIO; /* the same */
+	bool stale;
+	uint32_t fenced = segment_fence(file, segment, write_epoch, &stale);
+	if (stale || !versions_reach(file, segment, fenced | segment->rebuilding, 0))
+		return -EIO;
 	*rebuild = (struct stripe_rebuild){.shard = shard, .write_epoch = write_epoch};
-	return error ? error : count_blocks(file, segment, &rebuild->block_count);
+	return count_blocks(file, segment, &rebuild->block_count);
 }
 
 int stripe_block_count(struct stripe_file *file, uint32_t segment_number, uint64_t *block_count)

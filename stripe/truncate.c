@@ -60,6 +60,43 @@ static int cut_block(struct stripe_file *file, uint64_t size, uint32_t write_epo
 	return error;
 }
 
+uint32_t segment_fence(
+	struct stripe_file *file, const struct segment *segment, uint32_t write_epoch, bool *stale)
+{
+	/* Beyond the segment's last block there is nothing to be emptied. */
+	const store_truncate_args common = {
+		.file = file_store_file(file, segment),
+		.geometry = file_geometry(file),
+		.write_epoch = write_epoch,
+		.first_block = file->segment_blocks,
+		.block_version = {.generation = (uint64_t)write_epoch << GENERATION_COUNTER_BITS},
+	};
+	store_truncate_args args[MOJETTE_N_MAX];
+	struct fanout_call calls[MOJETTE_N_MAX] = {0};
+	store_status_res results[MOJETTE_N_MAX];
+	struct fanout fanout;
+	uint32_t fenced = 0;
+
+	*stale = false;
+	fanout_init(&fanout, file->stripe);
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		args[s] = common;
+		args[s].shard = s;
+		fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_TRUNCATE, &args[s],
+			&results[s]);
+	}
+	fanout_wait(&fanout);
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		int status = fanout_call_status(&calls[s]);
+
+		if (status == 0)
+			fenced |= 1u << s;
+		*stale |= calls[s].started && !calls[s].error && status == -ESTALE;
+		fanout_call_free(&calls[s]);
+	}
+	return fenced;
+}
+
 /* Empties the blocks of one segment from first_block on. */
 static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 	uint64_t first_block, uint32_t write_epoch)

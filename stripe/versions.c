@@ -87,14 +87,12 @@ struct block_answer block_answer(
 	 * what was there before something that the other one was asked to take. From the epoch of
 	 * the move on nobody asks the other one.
 	 */
-	bool too_new = (segment->rebuilding & (1u << shard)) && told->block_version.generation == 0;
 	bool partial = (segment->rebuilding & (1u << shard)) && told->block_version.generation >>
 									GENERATION_COUNTER_BITS <
 									segment->switch_epoch;
 
 	return (struct block_answer){
-		.answered = !too_new &&
-			    (told->state != STORE_DAMAGED || told->block_version.generation),
+		.answered = told->state != STORE_DAMAGED || told->block_version.generation,
 		.state = told->state,
 		.newest = told->block_version,
 		.older = told->older,
@@ -102,7 +100,21 @@ struct block_answer block_answer(
 		.length_bytes = told->length_bytes,
 		.partial = partial,
 		.since = segment->rebuilding & (1u << shard) ? segment->switch_epoch : 0,
+		.until = segment->former & (1u << shard) ? segment->switch_epoch : 0,
 	};
+}
+
+bool segment_former(const struct segment *segment, struct segment *former)
+{
+	*former = *segment;
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (!(segment->rebuilding & (1u << s)) || !node_usable(segment->origins[s]))
+			continue;
+		former->nodes[s] = segment->origins[s];
+		former->rebuilding &= ~(1u << s);
+		former->former |= 1u << s;
+	}
+	return former->former != 0;
 }
 
 bool block_answer_is_sound(const struct block_answer *answer)
@@ -122,11 +134,13 @@ static bool has_nothing(const struct block_answer *answer, store_version version
 /*
  * True if the store would have the version if it had been sent to the shard: a store that took the
  * shard over was sent only what is from after that, and may have got older ones from healers, or
- * not.
+ * not; the one that had it before, only what is from before.
  */
 static bool told_of(const struct block_answer *answer, store_version version)
 {
-	return version.generation >> GENERATION_COUNTER_BITS >= answer->since;
+	uint64_t write_epoch = version.generation >> GENERATION_COUNTER_BITS;
+
+	return write_epoch >= answer->since && (!answer->until || write_epoch < answer->until);
 }
 
 bool versions_tellable(const struct stripe_file *file, const struct block_answer *answers,
@@ -476,6 +490,10 @@ static int make_decided(struct stripe_file *file, const struct opinions *opinion
 	if (!forward->count)
 		return 0;
 	uint32_t flushed = flush_stores(file, opinions), fenced = 0;
+	bool stale;
+	if (opinions->segment->rebuilding)
+		fenced = segment_fence(
+			file, opinions->segment, opinions->segment->switch_epoch, &stale);
 	for (unsigned int s = 0; s < opinions->segment->shard_count; s++) {
 		if ((flushed & (1u << s)) &&
 			opinions->results[s].write_epoch >= opinions->segment->switch_epoch)
@@ -614,7 +632,10 @@ static int settle(struct stripe_file *file, const struct segment *segment, uint6
 		stale = stale || ahead;
 		if (unknown)
 			error = -EIO;
-		if (verdict == BLOCK_IN_DOUBT && judgement.one_short &&
+		/* What we wrote unstably ourselves is for our COMMIT to judge. */
+		bool ours =
+			version.writer == file->stripe->writer && !run_is_doubtful(file, version);
+		if (verdict == BLOCK_IN_DOUBT && judgement.one_short && !ours &&
 			version_compare(version, open) <= 0)
 			doubts[doubt_count++] =
 				(struct doubt){.run = {.first_block = first_block + i,
@@ -639,8 +660,6 @@ static int settle(struct stripe_file *file, const struct segment *segment, uint6
 	int failed = make_decided(file, opinions, &forward, &decided);
 	if (failed)
 		error = failed;
-	if (segment->former)
-		back.count = doubt_count = 0;
 	verdicts_tell(file, segment, &back, true);
 	/* What came back with a loss of power could not be told from a decided version by a few. */
 	if (back.count)

@@ -283,6 +283,24 @@ static void unstable_replaced(
 }
 
 /*
+ * A write to a part of a block is based on an older version than one that we wrote unstably: others
+ * have discarded that, since they could not tell what became of it (docs/protocol.md). The new
+ * verifier makes clients send it again (RFC 1813 section 3.3.21).
+ */
+static void notice_lost_unstable(struct stripe_file *file, const struct write_run *write)
+{
+	bool lost = false;
+
+	pthread_mutex_lock(&file->lock);
+	for (const struct run *run = file->unstable; run; run = run->next)
+		lost = lost ||
+		       (overlaps(run, write) && version_compare(run->version, write->base) > 0);
+	pthread_mutex_unlock(&file->lock);
+	if (lost)
+		atomic_fetch_add(&file->stripe->verifier, 1);
+}
+
+/*
  * Takes back a version that fewer than min_shards stores can have accepted: nobody can have rolled
  * it forward. Otherwise the block could not be read while too few nodes are up to tell.
  */
@@ -333,6 +351,7 @@ static int judge_answers(const struct stripe_file *file, const struct write_run 
 {
 	const struct segment *segment = write->segment;
 	bool conflict = false, stale = false, full = false, forgotten = false;
+	unsigned int reached = segment->shard_count;
 
 	*holders = 0;
 	*missed = 0;
@@ -345,8 +364,10 @@ static int judge_answers(const struct stripe_file *file, const struct write_run 
 			continue;
 		}
 		*missed |= 1u << s;
-		if (!out->call.started || out->call.error)
-			continue; /* unreachable */
+		if (!out->call.started || out->call.error) {
+			reached--;
+			continue;
+		}
 		/*
 		 * Without the base, which is our own, or with it from before a restart: this store
 		 * missed it. Where min_shards others have it and promised nobody to keep it,
@@ -370,7 +391,8 @@ static int judge_answers(const struct stripe_file *file, const struct write_run 
 	}
 	if (stale)
 		return -ESTALE;
-	if (conflict)
+	/* Where too few can be reached it is no use to try again. */
+	if (conflict && reached >= file->min_shards)
 		return -EAGAIN;
 	if (!versions_reach(file, segment, *holders, 0))
 		return forgotten ? -EAGAIN : full ? -ENOSPC : -EIO;
@@ -412,6 +434,8 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	if (error)
 		goto out;
 
+	if (write->exact_base != STORE_BASE_ANY)
+		notice_lost_unstable(file, write);
 	known_down = segment_known_down(segment, file->min_shards);
 	store_version version;
 	error = file_next_version(

@@ -385,16 +385,15 @@ static bool do_rebuild(bool calm)
 		return false;
 	}
 	for (uint32_t segment = 0; segment * WORLD_SEGMENT_BLOCKS < WORLD_BLOCKS; segment++) {
-		uint32_t origin = world_origin(segment);
 		struct stripe_rebuild rebuild;
 		struct stripe_heal_result result;
 
-		if (!origin)
+		if (!world_origin(segment))
 			continue;
 		int error = stripe_rebuild_begin(session.file, segment, &rebuild);
 		if (!error)
 			error = stripe_heal_range(session.file, segment, 0,
-				(uint32_t)rebuild.block_count, false, origin, &result);
+				(uint32_t)rebuild.block_count, false, &result);
 		if (!session.process->alive)
 			error = -EIO;
 		if (!error && !(result.lacking & (1u << rebuild.shard)))

@@ -177,6 +177,12 @@ static void meta_placement(const meta_placement_args *args, meta_placement_res *
 			world_node_of(args->segment * WORLD_SEGMENT_BLOCKS, s) + 1;
 	res->rebuilding = moves[args->segment].rebuilding;
 	res->switch_epoch = moves[args->segment].switch_epoch;
+	if (res->rebuilding) {
+		res->origins.origins_len = n;
+		res->origins.origins_val = calloc(n, sizeof(uint32_t));
+		res->origins.origins_val[__builtin_ctz(res->rebuilding)] =
+			moves[args->segment].origin;
+	}
 	res->form = world.shape.form;
 	res->k = world.shape.k;
 	res->m = world.shape.m;

@@ -57,6 +57,13 @@ static void meta_placement(
 				: (uint32_t)((s + args->file.file_id + args->segment) % n) + 1;
 	res->rebuilding = file->rebuilding;
 	res->switch_epoch = file->switch_epoch;
+	res->origins.origins_val = calloc(n, sizeof(uint32_t));
+	res->origins.origins_len = n;
+	for (unsigned int s = 0; s < n; s++) {
+		if (file->rebuilding & (1u << s))
+			res->origins.origins_val[s] =
+				(uint32_t)((s + args->file.file_id + args->segment) % n) + 1;
+	}
 	res->form = cluster.code.form;
 	res->k = cluster.code.k;
 	res->m = cluster.code.m;

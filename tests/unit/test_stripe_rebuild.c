@@ -90,7 +90,7 @@ static void wait_for_nodes(struct stripe_file *file, uint32_t wanted)
  * Makes the shard that the engine's node has taken over. Returns the blocks of which it is lacking,
  * or -1 if it could not begin.
  */
-static int rebuild(struct stripe *stripe, uint32_t origin, struct stripe_heal_result *sum)
+static int rebuild(struct stripe *stripe, struct stripe_heal_result *sum)
 {
 	struct stripe_file *file = open_in(stripe);
 	struct stripe_rebuild rebuild;
@@ -101,7 +101,7 @@ static int rebuild(struct stripe *stripe, uint32_t origin, struct stripe_heal_re
 		lacking = 0;
 		for (uint64_t block = 0; block < rebuild.block_count; block++) {
 			struct stripe_heal_result result;
-			int error = stripe_heal_range(file, 0, block, 1, false, origin, &result);
+			int error = stripe_heal_range(file, 0, block, 1, false, &result);
 
 			lacking += error || (result.lacking & (1u << rebuild.shard));
 			sum->healed += result.healed;
@@ -129,13 +129,13 @@ static void what_is_written_while_a_shard_moves_is_on_the_new_node(void)
 	change(file, 100, 5000, true);
 	CU_ASSERT(reads_right(file));
 	CU_ASSERT_EQUAL(stripe_commit(file), 0);
-	CU_ASSERT_EQUAL(rebuild(worker, 0, &sum), 0);
+	CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
 	CU_ASSERT(sum.healed >= 30);
 	CU_ASSERT(sum.healed_bytes >= sum.healed * 1000);
 	change(file, 20 * BLOCK + 77, 3 * BLOCK, true);
 	CU_ASSERT(reads_right(file));
 	/* Nothing is left to be done: who does it again, after a restart, makes nothing. */
-	CU_ASSERT_EQUAL(rebuild(worker, 0, &sum), 0);
+	CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
 	CU_ASSERT_EQUAL(sum.healed, 0);
 	end_rebuilding(FILE_ID, 2);
 	stripe_destroy(worker);
@@ -165,7 +165,7 @@ static void who_knows_only_the_old_nodes_decides_nothing_without_asking(void)
 	/* Node 2 is out, though it is there: only exportd does not see it. */
 	unsigned int spare = move_shard(FILE_ID, 2, 0);
 	struct stripe *worker = engine_create_at(spare);
-	CU_ASSERT_EQUAL(rebuild(worker, 0, &sum), 0);
+	CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
 	end_rebuilding(FILE_ID, 2);
 	/*
 	 * Written with two nodes away: on 0, 1, 5 and the new node. For one who asks node 2 instead
@@ -211,7 +211,7 @@ static void writers_of_before_are_fenced_when_rebuilding_begins(void)
 	change(file, 0, SIZE, true);
 	unsigned int spare = move_shard(FILE_ID, 2, 0);
 	struct stripe *worker = engine_create_at(spare);
-	CU_ASSERT_EQUAL(rebuild(worker, 0, &sum), 0);
+	CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
 	end_rebuilding(FILE_ID, 2);
 	/* Whole blocks need no read, in which the old engine would notice. */
 	uint64_t asked = cluster.placements_asked;
@@ -242,7 +242,7 @@ static void a_truncation_by_who_knows_only_the_old_nodes_reaches_the_new_one(voi
 	change(file, 0, SIZE, true);
 	unsigned int spare = move_shard(FILE_ID, 2, 0);
 	struct stripe *worker = engine_create_at(spare);
-	CU_ASSERT_EQUAL(rebuild(worker, 0, &sum), 0);
+	CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
 	end_rebuilding(FILE_ID, 2);
 	/* Its write epoch tells that there was another change before, not which. */
 	uint32_t epoch = begin_truncation(FILE_ID, 5 * BLOCK);
@@ -285,14 +285,14 @@ static void what_only_the_old_node_can_tell_is_not_made_up(void)
 	wait_for_nodes(file, 0x3b);
 	/* Three of five have it: neither the new nor the old value may be told, and it is not lost.
 	 */
-	CU_ASSERT(rebuild(worker, 3, &sum) >= 1);
+	CU_ASSERT(rebuild(worker, &sum) >= 1);
 	CU_ASSERT(!reads_right(file));
 	CU_ASSERT_EQUAL(read_error, -EIO);
 	/* When the old node is there again it is asked. */
 	node_start(2);
-	for (unsigned int i = 0; i < 100 && rebuild(worker, 3, &sum) != 0; i++)
+	for (unsigned int i = 0; i < 100 && rebuild(worker, &sum) != 0; i++)
 		usleep(100000);
-	CU_ASSERT_EQUAL(rebuild(worker, 3, &sum), 0);
+	CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
 	CU_ASSERT_EQUAL(sum.healed, 0);
 	end_rebuilding(FILE_ID, 2);
 	CU_ASSERT(reads_right(file));
@@ -378,11 +378,11 @@ static void what_lags_without_a_record_is_found_by_comparing(void)
 	uint64_t block_count = 0;
 	CU_ASSERT_EQUAL(stripe_block_count(file, 0, &block_count), 0);
 	CU_ASSERT_EQUAL(block_count, (SIZE + BLOCK - 1) / BLOCK);
-	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, (uint32_t)block_count, false, 0, &result), 0);
+	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, (uint32_t)block_count, false, &result), 0);
 	CU_ASSERT_EQUAL(result.healed, block_count);
 	CU_ASSERT_EQUAL(result.unrecorded, block_count);
 	CU_ASSERT_EQUAL(result.lacking, 0);
-	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, (uint32_t)block_count, false, 0, &result), 0);
+	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, (uint32_t)block_count, false, &result), 0);
 	CU_ASSERT_EQUAL(result.healed, 0);
 	node_stop(0);
 	node_stop(1);
@@ -454,8 +454,7 @@ static void a_read_that_meets_damage_has_it_repaired(void)
 	CU_ASSERT_EQUAL(noticed[0].block, 7);
 	struct stripe_heal_result result;
 	CU_ASSERT_EQUAL(
-		stripe_heal_range(file, noticed[0].segment, noticed[0].block, 1, true, 0, &result),
-		0);
+		stripe_heal_range(file, noticed[0].segment, noticed[0].block, 1, true, &result), 0);
 	CU_ASSERT_EQUAL(result.healed, 2);
 	CU_ASSERT_EQUAL(stripe_noticed(cluster.stripe, noticed, 8), 0);
 	for (unsigned int node = 0; node < 6; node++)
