@@ -222,8 +222,8 @@ void store_sync(struct store *store, const store_sync_args *args, store_status_r
 }
 
 /*
- * True if what was accepted under the version is not here any more, and nothing that its writer put
- * in its place: whoever asked whether it was decided has had it dropped.
+ * True if a version is not here any more: it may have been dropped since it was accepted, as one in
+ * doubt, whatever has come in its place.
  */
 static bool version_is_gone(const struct store_pair *pair, store_version version)
 {
@@ -232,11 +232,10 @@ static bool version_is_gone(const struct store_pair *pair, store_version version
 
 	if (version.writer == 0) /* a truncation's: who never had anything is as good as empty */
 		return false;
-	if (newest == NULL || store_version_compare(newest->version, version) < 0)
-		return true;
-	return newest->version.writer != version.writer &&
-	       (older->kind != STORE_SLOT_GOOD ||
-		       store_version_compare(older->version, version) != 0);
+	return newest == NULL ||
+	       (store_version_compare(newest->version, version) != 0 &&
+		       (older->kind != STORE_SLOT_GOOD ||
+			       store_version_compare(older->version, version) != 0));
 }
 
 /* Changes the missed bits of blocks with the version. Sets *marked once the marker is there. */

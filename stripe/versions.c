@@ -14,8 +14,6 @@
 /* How much newer what is refused is than what was found. Versions of other blocks are refused, too:
  * their writers try again with newer ones. */
 #define SETTLE_AHEAD 4
-/* How often stores are asked anew because a doubt may have ended, or others are up. */
-#define DOUBT_ROUNDS 4
 
 int version_compare(store_version left, store_version right)
 {
@@ -688,15 +686,18 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
 	uint32_t count, uint64_t *largest_generation)
 {
 	uint32_t left_out = segment_known_down(segment, file->code.k);
-	int error = -EAGAIN;
+	int error;
 
-	for (unsigned int round = 0; error == -EAGAIN && round < DOUBT_ROUNDS; round++) {
+	while (true) {
 		error = settle(file, segment, first_block, count, left_out, largest_generation);
+		if (error == -EAGAIN) /* perhaps they did not discard it, and it stays in doubt */
+			error = settle(
+				file, segment, first_block, count, left_out, largest_generation);
+		if (error == -EAGAIN)
+			error = -EIO;
 		/* They may be up again, or be the ones without whom it cannot be told. */
-		if (error == -EIO && left_out) {
-			left_out = 0;
-			error = -EAGAIN;
-		}
+		if (error != -EIO || !left_out)
+			return error;
+		left_out = 0;
 	}
-	return error == -EAGAIN ? -EIO : error;
 }
