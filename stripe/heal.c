@@ -291,7 +291,8 @@ static uint32_t ask_shards(struct stripe_file *file, const struct segment *segme
 /*
  * Those of some shards that are not durably what their stores say. A store may have been told that
  * a version is decided which it never flushed, and may have lost it with its power, or may do so
- * yet: what was recorded as missed is flushed and looked at before the record is cleared.
+ * yet: what was recorded as missed, or is being made, is flushed and looked at before it is not
+ * any more.
  */
 static uint32_t unsound_shards(struct stripe_file *file, const struct segment *segment,
 	uint64_t block_number, store_version version, uint32_t shards)
@@ -368,9 +369,10 @@ static int heal_block(struct batch *batch, uint32_t index)
 	/* What has been written since it was settled is looked at by the next pass. */
 	if (diagnosis->version.generation == 0 || diagnosis->undecided)
 		return 0;
-	if (diagnosis->recorded & diagnosis->holders) {
-		uint32_t unsound = unsound_shards(batch->file, batch->segment, number,
-			diagnosis->version, diagnosis->recorded & diagnosis->holders);
+	uint32_t doubtful = diagnosis->holders & (diagnosis->recorded | batch->segment->rebuilding);
+	if (doubtful) {
+		uint32_t unsound = unsound_shards(
+			batch->file, batch->segment, number, diagnosis->version, doubtful);
 		diagnosis->holders &= ~unsound;
 		diagnosis->needed |= unsound;
 	}

@@ -25,6 +25,8 @@ const char *const mutation_names[MUTATIONS] = {
 	[FORGETS_FLUSHES] = "forgets-flushes",
 	[REPLACES_DECIDED] = "replaces-decided",
 	[OLD_EPOCHS] = "old-epochs",
+	[DISCARDS_BLINDLY] = "discards-blindly",
+	[HIDES_DISCARDS] = "hides-discards",
 };
 
 struct world world;
@@ -235,11 +237,6 @@ uint32_t world_begin_truncation(uint64_t size, uint64_t *truncate_size)
 	return ++file.write_epoch;
 }
 
-bool world_truncation_pending(void)
-{
-	return file.truncate;
-}
-
 void world_move_gateway(struct engine *engine)
 {
 	file.write_gateway = engine->node + 1;
@@ -298,8 +295,15 @@ void world_execute(struct store *store, uint32_t procedure, const void *args, vo
 	} else if (procedure == STORE_MISSED && world.mutation == FORGETS_MISSES &&
 		   !((const store_missed_args *)args)->clear) {
 		((store_status_res *)result)->boot = store_boot(store);
+	} else if (procedure == STORE_COMMIT && world.mutation == DISCARDS_BLINDLY) {
+		store_commit_args commit = *(const store_commit_args *)args;
+		commit.unless_missed = 0;
+		store_commit(store, &commit, result);
 	} else {
 		store_local_call(store, procedure, args, result);
+		if (procedure == STORE_MISSED && world.mutation == HIDES_DISCARDS &&
+			((store_status_res *)result)->status == EAGAIN)
+			((store_status_res *)result)->status = 0;
 		if (procedure != STORE_STAT)
 			change_boot(&((store_status_res *)result)->boot, store);
 	}

@@ -36,6 +36,8 @@ enum mutation {
 	FORGETS_FLUSHES, /* flushes do nothing */
 	REPLACES_DECIDED, /* writers take what they committed for undecided */
 	OLD_EPOCHS, /* a writer's successor writes under the same epoch */
+	DISCARDS_BLINDLY, /* stores drop what is in doubt whatever they have on record */
+	HIDES_DISCARDS, /* they record misses of what they have dropped, and say nothing */
 	MUTATIONS,
 };
 extern const char *const mutation_names[MUTATIONS];
@@ -67,19 +69,20 @@ extern struct world {
 } world;
 
 /*
- * A new, empty cluster, nothing runs. spare: with one node more than a block has shards, and an engine
- * there. Call outside of fibers.
+ * A new, empty cluster, nothing runs. spare: with one node more than a block has shards, and an
+ * engine there. Call outside of fibers.
  */
 void world_reset(struct world_shape shape, enum mutation mutation, bool spare);
 
 /*
- * What exportd does when a node is out: the spare node takes over a shard of a segment, if it has none
- * of it. The node goes on, as if it were only exportd that does not hear of it.
- * Returns true if that was done.
+ * What exportd does when a node is out: the spare node takes over a shard of a segment, if it has
+ * none of it. The node goes on, as if it were only exportd that does not hear of it. Returns true
+ * if that was done.
  */
 bool world_move_shard(uint32_t segment, unsigned int shard);
 
-/* The node that has the data of a shard which the spare node is making (its id), 0: there is none. */
+/* The node that has the data of a shard which the spare node is making (its id), 0: there is none.
+ */
 uint32_t world_origin(uint32_t segment);
 
 /* What exportd does for META_REBUILT. */
@@ -110,7 +113,6 @@ void world_meta(uint32_t procedure, const void *args, void *result);
 
 /* What exportd does for SETATTR of the size: returns the new write epoch. */
 uint32_t world_begin_truncation(uint64_t size, uint64_t *truncate_size);
-bool world_truncation_pending(void);
 
 /* What exportd does when an engine's node becomes the write gateway. */
 void world_move_gateway(struct engine *engine);
