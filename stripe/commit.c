@@ -70,10 +70,56 @@ static void runs_extent(
 	}
 }
 
+/*
+ * Takes out of a run the blocks that a newer one has replaced, whose version has their bytes in it.
+ * What is left after them becomes a run of its own, which follows. Returns false if nothing is left
+ * before them.
+ */
+static bool run_cut(struct run *run, const struct run *newer)
+{
+	uint64_t end = run->first_block + run->count, newer_end = newer->first_block + newer->count;
+
+	if (run->segment->number != newer->segment->number || newer->first_block >= end ||
+		newer_end <= run->first_block)
+		return true;
+	if (newer_end < end) {
+		struct run *rest = malloc(sizeof(*rest));
+		if (!rest)
+			return true; /* at worst clients have to send it again */
+		*rest = *run;
+		rest->first_block = newer_end;
+		rest->count = (uint32_t)(end - newer_end);
+		run->next = rest;
+	}
+	if (newer->first_block <= run->first_block)
+		return false;
+	run->count = (uint32_t)(newer->first_block - run->first_block);
+	return true;
+}
+
+/* Takes out of runs, the newest of which come first, what others of them have replaced. */
+static void runs_cut(struct run *runs)
+{
+	for (struct run **link = &runs; *link;) {
+		struct run *run = *link, *newer = runs;
+
+		while (newer != run && run_cut(run, newer))
+			newer = newer->next;
+		if (newer == run) {
+			link = &run->next;
+		} else {
+			*link = run->next;
+			free(run);
+		}
+	}
+}
+
 /* Makes runs durable. Returns 0, or -EIO if too few stores have one; the runs are used up. */
 static int commit_runs(struct stripe_file *file, struct run *runs)
 {
 	int error = 0;
+
+	runs_cut(runs);
 
 	for (struct run *run = runs; run; run = run->next) {
 		bool synced = false;

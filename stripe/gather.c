@@ -511,19 +511,6 @@ void gather_forget(struct stripe_file *file, uint64_t first, uint64_t last, bool
 	}
 }
 
-void gather_truncate(struct stripe_file *file, uint64_t size)
-{
-	uint64_t first = (size + file->block_bytes - 1) / file->block_bytes;
-	struct range_hold hold;
-
-	if (atomic_load(&file->cached.bytes) == 0)
-		return;
-	range_acquire(&file->ranges, &hold, first, UINT64_MAX, true);
-	gather_forget(file, first, UINT64_MAX, true);
-	range_release(&file->ranges, &hold);
-	gather_end_epoch(file);
-}
-
 void gather_overlay(struct stripe_file *file, uint64_t number, struct block *block)
 {
 	struct cache *cache = &file->stripe->cache;

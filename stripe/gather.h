@@ -49,10 +49,6 @@ int gather_commit(struct stripe_file *file);
  */
 void gather_end_epoch(struct stripe_file *file);
 
-/* Before a truncation: as gather_end_epoch(), but what lies beyond size is dropped as not wanted.
- */
-void gather_truncate(struct stripe_file *file, uint64_t size);
-
 /*
  * Forgets blocks that were written as a whole or emptied; the caller holds their range exclusively.
  * superseded: what was collected of them came before, and is not missed.

@@ -19,6 +19,8 @@
 /* How long a decided run may wait to ride along with the next write of its file. */
 #define TELL_DELAY_MS 50
 #define PROBE_TIMEOUT_MS 2000
+/* How often it is looked for nodes that are down. */
+#define PROBE_INTERVAL_MS 250
 #define CACHE_BYTES (64u << 20)
 #define GATHER_DELAY_MS 100
 
@@ -60,6 +62,7 @@ void runs_schedule_commit(struct stripe_file *file)
 	pthread_mutex_lock(&stripe->background_lock);
 	file->commit_next = stripe->commit_queue;
 	stripe->commit_queue = file;
+	pthread_cond_signal(&stripe->background_wake);
 	pthread_mutex_unlock(&stripe->background_lock);
 }
 
@@ -76,24 +79,45 @@ static void tell_decided(struct stripe_file *queue)
 	}
 }
 
+/* Waits with background_lock held; until the engine stops, or `ready`, or for so long. */
+static void background_wait(
+	struct stripe *stripe, unsigned int wait_ms, bool ready(struct stripe *))
+{
+	struct timespec until;
+	int waited = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += wait_ms / 1000;
+	until.tv_nsec += wait_ms % 1000 * 1000000L;
+	until.tv_sec += until.tv_nsec / 1000000000L;
+	until.tv_nsec %= 1000000000L;
+	while (!stripe->stopping && !ready(stripe) && waited != ETIMEDOUT)
+		waited = pthread_cond_timedwait(
+			&stripe->background_wake, &stripe->background_lock, &until);
+}
+
+static bool something_to_tell(struct stripe *stripe)
+{
+	return stripe->commit_queue != NULL;
+}
+
+static bool never(struct stripe *stripe)
+{
+	(void)stripe;
+	return false;
+}
+
 static void *background(void *argument)
 {
 	struct stripe *stripe = argument;
 	bool stopping = false;
 
 	while (!stopping) {
-		struct timespec until;
-
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_sec += stripe->tell_delay_ms / 1000;
-		until.tv_nsec += stripe->tell_delay_ms % 1000 * 1000000L;
-		until.tv_sec += until.tv_nsec / 1000000000L;
-		until.tv_nsec %= 1000000000L;
 		pthread_mutex_lock(&stripe->background_lock);
-		int waited = 0;
-		while (!stripe->stopping && waited != ETIMEDOUT)
-			waited = pthread_cond_timedwait(
-				&stripe->background_wake, &stripe->background_lock, &until);
+		background_wait(stripe, PROBE_INTERVAL_MS, something_to_tell);
+		/* More is decided soon after, and told with it. */
+		if (stripe->commit_queue)
+			background_wait(stripe, stripe->tell_delay_ms, never);
 		stopping = stripe->stopping;
 		struct stripe_file *queue = stripe->commit_queue;
 		stripe->commit_queue = NULL;
@@ -118,6 +142,7 @@ static void free_clients(struct stripe *stripe)
 
 int stripe_create(const struct stripe_options *options, struct stripe **result)
 {
+	pthread_condattr_t attributes;
 	int error = -ENOMEM;
 
 	if (sodium_init() < 0)
@@ -181,7 +206,10 @@ int stripe_create(const struct stripe_options *options, struct stripe **result)
 	}
 	pthread_mutex_init(&stripe->notices.lock, NULL);
 	pthread_mutex_init(&stripe->background_lock, NULL);
-	pthread_cond_init(&stripe->background_wake, NULL);
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&stripe->background_wake, &attributes);
+	pthread_condattr_destroy(&attributes);
 	error = -pthread_create(&stripe->background, NULL, background, stripe);
 	if (error) {
 		gather_stop(stripe);

@@ -239,7 +239,8 @@ int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 int stripe_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 {
 	pthread_mutex_lock(&file->attach_lock);
-	gather_truncate(file, size);
+	/* Also what lies beyond the size: until the truncation others may read it. */
+	gather_end_epoch(file);
 	pthread_mutex_lock(&file->lock);
 	file->size = size;
 	file->size_reported = size;
