@@ -441,11 +441,18 @@ struct block_judgement versions_judge(
 
 /*
  * True if a version that the stores of `holders`, at least deciding ones, have can be told though
- * nobody is known to know that it is decided: whichever of the others are asked, it cannot be given
- * up any more.
+ * nobody is known to know that it is decided: whichever stores are asked, and whoever loses power,
+ * it cannot be given up any more.
  */
 bool versions_tellable(const struct stripe_file *file, const struct block_answer *answers,
 	uint32_t holders, store_version version);
+
+/*
+ * Flushes what stores have of a file's segment. Returns the shards whose stores did; boots receives
+ * their boots.
+ */
+uint32_t versions_flush(struct stripe_file *file, const struct segment *segment, uint32_t shards,
+	uint64_t boots[MOJETTE_N_MAX]);
 
 /*
  * A segment as it was before the shards moved that are being made: for what the new nodes cannot

@@ -428,9 +428,15 @@ static int ask_all(struct stripe_file *file, const struct segment *segment, uint
 			round_free(named);
 			break;
 		case BLOCK_OPEN:
+			/* Often it is only not flushed yet. What comes of it the next turn sees. */
+			if (attempt < PATIENT_TURNS) {
+				uint64_t boots[MOJETTE_N_MAX];
+				versions_flush(file, segment, asked, boots);
+				break;
+			}
+			/* fallthrough */
 		case BLOCK_IN_DOUBT:
-			/* Not at once: its writer may be at work. What comes of it the next turn
-			 * sees. */
+			/* Not at once: its writer may be at work. */
 			if (attempt >= PATIENT_TURNS && !settled) {
 				uint64_t largest;
 				settled = true;

@@ -144,17 +144,22 @@ static bool told_of(const struct block_answer *answer, store_version version)
 bool versions_tellable(const struct stripe_file *file, const struct block_answer *answers,
 	uint32_t holders, store_version version)
 {
-	uint32_t others = ((1u << shard_count(file)) - 1) & ~holders;
+	uint32_t durable = 0, others;
 
-	/* Even if one of them could not be asked, too few others would be left to prove anything.
-	 */
-	if (__builtin_popcount(holders) > (int)versions_deciding(file))
-		return true;
 	/* Our own writes have recorded who missed them, or are in doubt. */
 	if (version.writer == file->stripe->writer && !run_is_doubtful(file, version))
 		return true;
 	for (unsigned int s = 0; s < shard_count(file); s++) {
-		if ((holders & (1u << s)) && (answers[s].missed & others) != others)
+		if ((holders & (1u << s)) && answers[s].state != STORE_PENDING)
+			durable |= 1u << s;
+	}
+	/* Even if one of them could not be asked, too few others would be left to prove anything.
+	 */
+	if (__builtin_popcount(durable) != (int)versions_deciding(file))
+		return __builtin_popcount(durable) > (int)versions_deciding(file);
+	others = ((1u << shard_count(file)) - 1) & ~durable;
+	for (unsigned int s = 0; s < shard_count(file); s++) {
+		if ((durable & (1u << s)) && (answers[s].missed & others) != others)
 			return false;
 	}
 	return true;
@@ -446,11 +451,9 @@ static void verdicts_tell(struct stripe_file *file, const struct segment *segmen
 	}
 }
 
-/* Flushes the stores that gave their opinions. Returns the shards whose stores did, and have not
- * restarted. */
-static uint32_t flush_stores(struct stripe_file *file, const struct opinions *opinions)
+uint32_t versions_flush(struct stripe_file *file, const struct segment *segment, uint32_t shards,
+	uint64_t boots[MOJETTE_N_MAX])
 {
-	const struct segment *segment = opinions->segment;
 	store_sync_args args = {.file = file_store_file(file, segment)};
 	struct fanout_call calls[MOJETTE_N_MAX] = {0};
 	store_status_res results[MOJETTE_N_MAX];
@@ -459,16 +462,36 @@ static uint32_t flush_stores(struct stripe_file *file, const struct opinions *op
 
 	fanout_init(&fanout, file->stripe);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		if (opinion_given(opinions, s))
+		if (shards & (1u << s))
 			fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_SYNC, &args,
 				&results[s]);
 	}
 	fanout_wait(&fanout);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		if (calls[s].started && fanout_call_status(&calls[s]) == 0 &&
-			results[s].boot == opinions->results[s].boot)
+		if (calls[s].started && fanout_call_status(&calls[s]) == 0) {
 			flushed |= 1u << s;
+			boots[s] = results[s].boot;
+		}
 		fanout_call_free(&calls[s]);
+	}
+	return flushed;
+}
+
+/* Flushes the stores that gave their opinions. Returns the shards whose stores did, and have not
+ * restarted. */
+static uint32_t flush_stores(struct stripe_file *file, const struct opinions *opinions)
+{
+	uint64_t boots[MOJETTE_N_MAX];
+	uint32_t given = 0;
+
+	for (unsigned int s = 0; s < opinions->segment->shard_count; s++) {
+		if (opinion_given(opinions, s))
+			given |= 1u << s;
+	}
+	uint32_t flushed = versions_flush(file, opinions->segment, given, boots);
+	for (unsigned int s = 0; s < opinions->segment->shard_count; s++) {
+		if ((flushed & (1u << s)) && boots[s] != opinions->results[s].boot)
+			flushed &= ~(1u << s);
 	}
 	return flushed;
 }

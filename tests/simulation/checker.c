@@ -130,6 +130,23 @@ static bool met_another(unsigned int number, unsigned int cell)
 	return false;
 }
 
+/*
+ * When nobody can carry out a truncation any more. Others may do so once more after it was
+ * acknowledged, to what was written under an older epoch meanwhile, and is written again.
+ */
+static uint64_t truncated_until(const struct op *truncation, unsigned int cell)
+{
+	uint64_t until = truncation->ended;
+
+	for (unsigned int i = 0; i < op_count; i++) {
+		if ((ops[i].kind == OP_WRITE || ops[i].kind == OP_UNSTABLE_WRITE) &&
+			covers(&ops[i], cell) && ops[i].invoked <= truncation->ended &&
+			truncation->invoked <= ops[i].ended && ops[i].ended > until)
+			until = ops[i].ended;
+	}
+	return until;
+}
+
 static bool visited_before(uint64_t done, uint64_t value, uint64_t latest)
 {
 	uint64_t hash = (done * UINT64_C(0x9e3779b97f4a7c15)) ^ (value << 20) ^ latest;
@@ -225,8 +242,10 @@ static bool judge_cell(unsigned int cell)
 			search.steps[search.count].optional = true;
 			search.steps[search.count].repeatable = true;
 			search.steps[search.count].finished = UINT64_MAX;
-			if (op->ended < op->deadline)
-				search.steps[search.count].deadline = op->ended;
+			uint64_t ended =
+				op->kind == OP_TRUNCATE ? truncated_until(op, cell) : op->ended;
+			if (ended < op->deadline)
+				search.steps[search.count].deadline = ended;
 			search.count++;
 		}
 	}
