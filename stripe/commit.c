@@ -70,46 +70,46 @@ static void runs_extent(
 	}
 }
 
-/*
- * Takes out of a run the blocks that a newer one has replaced, whose version has their bytes in it.
- * What is left after them becomes a run of its own, which follows. Returns false if nothing is left
- * before them.
- */
-static bool run_cut(struct run *run, const struct run *newer)
+/* Cuts a run in two before a block of it; the second part follows. Returns false if memory is
+ * short. */
+static bool run_split(struct run *run, uint64_t block)
 {
-	uint64_t end = run->first_block + run->count, newer_end = newer->first_block + newer->count;
+	struct run *rest = malloc(sizeof(*rest));
 
-	if (run->segment->number != newer->segment->number || newer->first_block >= end ||
-		newer_end <= run->first_block)
-		return true;
-	if (newer_end < end) {
-		struct run *rest = malloc(sizeof(*rest));
-		if (!rest)
-			return true; /* at worst clients have to send it again */
-		*rest = *run;
-		rest->first_block = newer_end;
-		rest->count = (uint32_t)(end - newer_end);
-		run->next = rest;
-	}
-	if (newer->first_block <= run->first_block)
-		return false;
-	run->count = (uint32_t)(newer->first_block - run->first_block);
+	if (!rest)
+		return false; /* at worst clients have to send it again */
+	*rest = *run;
+	rest->first_block = block;
+	rest->count = (uint32_t)(run->first_block + run->count - block);
+	run->next = rest;
+	run->count = (uint32_t)(block - run->first_block);
 	return true;
 }
 
-/* Takes out of runs, the newest of which come first, what others of them have replaced. */
-static void runs_cut(struct run *runs)
+/*
+ * Marks what newer runs have replaced, in parts if need be: the newest come first. Their versions
+ * have its bytes in them; where it is not any more there is nothing to be recorded.
+ */
+static void runs_mark_replaced(struct run *runs)
 {
-	for (struct run **link = &runs; *link;) {
-		struct run *run = *link, *newer = runs;
+	for (struct run *run = runs; run; run = run->next) {
+		for (const struct run *newer = runs; newer != run; newer = newer->next) {
+			uint64_t end = run->first_block + run->count;
+			uint64_t newer_end = newer->first_block + newer->count;
 
-		while (newer != run && run_cut(run, newer))
-			newer = newer->next;
-		if (newer == run) {
-			link = &run->next;
-		} else {
-			*link = run->next;
-			free(run);
+			if (newer->replaced || run->segment->number != newer->segment->number ||
+				newer->first_block >= end || newer_end <= run->first_block)
+				continue;
+			/* The second part is looked at when its turn comes. */
+			if (newer->first_block > run->first_block) {
+				if (!run_split(run, newer->first_block))
+					break;
+				continue;
+			}
+			if (newer_end < end && !run_split(run, newer_end))
+				break;
+			run->replaced = true;
+			break;
 		}
 	}
 }
@@ -119,7 +119,7 @@ static int commit_runs(struct stripe_file *file, struct run *runs)
 {
 	int error = 0;
 
-	runs_cut(runs);
+	runs_mark_replaced(runs);
 
 	for (struct run *run = runs; run; run = run->next) {
 		bool synced = false;
@@ -133,11 +133,21 @@ static int commit_runs(struct stripe_file *file, struct run *runs)
 	for (struct run *run = runs; run && !error; run = run->next) {
 		uint32_t lost = run->written & ~run->holders;
 
-		if (lost)
+		if (lost && !run->replaced)
 			error = run_record_missed(file, run, lost, &run->holders);
 		if (!error && !versions_reach(file, run->segment, run->holders, 0))
 			error = -EIO;
 		run->untold = run->holders;
+	}
+	for (struct run **link = &runs; *link && !error;) {
+		struct run *run = *link;
+
+		if (run->replaced) {
+			*link = run->next;
+			free(run);
+		} else {
+			link = &run->next;
+		}
 	}
 	if (!error)
 		error = runs_mark_decided(file, runs);

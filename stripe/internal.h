@@ -74,6 +74,7 @@ struct run {
 	uint64_t first_block; /* in the segment */
 	uint32_t count;
 	store_version version;
+	bool replaced; /* by a newer run, before it was committed */
 	uint32_t written; /* bit s: shard s was accepted */
 	uint32_t holders; /* those of them that still count */
 	uint32_t untold; /* of a decided run: holders that have not heard so */
