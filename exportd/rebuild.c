@@ -431,10 +431,10 @@ static void *run(void *argument)
 					strerror(-error));
 			log_pass(&pass, &last);
 			last = pass;
-			strangers_done = strangers_done ||
-					 (strangers && error == 0 && pass.failed == 0 &&
-						 pass.without_replacement == 0 &&
-						 pass.in_danger == 0);
+			strangers_done =
+				strangers_done ||
+				(strangers && error == 0 && pass.failed == 0 &&
+					pass.without_replacement == 0 && pass.in_danger == 0);
 			seen = version;
 			due_ms = now_ms() + (error != 0 || pass.failed > 0 ? RETRY_MS : PASS_MS);
 			atomic_fetch_add(&exportd->rebuilt.moved, pass.moved);

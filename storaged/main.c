@@ -263,8 +263,8 @@ static void reload(const char *path, struct healer *healer, struct scrubber *scr
 	rozo_log(INFO,
 		"SIGHUP: heal_mib_per_second is %u, scrub_mib_per_second %u, scrub_interval_s %u; "
 		"other changes of %s count from the next start on",
-		config->heal_mib_per_second, config->scrub_mib_per_second,
-		config->scrub_interval_s, path);
+		config->heal_mib_per_second, config->scrub_mib_per_second, config->scrub_interval_s,
+		path);
 	config_free(config);
 }
 

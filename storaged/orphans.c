@@ -107,8 +107,8 @@ static void read_device(struct orphans *orphans, const char *device)
 }
 
 /*
- * Makes what is known durable on a device. Returns 0 or a negative errno: -ENOENT if it is not there,
- * and its directory only what it was mounted on.
+ * Makes what is known durable on a device. Returns 0 or a negative errno: -ENOENT if it is not
+ * there, and its directory only what it was mounted on.
  */
 static int write_device(const struct orphans *orphans, const char *device)
 {

@@ -218,9 +218,9 @@ int shard_file_make_side(struct shard_file *file, unsigned int side);
 
 /*
  * For what is remembered in page 0 even if the store has no block of the file: makes the file if it
- * does not exist, and takes over the shape if nothing was ever flushed into it. Called with the lock
- * held exclusively. Returns 0, -EIO (the file may be on a device that failed, or is another's) or
- * another negative errno.
+ * does not exist, and takes over the shape if nothing was ever flushed into it. Called with the
+ * lock held exclusively. Returns 0, -EIO (the file may be on a device that failed, or is another's)
+ * or another negative errno.
  */
 int shard_file_make_header(struct shard_file *file, const struct store_shape *shape);
 

@@ -223,8 +223,9 @@ static int plan_all(struct write_call *call, store_version *newest_met)
 		if (error == 0 && pair.newest >= 0 &&
 			store_version_compare(pair.slots[pair.newest].version, *newest_met) > 0)
 			*newest_met = pair.slots[pair.newest].version;
-		if (error == 0 && (pair.newest < 0 || pair.slots[pair.newest].shard_bytes <
-							   call->args->blocks.blocks_val[i].shard_bytes))
+		if (error == 0 &&
+			(pair.newest < 0 || pair.slots[pair.newest].shard_bytes <
+						    call->args->blocks.blocks_val[i].shard_bytes))
 			call->overwrites = false;
 		if (error == 0)
 			error = plan_block(call, i, &pair);
@@ -416,8 +417,7 @@ static int check_room(struct write_call *call)
 		return -EIO;
 	return store_device_room(file->store, device,
 		args->payload.payload_len +
-			2 * STORE_PAGE_BYTES *
-				(args->blocks.blocks_len / call->shape.rows + 2),
+			2 * STORE_PAGE_BYTES * (args->blocks.blocks_len / call->shape.rows + 2),
 		call->overwrites, &call->low);
 }
 

@@ -168,7 +168,8 @@ int stripe_heal(struct stripe_file *file, uint32_t segment, uint64_t first_block
 	uint64_t *healed, uint64_t *left);
 
 #define STRIPE_PROCEDURES 16
-/* A block that a read found damaged or missed somewhere, or in a version not known to be decided. */
+/* A block that a read found damaged or missed somewhere, or in a version not known to be decided.
+ */
 struct stripe_noticed {
 	uint32_t export_id;
 	uint32_t segment;
@@ -193,10 +194,10 @@ struct stripe_heal_result {
 };
 
 /*
- * stripe_heal() with more to say and to ask. thorough: the stores check the bytes, too, which costs a
- * read of all shards. origin: the node that had, before it was out, the shard which this process's
- * node is making (META_REBUILD_LIST), or 0: where the block's value cannot be told without, it is asked.
- * Returns as stripe_heal().
+ * stripe_heal() with more to say and to ask. thorough: the stores check the bytes, too, which costs
+ * a read of all shards. origin: the node that had, before it was out, the shard which this
+ * process's node is making (META_REBUILD_LIST), or 0: where the block's value cannot be told
+ * without, it is asked. Returns as stripe_heal().
  */
 int stripe_heal_range(struct stripe_file *file, uint32_t segment, uint64_t first_block,
 	uint32_t count, bool thorough, uint32_t origin, struct stripe_heal_result *result);

@@ -67,19 +67,20 @@ extern struct world {
 } world;
 
 /*
- * A new, empty cluster, nothing runs. spare: with one node more than a block has shards, and an engine
- * there. Call outside of fibers.
+ * A new, empty cluster, nothing runs. spare: with one node more than a block has shards, and an
+ * engine there. Call outside of fibers.
  */
 void world_reset(struct world_shape shape, enum mutation mutation, bool spare);
 
 /*
- * What exportd does when a node is out: the spare node takes over a shard of a segment, if it has none
- * of it. The node goes on, as if it were only exportd that does not hear of it.
- * Returns true if that was done.
+ * What exportd does when a node is out: the spare node takes over a shard of a segment, if it has
+ * none of it. The node goes on, as if it were only exportd that does not hear of it. Returns true
+ * if that was done.
  */
 bool world_move_shard(uint32_t segment, unsigned int shard);
 
-/* The node that has the data of a shard which the spare node is making (its id), 0: there is none. */
+/* The node that has the data of a shard which the spare node is making (its id), 0: there is none.
+ */
 uint32_t world_origin(uint32_t segment);
 
 /* What exportd does for META_REBUILT. */

@@ -398,8 +398,7 @@ static void what_is_finalized_after_a_crash_stays(void)
 		fixture_open(&fixture);
 		/* A small stable write makes nothing durable but itself, if it goes to the log. */
 		if (seed % 2)
-			CU_ASSERT_EQUAL(
-				PUT(&fixture, .version = VERSION(2, 1), .first = 61), 0);
+			CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .first = 61), 0);
 		for (uint64_t block = 0; block < 60; block++)
 			states[block] = fixture_state(&fixture, block, NULL);
 		die_and_close();
