@@ -397,7 +397,7 @@ static uint32_t flush_stores(struct stripe_file *file, const struct opinions *op
 	const struct segment *segment = opinions->segment;
 	store_sync_args args = {.file = file_store_file(file, segment)};
 	struct fanout_call calls[MOJETTE_N_MAX] = {0};
-	store_status_res results[MOJETTE_N_MAX];
+	store_status_res results[MOJETTE_N_MAX] = {0};
 	struct fanout fanout;
 	uint32_t flushed = 0;
 

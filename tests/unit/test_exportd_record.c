@@ -532,7 +532,7 @@ static int get_moving(size_t i)
 {
 	struct record_key key = record_key_rebuild(&to_make);
 	struct record_placement placement;
-	struct record_rebuild rebuild;
+	struct record_rebuild rebuild = {0};
 	struct kv_bytes value;
 	uint32_t origin = 0;
 	int result;

@@ -76,9 +76,10 @@ static void write_until_killed(int pipe, uint64_t seed)
 	fixture_seed(seed);
 	fixture_open(&fixture);
 	while (true) {
+		number++;
 		struct acknowledged done = {
 			.block = fixture_random() % KILL_BLOCKS,
-			.number = ++number,
+			.number = number,
 			.count = 1 + fixture_random() % 80,
 		};
 		uint64_t base;
@@ -150,16 +151,14 @@ static void what_was_acknowledged_survives_sigkill(void)
 				fixture_get(&fixture, &(struct get){.block = block}, &told, NULL),
 				0);
 			version = VERSION(expected[block], 1);
-			if (store_version_compare(told.block_version, version) == 0)
-				CU_ASSERT(IS(&fixture, block, version, told.state))
-			else if (expected[block] !=
-				 0) /* a newer one was on its way: this one is below */
-				CU_ASSERT(fixture_is(&fixture,
-						  &(struct get){.block = block, .version = version},
-						  version, STORE_COMMITTED) ||
-					  fixture_is(&fixture,
-						  &(struct get){.block = block, .version = version},
-						  version, STORE_FINALIZED))
+			if (store_version_compare(told.block_version, version) == 0) {
+				CU_ASSERT(IS(&fixture, block, version, told.state));
+			} else if (expected[block] != 0) {
+				/* A newer one was on its way: this one is below. */
+				const struct get get = {.block = block, .version = version};
+				CU_ASSERT(fixture_is(&fixture, &get, version, STORE_COMMITTED) ||
+					  fixture_is(&fixture, &get, version, STORE_FINALIZED));
+			}
 		}
 		fixture_end(&fixture);
 	}
@@ -435,16 +434,17 @@ static void a_risen_epoch_survives_power_loss(void)
 					.exact = true, .base = VERSION(1, 1)),
 				0);
 		/* Far from page 0, on side b, or by a truncation that finds nothing. */
-		if (seed % 3 == 0)
+		if (seed % 3 == 0) {
 			CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .epoch = 9,
 						.first = 35, .exact = true, .base = VERSION(1, 1)),
-				0)
-		else if (seed % 3 == 1)
+				0);
+		} else if (seed % 3 == 1) {
 			CU_ASSERT_EQUAL(
 				PUT(&fixture, .version = VERSION(2, 1), .epoch = 9, .first = 500),
-				0)
-		else
+				0);
+		} else {
 			store_truncate(fixture.store, &truncate, &res);
+		}
 		die_and_close();
 		faulty_power_loss(fixture_random);
 		fixture_open(&fixture);

@@ -39,12 +39,13 @@ static void begin(void)
 static void only_damaged(uint64_t first, uint64_t count)
 {
 	for (uint64_t block = 0; block < 100; block++) {
-		if (block >= first && block - first < count)
-			CU_ASSERT_EQUAL(fixture_state(&fixture, block, NULL), STORE_DAMAGED)
-		else if (block >= 40 && block < 50)
-			CU_ASSERT(IS(&fixture, block, VERSION(2, 1), STORE_FINALIZED))
-		else
-			CU_ASSERT(IS(&fixture, block, VERSION(1, 1), STORE_COMMITTED))
+		if (block >= first && block - first < count) {
+			CU_ASSERT_EQUAL(fixture_state(&fixture, block, NULL), STORE_DAMAGED);
+		} else if (block >= 40 && block < 50) {
+			CU_ASSERT(IS(&fixture, block, VERSION(2, 1), STORE_FINALIZED));
+		} else {
+			CU_ASSERT(IS(&fixture, block, VERSION(1, 1), STORE_COMMITTED));
+		}
 	}
 	CU_ASSERT_EQUAL(fixture_state(&fixture, 200, NULL), STORE_EMPTY);
 }
@@ -255,10 +256,11 @@ static void cut_files_are_noticed(void)
 		for (uint64_t block = 0; block < 100; block++) {
 			uint32_t state = fixture_state(&fixture, block, NULL);
 
-			if (block >= cuts[i].first)
-				CU_ASSERT_EQUAL(state, STORE_DAMAGED)
-			else
-				CU_ASSERT(state == STORE_COMMITTED || state == STORE_FINALIZED)
+			if (block >= cuts[i].first) {
+				CU_ASSERT_EQUAL(state, STORE_DAMAGED);
+			} else {
+				CU_ASSERT(state == STORE_COMMITTED || state == STORE_FINALIZED);
+			}
 		}
 		CU_ASSERT(fixture_logged("cut short") > 0);
 		/* A write beyond the cut does not make the damage pass for holes. */
