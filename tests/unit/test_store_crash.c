@@ -545,7 +545,7 @@ static void a_full_device_refuses_before_damage(void)
 	/* Commits, truncation and removal still work. */
 	fixture_commit(&fixture, VERSION(1, 1), 0, 100);
 	CU_ASSERT(IS(&fixture, 0, VERSION(1, 1), STORE_COMMITTED));
-	/* Overwriting has three quarters of the reserve, and new blocks beside it have nothing. */
+	/* Overwriting has the reserve but 16 MiB, and new blocks beside it have nothing. */
 	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .count = 10), ENOSPC);
 	faulty_free_bytes(32 << 20);
 	store_capacity(fixture.store, &capacity, 1);
@@ -615,7 +615,7 @@ static int fill_a_small_device(void)
 			return 14;
 	}
 	fixture_commit(&fixture, VERSION(1, 1), 0, (uint32_t)block);
-	if (PUT(&fixture, .version = VERSION(2, 1), .count = 64) != ENOSPC)
+	if (PUT(&fixture, .version = VERSION(2, 1), .first = block) != ENOSPC)
 		return 15;
 	store_remove(fixture.store, &remove, &res);
 	if (res.status != 0)
