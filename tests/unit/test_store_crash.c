@@ -615,7 +615,7 @@ static int fill_a_small_device(void)
 			return 14;
 	}
 	fixture_commit(&fixture, VERSION(1, 1), 0, (uint32_t)block);
-	if (PUT(&fixture, .version = VERSION(2, 1), .first = block) != ENOSPC)
+	if (PUT(&fixture, .version = VERSION(2, 1), .first = block, .count = 16) != ENOSPC)
 		return 15;
 	store_remove(fixture.store, &remove, &res);
 	if (res.status != 0)
