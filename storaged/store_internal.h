@@ -160,6 +160,7 @@ struct shard_file {
 	uint64_t refused_change; /* the change that put it into page 0 */
 	struct store_mask freed; /* rows of dropped versions, not yet punched */
 	uint64_t freed_rows;
+	atomic_uint told; /* damage of pages that was logged, see store_pages.c */
 	struct store_mask suspect; /* rows that failed a check: reads of headers look again */
 
 	pthread_mutex_t flush_lock;
