@@ -12,6 +12,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "exportd/clock.h"
 #include "exportd/file.h"
 #include "exportd/free_queue.h"
 #include "exportd/inode.h"
@@ -387,10 +388,7 @@ static void log_pass(const struct rebuild_pass *pass, const struct rebuild_pass 
 
 static uint64_t now_ms(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+	return clock_now_ns(CLOCK_KIND_MONOTONIC) / 1000000;
 }
 
 static void wait_ms(struct rebuild *rebuild, unsigned int ms)
