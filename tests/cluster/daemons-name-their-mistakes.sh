@@ -21,8 +21,8 @@ test_begin
 cluster start --fsal none
 # shellcheck disable=SC1091
 . "$RUN/state/parameters"
-exportd=$(echo "$ROZO_BIN"/exportd/rozo-exportd)
-storaged=$(echo "$ROZO_BIN"/storaged/rozo-storaged)
+exportd=$ROZO_BIN/exportd/rozo-exportd
+storaged=$ROZO_BIN/storaged/rozo-storaged
 config=$RUN/cluster.json
 
 refused 'another|in use|lock' "$exportd" --config "$config"
