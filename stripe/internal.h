@@ -379,8 +379,7 @@ struct block_answer {
 	 * them says nothing.
 	 */
 	bool partial;
-	uint32_t since; /* the write epoch since which the store is asked, if it is being filled; or
-			   0 */
+	uint32_t since; /* the write epoch since which the store is asked, if it is being filled; or 0 */
 };
 
 /* What the store of a shard said of a block in a header. */
@@ -397,10 +396,10 @@ enum block_verdict {
 };
 
 /*
- * What a read returns (docs/protocol.md): the newest version that k stores can deliver, unless a
- * newer one may have been decided. *version receives the block's version; *undecided a newer one
- * that is known to be undecided (generation 0: none); *largest_generation the largest generation
- * met anywhere.
+ * What a read returns (docs/protocol.md): the newest version that k stores can deliver, unless a newer one
+ * may have been decided.
+ * *version receives the block's version; *undecided a newer one that is known to be undecided
+ * (generation 0: none); *largest_generation the largest generation met anywhere.
  */
 enum block_verdict versions_judge(const struct stripe_file *file,
 	const struct block_answer *answers, store_version *version, store_version *undecided,

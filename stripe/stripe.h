@@ -194,10 +194,10 @@ struct stripe_heal_result {
 };
 
 /*
- * stripe_heal() with more to say and to ask. thorough: the stores check the bytes, too, which costs
- * a read of all shards. origin: the node that had, before it was out, the shard which this
- * process's node is making (META_REBUILD_LIST), or 0: where the block's value cannot be told
- * without, it is asked. Returns as stripe_heal().
+ * stripe_heal() with more to say and to ask. thorough: the stores check the bytes, too, which costs a
+ * read of all shards. origin: the node that had, before it was out, the shard which this process's
+ * node is making (META_REBUILD_LIST), or 0: where the block's value cannot be told without, it is asked.
+ * Returns as stripe_heal().
  */
 int stripe_heal_range(struct stripe_file *file, uint32_t segment, uint64_t first_block,
 	uint32_t count, bool thorough, uint32_t origin, struct stripe_heal_result *result);
