@@ -118,6 +118,7 @@ static int posix_punch(int descriptor, uint64_t offset, uint64_t bytes)
 /* A file system that knows no holes calls all of a file data: nothing is to be concluded then. */
 static bool posix_has_data(int descriptor, uint64_t offset, uint64_t bytes)
 {
+	/* cppcheck-suppress invalidFunctionArg ; SEEK_DATA is Linux's */
 	off_t data = lseek(descriptor, (off_t)offset, SEEK_DATA);
 
 	return data >= 0 && (uint64_t)data < offset + bytes;
