@@ -363,7 +363,7 @@ static int compare(const void *left, const void *right)
 
 static double median(const struct row *row, double (*value)(const struct row *row, unsigned int i))
 {
-	double values[ROUNDS_MAX];
+	double values[ROUNDS_MAX] = {0};
 
 	for (unsigned int i = 0; i < row->count; i++)
 		values[i] = value(row, i);
@@ -486,9 +486,12 @@ static void choose_pages(uint32_t *pages, size_t count)
 	size_t blocks = options.bytes / PAGE_BYTES / cluster.code.k;
 	uint32_t *order = malloc(blocks * sizeof(*order));
 
+	if (!order)
+		fail("memory", ENOMEM);
 	for (size_t i = 0; i < blocks; i++)
 		order[i] = (uint32_t)i;
 	for (size_t i = 0; i < count; i++) {
+		/* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): count <= blocks, see --mib */
 		size_t other = i + random_number() % (blocks - i);
 		uint32_t block = order[other];
 		order[other] = order[i];

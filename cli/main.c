@@ -74,8 +74,8 @@ static int parse_options(int argc, char **argv, struct options *options)
 			return EXIT_USAGE;
 		}
 	}
-	if (optind + 1 != argc || strcmp(argv[optind], "status")) {
-		if (optind < argc && strcmp(argv[optind], "status"))
+	if (optind + 1 != argc || strcmp(argv[optind], "status") != 0) {
+		if (optind < argc && strcmp(argv[optind], "status") != 0)
 			fprintf(stderr, "rozo: unknown command \"%s\"\n", argv[optind]);
 		fputs(usage_text, stderr);
 		return EXIT_USAGE;

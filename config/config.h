@@ -46,8 +46,10 @@ struct config {
 	uint32_t scrub_interval_s; /* from the start of a scrub to that of the next; default 600 */
 	uint32_t heal_mib_per_second; /* shards written, by each storage node, 0: no limit; default
 					 32 */
-	uint32_t cache_mib; /* 1 .. 65536: decoded blocks, of each gateway and Ganesha; default 64 */
-	uint32_t gather_ms; /* 0 .. 10000: unstable writes stay in a gateway's memory; default 100 */
+	uint32_t
+		cache_mib; /* 1 .. 65536: decoded blocks, of each gateway and Ganesha; default 64 */
+	uint32_t
+		gather_ms; /* 0 .. 10000: unstable writes stay in a gateway's memory; default 100 */
 	struct rpc_key key; /* read from key_file: 64 hex digits; mode must be 0600 or 0400 */
 	char *exportd_address;
 	uint16_t exportd_port; /* default 7600 */

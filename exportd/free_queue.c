@@ -92,8 +92,8 @@ static int add_segment(struct kv_txn *txn, uint64_t *sequence, uint32_t export_i
 	return result;
 }
 
-int free_queue_add_node(struct kv_txn *txn, uint32_t export_id, uint64_t file_id, uint32_t segment,
-	uint32_t node)
+int free_queue_add_node(
+	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, uint32_t segment, uint32_t node)
 {
 	struct record_free item = {.export_id = export_id,
 		.segment = segment,
@@ -251,8 +251,7 @@ static int forget_former(struct kv_txn *txn, uint32_t node, const struct record_
 		if (placement.formers[i] != node)
 			placement.formers[left++] = placement.formers[i];
 	placement.former_count = left;
-	return record_placement_put(
-		txn, item->export_id, item->file_id, item->segment, &placement);
+	return record_placement_put(txn, item->export_id, item->file_id, item->segment, &placement);
 }
 
 static int freed_one(struct kv_txn *txn, uint32_t node, uint64_t sequence)

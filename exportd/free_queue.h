@@ -22,8 +22,8 @@ int free_queue_add_file(struct kv_txn *txn, uint32_t export_id, uint64_t file_id
  * node to the placement's formers; free_queue_freed() takes it out.
  * Returns 0 or an error of the store.
  */
-int free_queue_add_node(struct kv_txn *txn, uint32_t export_id, uint64_t file_id, uint32_t segment,
-	uint32_t node);
+int free_queue_add_node(
+	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, uint32_t segment, uint32_t node);
 
 /* Whether META_FREE_LIST has work for a node: 1, 0, or a negative errno. */
 int free_queue_waiting(struct exportd *exportd, uint32_t node);

@@ -128,7 +128,8 @@ static void reload(struct exportd *exportd)
 	}
 	map_set_down_out_interval(exportd->map, config->down_out_interval_s);
 	rozo_log(INFO,
-		"SIGHUP: down_out_interval_s is %u; other changes of %s count from the next start on",
+		"SIGHUP: down_out_interval_s is %u; other changes of %s count from the next start "
+		"on",
 		config->down_out_interval_s, config->path);
 	config_free(config);
 }

@@ -201,8 +201,8 @@ static bool check_formers(struct check *check, const struct record_free *item)
 	struct record_placement placement;
 	uint32_t i, j;
 
-	if (record_placement_get(check->txn, item->export_id, item->file_id, item->segment,
-		    &placement) != 0)
+	if (record_placement_get(
+		    check->txn, item->export_id, item->file_id, item->segment, &placement) != 0)
 		return false;
 	for (i = 0; i < item->count; i++) {
 		bool former = false;
@@ -233,8 +233,8 @@ static int check_rebuild(void *context, struct kv_bytes key, struct kv_bytes val
 	}
 	if (entry.export_id != check->export_id)
 		return 0;
-	if (record_placement_get(check->txn, entry.export_id, entry.file_id, entry.segment,
-		    &placement) != 0)
+	if (record_placement_get(
+		    check->txn, entry.export_id, entry.file_id, entry.segment, &placement) != 0)
 		placement.count = 0;
 	while (s < placement.count &&
 		(placement.nodes[s] != entry.node || !(placement.rebuilding & (1u << s)) ||
@@ -242,8 +242,8 @@ static int check_rebuild(void *context, struct kv_bytes key, struct kv_bytes val
 		s++;
 	if (s == placement.count)
 		FAULT(check,
-			"node %" PRIu32 " is to make a shard of segment %" PRIu32 " of file %" PRIu64
-			", whose placement says otherwise",
+			"node %" PRIu32 " is to make a shard of segment %" PRIu32
+			" of file %" PRIu64 ", whose placement says otherwise",
 			entry.node, entry.segment, entry.file_id);
 	return 0;
 }

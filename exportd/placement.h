@@ -34,11 +34,10 @@ int placement_choose(const struct map_node *nodes, size_t node_count, uint32_t e
 
 /*
  * Chooses the node that takes over one shard of a segment: one that is up, has free bytes, and is
- * none of `kept` nor of `barred`. Failure domains come first: as few of `kept` as possible are in its
- * own; then free space, as above.
- * nodes: in ascending id. kept: the nodes of the segment's other shards; barred: nodes that may have, or still remove,
- * another copy of one of its shards. *chosen receives the node's id.
- * Returns 0 or -ENOSPC (there is none).
+ * none of `kept` nor of `barred`. Failure domains come first: as few of `kept` as possible are in
+ * its own; then free space, as above. nodes: in ascending id. kept: the nodes of the segment's
+ * other shards; barred: nodes that may have, or still remove, another copy of one of its shards.
+ * *chosen receives the node's id. Returns 0 or -ENOSPC (there is none).
  */
 int placement_replace(const struct map_node *nodes, size_t node_count, uint32_t export_id,
 	uint64_t file_id, uint32_t segment, const uint32_t *kept, size_t kept_count,

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "exportd/clock.h"
 #include "exportd/file.h"
 #include "exportd/free_queue.h"
 #include "exportd/inode.h"
@@ -387,10 +388,7 @@ static void log_pass(const struct rebuild_pass *pass, const struct rebuild_pass 
 
 static uint64_t now_ms(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+	return clock_now_ns(CLOCK_KIND_MONOTONIC) / 1000000;
 }
 
 static void wait_ms(struct rebuild *rebuild, unsigned int ms)
@@ -431,10 +429,10 @@ static void *run(void *argument)
 					strerror(-error));
 			log_pass(&pass, &last);
 			last = pass;
-			strangers_done = strangers_done ||
-					 (strangers && error == 0 && pass.failed == 0 &&
-						 pass.without_replacement == 0 &&
-						 pass.in_danger == 0);
+			strangers_done =
+				strangers_done ||
+				(strangers && error == 0 && pass.failed == 0 &&
+					pass.without_replacement == 0 && pass.in_danger == 0);
 			seen = version;
 			due_ms = now_ms() + (error != 0 || pass.failed > 0 ? RETRY_MS : PASS_MS);
 			atomic_fetch_add(&exportd->rebuilt.moved, pass.moved);

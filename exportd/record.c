@@ -216,8 +216,8 @@ int record_node_put(struct kv_txn *txn, uint32_t node, const struct record_node 
 	struct disk_node disk = {
 		.boot = htole64(record->boot),
 		.incarnation = htole32(record->incarnation),
-		.flags = htole32((record->up ? DISK_NODE_UP : 0) |
-				 (record->out ? DISK_NODE_OUT : 0)),
+		.flags = htole32(
+			(record->up ? DISK_NODE_UP : 0) | (record->out ? DISK_NODE_OUT : 0)),
 	};
 
 	return value_put(txn, &key, &disk, sizeof(disk));
@@ -548,11 +548,11 @@ int record_placement_decode(
 	placement->urgency = le32toh(change.urgency);
 	placement->switch_epoch = le32toh(change.switch_epoch);
 	placement->former_count = le32toh(change.former_count);
-	result = value_nodes(key, (struct kv_bytes){rest.data, bytes}, placement->count,
-		placement->nodes);
+	result = value_nodes(
+		key, (struct kv_bytes){rest.data, bytes}, placement->count, placement->nodes);
 	if (result == 0)
-		result = value_nodes(key, (struct kv_bytes){next, bytes}, placement->count,
-			placement->origins);
+		result = value_nodes(
+			key, (struct kv_bytes){next, bytes}, placement->count, placement->origins);
 	if (result == 0)
 		result = value_nodes(key, (struct kv_bytes){next + bytes, left},
 			placement->former_count, placement->formers);

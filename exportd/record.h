@@ -138,7 +138,8 @@ struct record_placement {
 /* What a node is to make a shard of, by its key. */
 struct record_rebuild {
 	uint32_t node;
-	uint8_t urgency; /* shards that were missing when it was entered; most urgent ones sort first */
+	uint8_t urgency; /* shards that were missing when it was entered; most urgent ones sort
+			    first */
 	uint32_t export_id;
 	uint64_t file_id;
 	uint32_t segment;

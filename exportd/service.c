@@ -94,13 +94,13 @@ static void handle_CLUSTER(
 }
 
 static const struct rpc_procedure service_procedures[] = {
-	SERVICE_PROCEDURES(SERVICE_ENTRY)
-	[META_CLUSTER] = {
-		.name = "CLUSTER",
-		.handler = handle_CLUSTER,
-		.result_xdr = RPC_XDR(xdr_meta_cluster_res),
-		.result_bytes = sizeof(struct meta_cluster_res),
-	},
+	SERVICE_PROCEDURES(SERVICE_ENTRY)[META_CLUSTER] =
+		{
+			.name = "CLUSTER",
+			.handler = handle_CLUSTER,
+			.result_xdr = RPC_XDR(xdr_meta_cluster_res),
+			.result_bytes = sizeof(struct meta_cluster_res),
+		},
 };
 
 void service_program(struct exportd *exportd, struct rpc_program *program)

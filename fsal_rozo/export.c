@@ -163,8 +163,8 @@ void rozo_commit_begins(void)
 static void get_write_verifier(struct fsal_export *fsal_export, struct gsh_buffdesc *verifier)
 {
 	const struct rozo_export *export = rozo_export_of(fsal_export);
-	uint64_t value = before_write.export == export ? before_write.verifier
-						       : current_verifier(export);
+	uint64_t value =
+		before_write.export == export ? before_write.verifier : current_verifier(export);
 
 	before_write.export = NULL;
 	memset(verifier->addr, 0, verifier->len);

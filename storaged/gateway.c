@@ -74,16 +74,15 @@ static int file_of(const struct gateway *gateway, const nfs3_handle *bytes,
 		error = stripe_file_refresh(*file);
 	if (!error && handle.layout_epoch != stripe_file_layout_epoch(*file))
 		error = -ESTALE;
-	if (!error && wanted == GATEWAY_RW &&
-		stripe_file_write_gateway(*file) != gateway->node_id)
+	if (!error && wanted == GATEWAY_RW && stripe_file_write_gateway(*file) != gateway->node_id)
 		error = -ESTALE;
 	if (error)
 		stripe_file_put(*file);
 	return error;
 }
 
-static void log_failure(const char *procedure, const struct rpc_caller *caller,
-	const nfs3_handle *bytes, int error)
+static void log_failure(
+	const char *procedure, const struct rpc_caller *caller, const nfs3_handle *bytes, int error)
 {
 	struct gateway_handle handle = {0};
 
@@ -131,8 +130,8 @@ static int read_file(struct stripe_file *file, const nfs3_read_args *args, nfs3_
 	return 0;
 }
 
-static void handle_read(void *context, const struct rpc_caller *caller, const void *arguments,
-	void *result)
+static void handle_read(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
 {
 	const struct gateway *gateway = context;
 	const nfs3_read_args *args = arguments;
@@ -160,8 +159,8 @@ static void put_verifier(char *bytes, uint64_t verifier)
 	memcpy(bytes, &verifier, sizeof(verifier));
 }
 
-static void handle_write(void *context, const struct rpc_caller *caller, const void *arguments,
-	void *result)
+static void handle_write(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
 {
 	const struct gateway *gateway = context;
 	const nfs3_write_args *args = arguments;
@@ -187,8 +186,8 @@ static void handle_write(void *context, const struct rpc_caller *caller, const v
 	put_verifier(res->nfs3_write_res_u.ok.verifier, verifier);
 }
 
-static void handle_commit(void *context, const struct rpc_caller *caller, const void *arguments,
-	void *result)
+static void handle_commit(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
 {
 	const struct gateway *gateway = context;
 	const nfs3_commit_args *args = arguments;
@@ -235,8 +234,8 @@ static nfs3_time time_of(meta_time time)
 	return (nfs3_time){.seconds = (uint32_t)time.seconds, .nseconds = time.nanoseconds};
 }
 
-static void handle_getattr(void *context, const struct rpc_caller *caller, const void *arguments,
-	void *result)
+static void handle_getattr(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
 {
 	const nfs3_getattr_args *args = arguments;
 	nfs3_getattr_res *res = result;
@@ -265,8 +264,8 @@ static void handle_getattr(void *context, const struct rpc_caller *caller, const
 	};
 }
 
-static void handle_access(void *context, const struct rpc_caller *caller, const void *arguments,
-	void *result)
+static void handle_access(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
 {
 	const struct gateway *gateway = context;
 	const nfs3_access_args *args = arguments;
@@ -286,8 +285,8 @@ static void handle_access(void *context, const struct rpc_caller *caller, const 
 	res->nfs3_access_res_u.ok.access = args->access & granted;
 }
 
-static void handle_fsstat(void *context, const struct rpc_caller *caller, const void *arguments,
-	void *result)
+static void handle_fsstat(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
 {
 	const struct gateway *gateway = context;
 	const nfs3_fsstat_args *args = arguments;
@@ -317,8 +316,8 @@ static void handle_fsstat(void *context, const struct rpc_caller *caller, const 
 	rpc_free(RPC_XDR(xdr_meta_statfs_res), &answer);
 }
 
-static void handle_fsinfo(void *context, const struct rpc_caller *caller, const void *arguments,
-	void *result)
+static void handle_fsinfo(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
 {
 	nfs3_fsinfo_res *res = result;
 
@@ -340,8 +339,8 @@ static void handle_fsinfo(void *context, const struct rpc_caller *caller, const 
 	};
 }
 
-static void handle_pathconf(void *context, const struct rpc_caller *caller, const void *arguments,
-	void *result)
+static void handle_pathconf(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
 {
 	nfs3_pathconf_res *res = result;
 
@@ -365,7 +364,7 @@ static void handle_pathconf(void *context, const struct rpc_caller *caller, cons
  * "no attributes follow". So one type serves all procedures.
  */
 struct unsupported {
-	uint32_t words;              /* after the status */
+	uint32_t words; /* after the status */
 };
 
 static bool xdr_unsupported(XDR *xdrs, void *object)
@@ -385,32 +384,32 @@ static bool xdr_unsupported(XDR *xdrs, void *object)
 	return true;
 }
 
-#define UNSUPPORTED(function_name, word_count) \
-	static void function_name( \
-		void *context, const struct rpc_caller *caller, const void *args, void *result) \
-	{ \
-		(void)context; \
-		(void)caller; \
-		(void)args; \
-		((struct unsupported *)result)->words = word_count; \
+#define UNSUPPORTED(function_name, word_count)                                                     \
+	static void function_name(                                                                 \
+		void *context, const struct rpc_caller *caller, const void *args, void *result)    \
+	{                                                                                          \
+		(void)context;                                                                     \
+		(void)caller;                                                                      \
+		(void)args;                                                                        \
+		((struct unsupported *)result)->words = word_count;                                \
 	}
 
 UNSUPPORTED(unsupported_attributes, 1) /* post_op_attr */
-UNSUPPORTED(unsupported_wcc, 2)        /* wcc_data */
-UNSUPPORTED(unsupported_link, 3)       /* post_op_attr, wcc_data */
-UNSUPPORTED(unsupported_rename, 4)     /* two wcc_data */
+UNSUPPORTED(unsupported_wcc, 2) /* wcc_data */
+UNSUPPORTED(unsupported_link, 3) /* post_op_attr, wcc_data */
+UNSUPPORTED(unsupported_rename, 4) /* two wcc_data */
 
-#define SERVED(procedure_name, args_type, result_type) \
-	{ \
-		.name = #procedure_name, .handler = handle_##procedure_name, \
-		.args_xdr = RPC_XDR(xdr_##args_type), .args_bytes = sizeof(args_type), \
-		.result_xdr = RPC_XDR(xdr_##result_type), .result_bytes = sizeof(result_type) \
+#define SERVED(procedure_name, args_type, result_type)                                             \
+	{                                                                                          \
+		.name = #procedure_name, .handler = handle_##procedure_name,                       \
+		.args_xdr = RPC_XDR(xdr_##args_type), .args_bytes = sizeof(args_type),             \
+		.result_xdr = RPC_XDR(xdr_##result_type), .result_bytes = sizeof(result_type)      \
 	}
 
-#define REFUSED(procedure_name, handler_name) \
-	{ \
-		.name = #procedure_name, .handler = handler_name, .result_xdr = xdr_unsupported, \
-		.result_bytes = sizeof(struct unsupported) \
+#define REFUSED(procedure_name, handler_name)                                                      \
+	{                                                                                          \
+		.name = #procedure_name, .handler = handler_name, .result_xdr = xdr_unsupported,   \
+		.result_bytes = sizeof(struct unsupported)                                         \
 	}
 
 /* By the numbers of RFC 1813 section 3.3. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
- * The NFSv3 data server of a storage node (RFC 1813, RFC 8435 section 2): file bytes in, shards out.
+ * A storage node's NFSv3 data server (RFC 1813, RFC 8435 section 2): file bytes in, shards out.
  *
  * Serves NULL, GETATTR, ACCESS, READ, WRITE, FSSTAT, FSINFO, PATHCONF and COMMIT for handles that
  * the FSAL signed (rpc/gateway_handle.h). Everything else answers NFS3ERR_NOTSUPP.
@@ -18,7 +18,7 @@ struct gateway {
 	uint8_t handle_key[GATEWAY_HANDLE_KEY_BYTES];
 };
 
-/* Fills in the RPC program for rpc_server_start(); both arguments must live as long as the server. */
+/* Fills in the program for rpc_server_start(); both arguments must live as long as the server. */
 void gateway_program(struct gateway *gateway, struct rpc_program *program);
 
 #endif

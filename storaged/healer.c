@@ -18,10 +18,10 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "rpc/log.h"
 #include "rpc/rpc.h"
+#include "storaged/clock.h"
 #include "storaged/periodic.h"
 #include "storaged/rate.h"
 #include "stripe/die_at_message.h"
@@ -66,14 +66,6 @@ struct healer {
 	uint64_t window_bytes;
 };
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* Books what was made and waits until the rate allows for more. */
 static void book(struct healer *healer, const struct stripe_heal_result *result)
 {
@@ -85,7 +77,7 @@ static void book(struct healer *healer, const struct stripe_heal_result *result)
 	healer->work->told.healed_bytes += result->healed_bytes;
 	pthread_mutex_unlock(&healer->work->lock);
 	rate_pay(&healer->rate, &healer->periodic, result->healed_bytes);
-	int64_t passed = now_ms() - healer->window_ms;
+	int64_t passed = clock_now_ms() - healer->window_ms;
 	if (passed < RATE_WINDOW_MS)
 		return;
 	pthread_mutex_lock(&healer->work->lock);
@@ -201,7 +193,7 @@ static void heal_run(struct healer *healer, struct stripe_file *file, const stor
 
 static bool pass_is_long(const struct healer *healer)
 {
-	return now_ms() - healer->begun_ms > PASS_MS;
+	return clock_now_ms() - healer->begun_ms > PASS_MS;
 }
 
 static int heal_file(void *context, const struct store_missed_file *missed)
@@ -422,7 +414,7 @@ static void heal(void *context)
 	die_at_message_exempt();
 	healer->healed = healer->failed = healer->segments = 0;
 	heal_noticed(healer);
-	healer->begun_ms = now_ms();
+	healer->begun_ms = clock_now_ms();
 	bool rebuild = atomic_load(&healer->work->rebuild_waiting);
 	if (healer->begun_ms < healer->due_ms) {
 		log_healed(healer);
@@ -433,7 +425,7 @@ static void heal(void *context)
 	healer->left_to_others = false;
 	healer->missed_count = 0;
 	store_missed_scan(healer->store, look_at_file, healer);
-	healer->begun_ms = now_ms();
+	healer->begun_ms = clock_now_ms();
 	work_set_missed(healer->work, healer->missed, healer->missed_count);
 	healer->missed = NULL;
 	healer->missed_room = 0;
@@ -454,9 +446,9 @@ static void heal(void *context)
 	if (healer->segments)
 		rozo_log(INFO, "made the shards of %" PRIu64 " segments that were on nodes now out",
 			healer->segments);
-	int64_t took_ms = now_ms() - started_ms;
+	int64_t took_ms = clock_now_ms() - started_ms;
 	int64_t idle_ms = healer->healed || healer->segments ? 0 : took_ms * IDLE_FACTOR;
-	healer->due_ms = now_ms() + (idle_ms < IDLE_MS_MAX ? idle_ms : IDLE_MS_MAX);
+	healer->due_ms = clock_now_ms() + (idle_ms < IDLE_MS_MAX ? idle_ms : IDLE_MS_MAX);
 }
 
 int healer_start(struct healer **result, uint32_t node_id, struct store *store,
@@ -470,7 +462,7 @@ int healer_start(struct healer **result, uint32_t node_id, struct store *store,
 	healer->store = store;
 	healer->stripe = stripe;
 	healer->work = work;
-	healer->window_ms = now_ms();
+	healer->window_ms = clock_now_ms();
 	healer_set_rate(healer, mib_per_second);
 	int error = periodic_start(&healer->periodic, INTERVAL_MS, heal, healer);
 	if (error) {

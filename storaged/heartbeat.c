@@ -23,7 +23,7 @@ struct heartbeat {
 	struct stripe *stripe;
 	struct work *work;
 	uint32_t node_id;
-	bool answered;               /* the last heartbeat was; only the thread uses it */
+	bool answered; /* the last heartbeat was; only the thread uses it */
 	struct store_capacity capacity[DEVICES_MAX];
 	meta_device devices[DEVICES_MAX];
 };
@@ -42,7 +42,8 @@ static void free_files(struct store *store, struct stripe *stripe, uint32_t node
 		RPC_XDR(xdr_meta_free_res), &work, FREE_TIMEOUT_MS);
 	if (error)
 		return; /* the next heartbeat tells again */
-	uint64_t *removed = calloc(work.items.items_len ? work.items.items_len : 1, sizeof(*removed));
+	uint64_t *removed =
+		calloc(work.items.items_len ? work.items.items_len : 1, sizeof(*removed));
 	uint32_t count = 0;
 	for (uint32_t i = 0; removed && i < work.items.items_len; i++) {
 		const meta_free_item *item = &work.items.items_val[i];
@@ -57,7 +58,8 @@ static void free_files(struct store *store, struct stripe *stripe, uint32_t node
 			removed[count++] = item->sequence;
 		else
 			rozo_log_limited(ERROR,
-				"removing file %" PRIu32 "/%" PRIu64 " segment %" PRIu32 ": %s; will be tried again",
+				"removing file %" PRIu32 "/%" PRIu64 " segment %" PRIu32
+				": %s; will be tried again",
 				item->export_id, item->file_id, item->segment,
 				strerror((int)result.status));
 	}
@@ -119,8 +121,7 @@ static void beat(void *context)
 
 int heartbeat_admission(uint32_t node_id, struct store *store, struct stripe *stripe)
 {
-	meta_heartbeat_args args = {
-		.node = node_id, .boot = store_boot(store), .starting = 1};
+	meta_heartbeat_args args = {.node = node_id, .boot = store_boot(store), .starting = 1};
 	meta_heartbeat_res result = {0};
 	int error = rpc_call(stripe_meta(stripe), META_HEARTBEAT, RPC_XDR(xdr_meta_heartbeat_args),
 		&args, RPC_XDR(xdr_meta_heartbeat_res), &result, CALL_TIMEOUT_MS);

@@ -19,8 +19,8 @@ int heartbeat_start(struct heartbeat **heartbeat, uint32_t node_id, struct store
 /*
  * Asks exportd, before the node serves, whether its store may have shards that others have taken
  * over while it was out of the cluster, and removes them. One attempt.
- * Returns 0 (it may serve), -EAGAIN (some may be left: ask again), -ENOENT (exportd does not know the
- * node), or an error of rpc_call() (exportd does not answer).
+ * Returns 0 (it may serve), -EAGAIN (some may be left: ask again), -ENOENT (exportd does not know
+ * the node), or an error of rpc_call() (exportd does not answer).
  */
 int heartbeat_admission(uint32_t node_id, struct store *store, struct stripe *stripe);
 

@@ -48,7 +48,9 @@ static const char usage[] =
 	"  -c, --config FILE  the cluster's configuration (JSON)\n"
 	"  -n, --node ID      which of its nodes this is\n"
 	"      --check        validate the configuration and exit\n"
-	"      --init         make the node's empty device directories ready, once, and exit\n"
+	"      --init         make the node's empty device directories ready, and exit; those "
+	"that\n"
+	"                     are ready stay as they are\n"
 	"      --verify       read everything on the devices of a node that does not run, name\n"
 	"                     what is wrong, change nothing; status 0: nothing is, 1: something\n"
 	"                     is, 2: could not be found out\n"
@@ -143,19 +145,37 @@ static void log_lines(const char *text)
 	}
 }
 
+/* Makes devices of the node's empty directories; those that are devices already stay as they are.
+ */
 static int init_devices(const struct config *config, const struct config_node *node)
 {
+	int status = EXIT_SUCCESS;
 	char error[ERROR_BYTES];
 
+	/* If there is a mistake in one of them, there may be one in the node's number: none is
+	 * changed. */
 	for (size_t i = 0; i < node->device_count; i++) {
-		if (store_init_device(NULL, node->devices[i], config->cluster_id, node->id, error,
-			    sizeof(error))) {
+		if (store_check_directory(NULL, node->devices[i], config->cluster_id, node->id,
+			    error, sizeof(error)) < 0) {
 			log_lines(error);
-			return EXIT_FAILURE;
+			status = EXIT_FAILURE;
 		}
-		rozo_log(INFO, "%s is ready for node %u", node->devices[i], node->id);
 	}
-	return EXIT_SUCCESS;
+	for (size_t i = 0; i < node->device_count && status == EXIT_SUCCESS; i++) {
+		int result = store_init_device(
+			NULL, node->devices[i], config->cluster_id, node->id, error, sizeof(error));
+
+		if (result == -EEXIST) {
+			rozo_log(INFO, "%s is a device of node %u already and stays as it is",
+				node->devices[i], node->id);
+		} else if (result) {
+			log_lines(error);
+			status = EXIT_FAILURE;
+		} else {
+			rozo_log(INFO, "%s is ready for node %u", node->devices[i], node->id);
+		}
+	}
+	return status;
 }
 
 /* Returns the status to exit with: VERIFY_FAILED, or whether there are problems. */
@@ -263,8 +283,8 @@ static void reload(const char *path, struct healer *healer, struct scrubber *scr
 	rozo_log(INFO,
 		"SIGHUP: heal_mib_per_second is %u, scrub_mib_per_second %u, scrub_interval_s %u; "
 		"other changes of %s count from the next start on",
-		config->heal_mib_per_second, config->scrub_mib_per_second,
-		config->scrub_interval_s, path);
+		config->heal_mib_per_second, config->scrub_mib_per_second, config->scrub_interval_s,
+		path);
 	config_free(config);
 }
 

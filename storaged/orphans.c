@@ -12,12 +12,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "rpc/log.h"
 #include "rpc/meta.h"
 #include "rpc/rpc.h"
+#include "storaged/clock.h"
 
 #define BATCH 256 /* store files in one question */
 #define SUSPECTS_MAX 4096 /* more wait for a later pass */
@@ -54,14 +54,6 @@ struct orphans {
 	struct known_export exports[EXPORTS_MAX];
 	size_t export_count;
 };
-
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* -------- by which id the node knows an export -------- */
 
@@ -107,8 +99,8 @@ static void read_device(struct orphans *orphans, const char *device)
 }
 
 /*
- * Makes what is known durable on a device. Returns 0 or a negative errno: -ENOENT if it is not there,
- * and its directory only what it was mounted on.
+ * Makes what is known durable on a device. Returns 0 or a negative errno: -ENOENT if it is not
+ * there, and its directory only what it was mounted on.
  */
 static int write_device(const struct orphans *orphans, const char *device)
 {
@@ -213,7 +205,7 @@ static void add_suspect(struct orphans *orphans, const meta_orphan *file, uint32
 		.file = {.export_id = file->export_id,
 			.segment = file->segment,
 			.file_id = file->file_id},
-		.since_ms = now_ms(),
+		.since_ms = clock_now_ms(),
 		.verdict = verdict,
 		.met = true,
 	};
@@ -283,7 +275,7 @@ static void take_verdict(
 		return;
 	if (!suspect) {
 		add_suspect(orphans, file, verdict);
-	} else if (suspect->met && now_ms() - suspect->since_ms >= orphans->age_ms) {
+	} else if (suspect->met && clock_now_ms() - suspect->since_ms >= orphans->age_ms) {
 		suspect->met = false; /* not suspected any more */
 		remove_file(orphans, file, verdict);
 	}

@@ -3,25 +3,18 @@
 #include "storaged/rate.h"
 
 #include <stdbool.h>
-#include <time.h>
+
+#include "storaged/clock.h"
 
 /* A change of the rate counts after so long. */
 #define SLICE_MS 200
 #define SECOND_US 1000000
 
-static int64_t now_us(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * SECOND_US + now.tv_nsec / 1000;
-}
-
 /* Adds what has become free since the last time. Returns the bytes per second, 0: no limit. */
 static int64_t fill(struct rate *rate)
 {
 	int64_t per_second = (int64_t)atomic_load(&rate->mib_per_second) << 20;
-	int64_t now = now_us(), passed = now - rate->filled_us;
+	int64_t now = clock_now_us(), passed = now - rate->filled_us;
 
 	if (passed > SECOND_US)
 		passed = SECOND_US;

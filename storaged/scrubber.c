@@ -20,6 +20,7 @@
 #include <time.h>
 
 #include "rpc/log.h"
+#include "storaged/clock.h"
 #include "storaged/orphans.h"
 #include "storaged/periodic.h"
 #include "storaged/rate.h"
@@ -51,14 +52,6 @@ struct scrubber {
 	 */
 	uint64_t nowhere;
 };
-
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static void tell(struct scrubber *scrubber)
 {
@@ -243,7 +236,7 @@ static void tell_end(struct scrubber *scrubber, uint64_t left)
 static void scrub(void *context)
 {
 	struct scrubber *scrubber = context;
-	int64_t start_ms = now_ms();
+	int64_t start_ms = clock_now_ms();
 	int64_t interval_ms = (int64_t)atomic_load(&scrubber->interval_s) * 1000;
 
 	if (atomic_load(&scrubber->rate.mib_per_second) == 0 || start_ms < scrubber->retry_ms ||
@@ -264,12 +257,12 @@ static void scrub(void *context)
 		"scrub: pass done in %" PRId64 " s: read %" PRIu64 " store files, %" PRIu64
 		" blocks, %" PRIu64 " MiB; found %" PRIu64 " damaged, repaired %" PRIu64
 		", left %" PRIu64 ", not in use %" PRIu64 "; lagging %" PRIu64,
-		(now_ms() - start_ms) / 1000, scrubber->files, scrubber->blocks,
+		(clock_now_ms() - start_ms) / 1000, scrubber->files, scrubber->blocks,
 		scrubber->bytes >> 20, scrubber->found, scrubber->repaired, left, scrubber->nowhere,
 		scrubber->lagging);
 	/* With something left the next pass comes soon. */
 	if (left)
-		scrubber->retry_ms = now_ms() + RETRY_MS;
+		scrubber->retry_ms = clock_now_ms() + RETRY_MS;
 	else
 		scrubber->begun_ms = start_ms;
 }

@@ -192,6 +192,38 @@ void shard_file_put(struct shard_file *file)
 	pthread_mutex_unlock(&store->table_lock);
 }
 
+bool shard_files_punch(struct store *store)
+{
+	struct shard_file **files;
+	size_t count = 0;
+	bool any = false;
+
+	/* They may be locked by somebody who waits for the table: so first all, then one by one. */
+	pthread_mutex_lock(&store->table_lock);
+	files = calloc(store->file_count + 1, sizeof(*files));
+	for (size_t i = 0; files != NULL && i < store->bucket_count; i++) {
+		for (struct shard_file *file = store->buckets[i]; file; file = file->hash_next) {
+			if (file->closing || file->kept)
+				continue;
+			if (file->references++ == 0)
+				idle_remove(store, file);
+			files[count++] = file;
+		}
+	}
+	pthread_mutex_unlock(&store->table_lock);
+	for (size_t i = 0; i < count; i++) {
+		pthread_rwlock_wrlock(&files[i]->lock);
+		if (files[i]->exists && files[i]->freed_rows > 0) {
+			any = true;
+			shard_file_punch(files[i], true);
+		}
+		pthread_rwlock_unlock(&files[i]->lock);
+		shard_file_put(files[i]);
+	}
+	free(files);
+	return any;
+}
+
 void shard_files_close(struct store *store)
 {
 	if (store->buckets == NULL)

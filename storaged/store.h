@@ -44,11 +44,25 @@ struct store_options {
 	const struct store_io *io; /* NULL: the operating system's file systems */
 };
 
+enum store_directory {
+	STORE_DIRECTORY_EMPTY, /* may become a device */
+	STORE_DIRECTORY_LABELLED, /* is one of this node already */
+};
+
+/*
+ * Says what store_init_device() would find, and changes nothing. The device may be in use.
+ * io: NULL for the operating system. error receives one line naming the path and the remedy.
+ * Returns an enum store_directory; -ENOENT or -ENOTDIR (no such directory); -ENOTEMPTY (it has
+ * other files, but lost+found may be there); -EINVAL (the label is damaged, or another node's or
+ * cluster's); or an error of the file system.
+ */
+int store_check_directory(const struct store_io *io, const char *path, const char *cluster_id,
+	uint32_t node_id, char *error, size_t error_bytes);
+
 /*
  * Makes a directory a device of a node: writes its label (format, cluster, node, an id of its own)
- * and its directories, durably. The directory must exist and be empty (lost+found may be there).
- * io: NULL for the operating system. error receives one line naming the path and the remedy.
- * Returns 0; -ENOENT or -ENOTDIR (no such directory); -ENOTEMPTY; or an error of the file system.
+ * and its directories, durably. io and error as above.
+ * Returns 0; -EEXIST (it is one of this node already; nothing was changed); or an error as above.
  */
 int store_init_device(const struct store_io *io, const char *path, const char *cluster_id,
 	uint32_t node_id, char *error, size_t error_bytes);

@@ -115,29 +115,22 @@ void store_device_error(struct store *store, struct store_device *device, int er
 			device->path, STORE_DEVICE_ERRORS_MAX, strerror(-error));
 }
 
-/* What writes have to leave free. */
-static uint64_t reserve_of(const struct store_space *space)
-{
-	uint64_t reserve = space->total_bytes / 100;
-
-	return reserve > STORE_RESERVE_BYTES_MAX ? STORE_RESERVE_BYTES_MAX : reserve;
-}
-
-/* What writes may use of the free space. */
+/* What new data may use of the free space. */
 static uint64_t usable(const struct store_space *space)
 {
-	uint64_t reserve = reserve_of(space);
+	uint64_t reserve =
+		STORE_RESERVE_PAGES(space->total_bytes) + STORE_RESERVE_FLIGHT(space->total_bytes);
 
 	return space->free_bytes > reserve ? space->free_bytes - reserve : 0;
 }
 
-int store_device_room(struct store *store, struct store_device *device, uint64_t bytes,
-	bool overwriting, bool *low)
+int store_device_room(
+	struct store *store, struct store_device *device, uint64_t bytes, bool overwriting)
 {
 	struct store_space space;
+	bool low;
 	int error;
 
-	*low = false;
 	if (atomic_load(&device->failed))
 		return -EIO;
 	error = store->io->space(device->path, &space);
@@ -145,8 +138,10 @@ int store_device_room(struct store *store, struct store_device *device, uint64_t
 		store_device_error(store, device, error);
 		return -EIO;
 	}
-	*low = usable(&space) < bytes;
-	if (*low && !(overwriting && space.free_bytes >= reserve_of(&space) / 4 + bytes)) {
+	low = usable(&space) < bytes;
+	atomic_store(&device->low, low);
+	if (low && !(overwriting && space.free_bytes >=
+					    STORE_RESERVE_FLIGHT(space.total_bytes) / 4 + bytes)) {
 		rozo_log_limited(WARNING,
 			"%s: full: %" PRIu64 " MiB of %" PRIu64
 			" MiB free are the reserve; writes are refused",

@@ -24,7 +24,6 @@
 
 #define STORE_PATH_MAX 4096
 #define STORE_OPEN_FILES_DEFAULT 1024
-#define STORE_RESERVE_BYTES_MAX (64u << 20) /* kept free on a device: this, or 1 % if less */
 #define STORE_DEVICE_ERRORS_MAX 32 /* I/O errors until a device is given up */
 #define STORE_FREED_BYTES_DEFAULT (8u << 20)
 
@@ -58,6 +57,7 @@ struct store_device {
 	int label_descriptor; /* holds the lock; -1 if not in service */
 	atomic_bool failed; /* out of service */
 	atomic_uint errors; /* I/O errors met */
+	atomic_bool low; /* the reserve was in use when somebody last asked for room */
 	pthread_mutex_t names_lock;
 	struct store_names *names; /* directories known to be durable; guarded by names_lock */
 	struct store_log *log; /* NULL: has none */
@@ -89,12 +89,31 @@ int store_device_make_directory(
 void store_device_error(struct store *store, struct store_device *device, int error);
 
 /*
+ * What new data leaves free on a device, so that what is there can be overwritten, truncated and
+ * removed when it is full. Two parts:
+ *   STORE_RESERVE_PAGES    A group of which no block was overwritten yet has no page on side b.
+ * When the first one is, it gets one, for good: one page more for the page and 31 rows of 4 KiB
+ * that are there, 1/32. Rows by turns on one side and on the other are no longer one extent but one
+ * each, 12 bytes on ext4. 1/29 together. Codes with fewer rows to a page need more (8+4: up to 1/9)
+ * if some block of each group is overwritten on a full device. STORE_RESERVE_FLIGHT   A version is
+ * kept until the one that takes its place is decided here, 50 ms after a stable write, at COMMIT
+ * after an unstable one. 1/64, as large devices hold for half a second of one fast link: 64 MiB at
+ * most. A quarter of it is left to what must never be refused: commits, truncation, removal,
+ *                          records of missed writes, and what the file system itself needs for
+ * them.
+ */
+#define STORE_RESERVE_PAGES(total_bytes) ((total_bytes) / 29)
+#define STORE_RESERVE_FLIGHT(total_bytes) STORE_LESSER((total_bytes) / 64, UINT64_C(64) << 20)
+#define STORE_LESSER(a, b) ((a) < (b) ? (a) : (b))
+
+/*
  * 0, or -ENOSPC if bytes more would use the device's reserve; -EIO if it is out of service.
  * overwriting: the bytes take the place of others, which are given back once they are dropped;
- * three quarters of the reserve may be used for that. *low tells if it is in use.
+ * all of the reserve but a quarter of STORE_RESERVE_FLIGHT may be used for that. device->low tells
+ * from then on whether it is in use: what is dropped is given back at once.
  */
-int store_device_room(struct store *store, struct store_device *device, uint64_t bytes,
-	bool overwriting, bool *low);
+int store_device_room(
+	struct store *store, struct store_device *device, uint64_t bytes, bool overwriting);
 
 /* The device in service with most room, or NULL. */
 struct store_device *store_device_choose(struct store *store);
@@ -141,6 +160,7 @@ struct shard_file {
 	uint64_t refused_change; /* the change that put it into page 0 */
 	struct store_mask freed; /* rows of dropped versions, not yet punched */
 	uint64_t freed_rows;
+	atomic_uint told; /* damage of pages that was logged, see store_pages.c */
 	struct store_mask suspect; /* rows that failed a check: reads of headers look again */
 
 	pthread_mutex_t flush_lock;
@@ -197,6 +217,12 @@ void shard_file_destroy(struct shard_file *file);
 /* Flushes and closes a file nobody references. Returns false if the flush failed. */
 bool shard_file_close(struct shard_file *file);
 
+/*
+ * Gives back the rows noted in all open files (shard_file_punch()). Called with no lock. Returns
+ * true if there were any.
+ */
+bool shard_files_punch(struct store *store);
+
 /* Closes all files; none may be referenced. */
 void shard_files_close(struct store *store);
 
@@ -218,9 +244,9 @@ int shard_file_make_side(struct shard_file *file, unsigned int side);
 
 /*
  * For what is remembered in page 0 even if the store has no block of the file: makes the file if it
- * does not exist, and takes over the shape if nothing was ever flushed into it. Called with the lock
- * held exclusively. Returns 0, -EIO (the file may be on a device that failed, or is another's) or
- * another negative errno.
+ * does not exist, and takes over the shape if nothing was ever flushed into it. Called with the
+ * lock held exclusively. Returns 0, -EIO (the file may be on a device that failed, or is another's)
+ * or another negative errno.
  */
 int shard_file_make_header(struct shard_file *file, const struct store_shape *shape);
 
@@ -270,8 +296,9 @@ uint64_t shard_file_unsynced(struct shard_file *file, uint64_t group, unsigned i
 
 /*
  * Space of versions that were dropped (store_space.c): notes that a row's bytes are not needed any
- * more, or are again; gives noted rows back to the file system, if there are many or all is true.
- * Called with the lock held exclusively, shard_file_punch() when no pages are being changed.
+ * more, or are again; gives noted rows back to the file system, if there are many, the device is
+ * low, or all is true. Called with the lock held exclusively, shard_file_punch() when no pages are
+ * being changed.
  */
 void shard_file_free_row(struct shard_file *file, uint64_t block, unsigned int side);
 void shard_file_keep_row(struct shard_file *file, uint64_t block, unsigned int side);

@@ -115,6 +115,15 @@ static int posix_punch(int descriptor, uint64_t offset, uint64_t bytes)
 	return errno == ENOSYS ? -EOPNOTSUPP : -errno;
 }
 
+/* A file system that knows no holes calls all of a file data: nothing is to be concluded then. */
+static bool posix_has_data(int descriptor, uint64_t offset, uint64_t bytes)
+{
+	/* cppcheck-suppress invalidFunctionArg ; SEEK_DATA is Linux's */
+	off_t data = lseek(descriptor, (off_t)offset, SEEK_DATA);
+
+	return data >= 0 && (uint64_t)data < offset + bytes;
+}
+
 static int posix_make_directory(const char *path, mode_t mode)
 {
 	return mkdir(path, mode) == 0 ? 0 : -errno;
@@ -175,6 +184,7 @@ const struct store_io store_io_posix = {
 	.forget_range = posix_forget_range,
 	.sync_directory = posix_sync_directory,
 	.size = posix_size,
+	.has_data = posix_has_data,
 	.punch = posix_punch,
 	.make_directory = posix_make_directory,
 	.rename = posix_rename,

@@ -47,6 +47,11 @@ struct store_io {
 	/* As fsync(2) of the directory: names made and removed in it. */
 	int (*sync_directory)(const char *path);
 	int (*size)(int descriptor, uint64_t *bytes);
+	/*
+	 * True if the file system has stored something in the range, be it zeros; false: nothing,
+	 * or it cannot tell. May be NULL.
+	 */
+	bool (*has_data)(int descriptor, uint64_t offset, uint64_t bytes);
 	/* Frees a range, which reads as zeros afterwards. -EOPNOTSUPP: not known to this one. */
 	int (*punch)(int descriptor, uint64_t offset, uint64_t bytes);
 	int (*make_directory)(const char *path, mode_t mode);

@@ -66,56 +66,6 @@ static int write_label(const struct store_io *io, const char *path, const char *
 	return error;
 }
 
-int store_init_device(const struct store_io *io, const char *path, const char *cluster_id,
-	uint32_t node_id, char *error, size_t error_bytes)
-{
-	char text[LABEL_BYTES_MAX], name[STORE_PATH_MAX], found[256];
-	uint8_t id[16];
-	int result;
-
-	if (io == NULL)
-		io = &store_io_posix;
-	if (strlen(path) > STORE_PATH_MAX / 2 || strlen(cluster_id) > LABEL_BYTES_MAX / 2 ||
-		strpbrk(cluster_id, "\n\r") != NULL) {
-		snprintf(error, error_bytes,
-			"%.64s...: the path or the cluster id is too long, or the id has line "
-			"breaks",
-			path);
-		return -EINVAL;
-	}
-	result = io->list(path, foreign_name, found);
-	if (result > 0) {
-		snprintf(error, error_bytes,
-			"%s: not empty (it has \"%s\"): give an empty directory, or remove its "
-			"contents "
-			"if they are not needed",
-			path, found);
-		return -ENOTEMPTY;
-	}
-	if (result < 0) {
-		snprintf(error, error_bytes,
-			"%s: %s: create the directory, or mount its file system", path,
-			strerror(-result));
-		return result;
-	}
-	if (getrandom(id, sizeof(id), 0) != sizeof(id)) {
-		snprintf(error, error_bytes, "%s: no random numbers: %s", path, strerror(errno));
-		return -EIO;
-	}
-	snprintf(name, sizeof(name), "%s/shards", path);
-	result = io->make_directory(name, 0700);
-	if (result == 0) {
-		snprintf(name, sizeof(name), "%s/missed", path);
-		result = io->make_directory(name, 0700);
-	}
-	if (result == 0)
-		result = write_label(
-			io, path, text, label_text(text, sizeof(text), cluster_id, node_id, id));
-	if (result != 0)
-		snprintf(error, error_bytes, "%s: cannot be written: %s", path, strerror(-result));
-	return result;
-}
-
 /* The value of a line "key value\n" at *at, cut off there; NULL if the line has another key. */
 static char *take_line(char **at, const char *key)
 {
@@ -188,12 +138,47 @@ static int check_label(char *text, const char *path, const char *cluster_id, uin
 	return 0;
 }
 
+/* Opens a label for reading and locking. Returns a descriptor, or an error with its message. */
+static int open_label(
+	const struct store_io *io, const char *path, char *message, size_t message_bytes)
+{
+	char name[STORE_PATH_MAX];
+	int file;
+
+	snprintf(name, sizeof(name), "%s/" LABEL_NAME, path);
+	file = io->open(name, O_RDWR, 0);
+	if (file == -ENOENT)
+		snprintf(message, message_bytes,
+			"%s: no storage device (no file " LABEL_NAME
+			"): mount its file system, or make it "
+			"one with rozo-storaged --init",
+			path);
+	else if (file < 0)
+		snprintf(message, message_bytes, "%s: %s", name, strerror(-file));
+	return file;
+}
+
+/* Reads and checks an open label. *id is the caller's to free, also NULL. Returns 0 or an error. */
+static int read_label(const struct store_io *io, int file, const char *path, const char *cluster_id,
+	uint32_t node_id, char **id, char *message, size_t message_bytes)
+{
+	char text[LABEL_BYTES_MAX + 1];
+	struct iovec part = {.iov_base = text, .iov_len = LABEL_BYTES_MAX};
+	ssize_t length = store_io_read_all(io, file, &part, 1, 0);
+
+	*id = NULL;
+	if (length < 0) {
+		snprintf(message, message_bytes, "%s/" LABEL_NAME ": %s", path,
+			strerror((int)-length));
+		return (int)length;
+	}
+	text[length] = '\0';
+	return check_label(text, path, cluster_id, node_id, id, message, message_bytes);
+}
+
 int store_label_open(const struct store_io *io, const char *path, const char *cluster_id,
 	uint32_t node_id, int *descriptor, char **id, char *message, size_t message_bytes)
 {
-	char name[STORE_PATH_MAX], text[LABEL_BYTES_MAX + 1];
-	struct iovec part = {.iov_base = text, .iov_len = LABEL_BYTES_MAX};
-	ssize_t length;
 	int file, error;
 
 	*id = NULL;
@@ -202,20 +187,9 @@ int store_label_open(const struct store_io *io, const char *path, const char *cl
 		snprintf(message, message_bytes, "%.64s...: the path is too long", path);
 		return -ENAMETOOLONG;
 	}
-	snprintf(name, sizeof(name), "%s/" LABEL_NAME, path);
-	file = io->open(name, O_RDWR, 0);
-	if (file == -ENOENT) {
-		snprintf(message, message_bytes,
-			"%s: no storage device (no file " LABEL_NAME
-			"): mount its file system, or make it "
-			"one with rozo-storaged --init",
-			path);
+	file = open_label(io, path, message, message_bytes);
+	if (file < 0)
 		return file;
-	}
-	if (file < 0) {
-		snprintf(message, message_bytes, "%s: %s", name, strerror(-file));
-		return file;
-	}
 	error = io->lock(file);
 	if (error != 0) {
 		snprintf(message, message_bytes, "%s: %s", path,
@@ -223,20 +197,91 @@ int store_label_open(const struct store_io *io, const char *path, const char *cl
 						"stop that one first"
 					      : strerror(-error));
 		error = error == -EWOULDBLOCK ? -EBUSY : error;
-		goto out;
+	} else {
+		error = read_label(io, file, path, cluster_id, node_id, id, message, message_bytes);
 	}
-	length = store_io_read_all(io, file, &part, 1, 0);
-	if (length < 0) {
-		error = (int)length;
-		snprintf(message, message_bytes, "%s: %s", name, strerror(-error));
-		goto out;
-	}
-	text[length] = '\0';
-	error = check_label(text, path, cluster_id, node_id, id, message, message_bytes);
-out:
 	if (error != 0)
 		io->close(file);
 	else
 		*descriptor = file;
 	return error;
+}
+
+int store_check_directory(const struct store_io *io, const char *path, const char *cluster_id,
+	uint32_t node_id, char *error, size_t error_bytes)
+{
+	char found[256], *id;
+	int result, label;
+
+	if (io == NULL)
+		io = &store_io_posix;
+	if (strlen(path) > STORE_PATH_MAX / 2 || strlen(cluster_id) > LABEL_BYTES_MAX / 2 ||
+		strpbrk(cluster_id, "\n\r") != NULL) {
+		snprintf(error, error_bytes,
+			"%.64s...: the path or the cluster id is too long, or the id has line "
+			"breaks",
+			path);
+		return -EINVAL;
+	}
+	/* Without the lock: a daemon that uses its device may go on. */
+	label = open_label(io, path, error, error_bytes);
+	if (label >= 0) {
+		result = read_label(io, label, path, cluster_id, node_id, &id, error, error_bytes);
+		io->close(label);
+		free(id);
+		return result == 0 ? STORE_DIRECTORY_LABELLED : result;
+	}
+	if (label != -ENOENT && label != -ENOTDIR)
+		return label;
+	result = io->list(path, foreign_name, found);
+	if (result > 0) {
+		snprintf(error, error_bytes,
+			"%s: not empty (it has \"%s\"): give an empty directory, or remove its "
+			"contents "
+			"if they are not needed",
+			path, found);
+		return -ENOTEMPTY;
+	}
+	if (result < 0) {
+		snprintf(error, error_bytes,
+			"%s: %s: create the directory, or mount its file system", path,
+			strerror(-result));
+		return result;
+	}
+	return STORE_DIRECTORY_EMPTY;
+}
+
+int store_init_device(const struct store_io *io, const char *path, const char *cluster_id,
+	uint32_t node_id, char *error, size_t error_bytes)
+{
+	char text[LABEL_BYTES_MAX], name[STORE_PATH_MAX];
+	uint8_t id[16];
+	int result;
+
+	if (io == NULL)
+		io = &store_io_posix;
+	result = store_check_directory(io, path, cluster_id, node_id, error, error_bytes);
+	if (result == STORE_DIRECTORY_LABELLED) {
+		snprintf(error, error_bytes, "%s: is a device of node %" PRIu32 " already", path,
+			node_id);
+		return -EEXIST;
+	}
+	if (result != STORE_DIRECTORY_EMPTY)
+		return result;
+	if (getrandom(id, sizeof(id), 0) != sizeof(id)) {
+		snprintf(error, error_bytes, "%s: no random numbers: %s", path, strerror(errno));
+		return -EIO;
+	}
+	snprintf(name, sizeof(name), "%s/shards", path);
+	result = io->make_directory(name, 0700);
+	if (result == 0) {
+		snprintf(name, sizeof(name), "%s/missed", path);
+		result = io->make_directory(name, 0700);
+	}
+	if (result == 0)
+		result = write_label(
+			io, path, text, label_text(text, sizeof(text), cluster_id, node_id, id));
+	if (result != 0)
+		snprintf(error, error_bytes, "%s: cannot be written: %s", path, strerror(-result));
+	return result;
 }

@@ -562,8 +562,7 @@ static uint64_t choose_bytes(struct store *store, struct store_device *device, u
 	bytes = bytes / STORE_LOG_BATCH * STORE_LOG_BATCH;
 	if (bytes < STORE_LOG_BYTES_MIN || (bytes < wanted && bytes < 1u << 20))
 		return 0;
-	bool low;
-	return store_device_room(store, device, 2 * bytes, false, &low) == 0 ? bytes : 0;
+	return store_device_room(store, device, 2 * bytes, false) == 0 ? bytes : 0;
 }
 
 static int random_run(uint64_t *run)

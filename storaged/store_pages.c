@@ -24,6 +24,61 @@ static struct store_page **bucket_of(struct store_pages *pages, uint64_t group, 
 	return &pages->buckets[(group * STORE_SIDES + side) % STORE_PAGES_BUCKETS];
 }
 
+/* Damage of pages; a bit of shard_file.told for each side. */
+enum page_damage {
+	HEADER_DAMAGED,
+	HEADER_FOREIGN,
+	HEADER_NEWER,
+	HEADER_ZERO,
+	PAGE_ZERO,
+	PAGE_CUT,
+};
+
+/*
+ * Logs what is wrong with a page, for each side of a file once as long as the file is open: it is
+ * read again and again, and where there is one there are more.
+ */
+static void tell_damage(
+	struct shard_file *file, const struct store_page *page, enum page_damage damage)
+{
+	static const char by_one[] = "its records are judged one by one";
+	static const struct {
+		const char *what, *how, *then;
+	} texts[] = {
+		[HEADER_DAMAGED] = {"header", "damaged (magic or CRC)", by_one},
+		[HEADER_FOREIGN] = {"header", "that of another group or file", by_one},
+		[HEADER_NEWER] = {"header", "of a format that this program does not know", by_one},
+		[HEADER_ZERO] = {"header", "zeros", by_one},
+		[PAGE_ZERO] = {"page", "zeros, though it was written once",
+			"its shards are lost; a scrub that compares nodes has them made anew"},
+		[PAGE_CUT] = {"page", "cut short", "its last records are lost"},
+	};
+	unsigned int bit = 1u << (damage * STORE_SIDES + page->side);
+
+	if ((atomic_fetch_or(&file->told, bit) & bit) == 0)
+		rozo_log(ERROR,
+			"%s: the %s of group %" PRIu64 " is %s: %s (further ones are not told)",
+			shard_file_name(file, page->side), texts[damage].what, page->group,
+			texts[damage].how, texts[damage].then);
+}
+
+/*
+ * Zeros are what a hole reads as, of a group never written or given back whole. They are damage if
+ * there are records beside them, or if the file system knows of no hole there.
+ */
+static void judge_zeros(struct shard_file *file, const struct store_page *page, uint64_t offset)
+{
+	for (size_t i = 0; i < STORE_PAGE_BYTES; i++) {
+		if (page->bytes[i] != 0) {
+			tell_damage(file, page, HEADER_ZERO);
+			return;
+		}
+	}
+	if (file->store->io->has_data != NULL &&
+		file->store->io->has_data(file->descriptors[page->side], offset, STORE_PAGE_BYTES))
+		tell_damage(file, page, PAGE_ZERO);
+}
+
 /* Reads a page, or works out what takes its place. */
 static int page_load(struct shard_file *file, struct store_page *page)
 {
@@ -50,8 +105,7 @@ static int page_load(struct shard_file *file, struct store_page *page)
 		memset(page->bytes + bytes, file->lost[page->side] || bytes > 0 ? 0xff : 0,
 			STORE_PAGE_BYTES - (size_t)bytes);
 		if (bytes > 0)
-			rozo_log_limited(ERROR, "%s: cut short in the records of group %" PRIu64,
-				shard_file_name(file, page->side), page->group);
+			tell_damage(file, page, PAGE_CUT);
 		return 0;
 	}
 	verdict = store_header_get(page->bytes, &file->key, &fields, NULL);
@@ -60,14 +114,22 @@ static int page_load(struct shard_file *file, struct store_page *page)
 		/* The records carry their block's number: they will not be taken for others. */
 		verdict = STORE_HEADER_FOREIGN;
 	}
-	if (verdict == STORE_HEADER_DAMAGED || verdict == STORE_HEADER_FOREIGN ||
-		verdict == STORE_HEADER_NEWER)
-		rozo_log_limited(ERROR,
-			"%s: the header of group %" PRIu64
-			" is %s; its records are judged one by one",
-			shard_file_name(file, page->side), page->group,
-			verdict == STORE_HEADER_DAMAGED ? "damaged (magic or CRC)"
-							: "that of another group or file");
+	switch (verdict) {
+	case STORE_HEADER_GOOD:
+		break;
+	case STORE_HEADER_ZERO:
+		judge_zeros(file, page, offset);
+		break;
+	case STORE_HEADER_DAMAGED:
+		tell_damage(file, page, HEADER_DAMAGED);
+		break;
+	case STORE_HEADER_NEWER:
+		tell_damage(file, page, HEADER_NEWER);
+		break;
+	case STORE_HEADER_FOREIGN:
+		tell_damage(file, page, HEADER_FOREIGN);
+		break;
+	}
 	return 0;
 }
 

@@ -4,9 +4,10 @@
  *
  * A row is noted when nothing needs its bytes any more, and punched later, many at a time: a block
  * that is overwritten again and again alternates between its two rows without the file system ever
- * having to allocate. Where all versions of a group's side were dropped the whole group goes, its
- * page, too, so that a file overwritten from end to end costs one call. What is noted is lost with
- * the process; the rows are then given back when they are next dropped.
+ * having to allocate. On a device that is running full they are punched at once. Where all versions
+ * of a group's side were dropped the whole group goes, its page, too, so that a file overwritten
+ * from end to end costs one call. What is noted is lost with the process; the rows are then given
+ * back when they are next dropped.
  *
  * Called with the file's lock held exclusively.
  */
@@ -160,8 +161,10 @@ void shard_file_punch(struct shard_file *file, bool all)
 	struct noted_list list = {0};
 	bool any_whole = false;
 
-	if (file->freed_rows == 0 ||
-		(!all && file->freed_rows * file->shape.row_bytes < file->store->freed_bytes_max))
+	if (file->freed_rows == 0)
+		return;
+	all = all || atomic_load(&file->device->low);
+	if (!all && file->freed_rows * file->shape.row_bytes < file->store->freed_bytes_max)
 		return;
 	store_mask_each(&file->freed, count_one, &list);
 	list.items = malloc((list.room + 1) * sizeof(*list.items));

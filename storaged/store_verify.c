@@ -13,9 +13,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "rpc/crc32c.h"
+#include "storaged/clock.h"
 #include "storaged/store_log.h"
 
 #define PROGRESS_MS 5000
@@ -61,14 +61,6 @@ struct verified_file {
 	struct verified_side sides[STORE_SIDES];
 };
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 __attribute__((format(printf, 3, 4))) static void problem(
 	struct verify *verify, const char *path, const char *format, ...)
 {
@@ -88,7 +80,7 @@ static void show_progress(struct verify *verify, const char *path)
 
 	if (verify->progress == NULL)
 		return;
-	now = now_ms();
+	now = clock_now_ms();
 	if (now < verify->next_progress_ms)
 		return;
 	verify->next_progress_ms = now + PROGRESS_MS;
@@ -645,7 +637,7 @@ int store_verify(const struct store_options *options, FILE *problems, FILE *prog
 		.problems = problems,
 		.progress = progress,
 		.summary = summary,
-		.next_progress_ms = now_ms() + PROGRESS_MS,
+		.next_progress_ms = clock_now_ms() + PROGRESS_MS,
 	};
 	int result = -ENOMEM;
 

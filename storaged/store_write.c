@@ -32,7 +32,6 @@ struct write_call {
 	struct plan *plans;
 	uint64_t changes; /* to wait for, if stable */
 	bool overwrites; /* each block takes the place of one that is as long here */
-	bool low; /* the device's reserve is in use: give back what can be */
 };
 
 /* What can be told without the file. Returns 0 or -EINVAL, having said why. */
@@ -223,8 +222,9 @@ static int plan_all(struct write_call *call, store_version *newest_met)
 		if (error == 0 && pair.newest >= 0 &&
 			store_version_compare(pair.slots[pair.newest].version, *newest_met) > 0)
 			*newest_met = pair.slots[pair.newest].version;
-		if (error == 0 && (pair.newest < 0 || pair.slots[pair.newest].shard_bytes <
-							   call->args->blocks.blocks_val[i].shard_bytes))
+		if (error == 0 &&
+			(pair.newest < 0 || pair.slots[pair.newest].shard_bytes <
+						    call->args->blocks.blocks_val[i].shard_bytes))
 			call->overwrites = false;
 		if (error == 0)
 			error = plan_block(call, i, &pair);
@@ -388,7 +388,7 @@ static int carry_out(struct write_call *call)
 	if (error == 0)
 		error = store_pages_finish(&call->pages);
 	if (error == 0)
-		shard_file_punch(file, call->low);
+		shard_file_punch(file, false);
 	return error;
 }
 
@@ -416,9 +416,8 @@ static int check_room(struct write_call *call)
 		return -EIO;
 	return store_device_room(file->store, device,
 		args->payload.payload_len +
-			2 * STORE_PAGE_BYTES *
-				(args->blocks.blocks_len / call->shape.rows + 2),
-		call->overwrites, &call->low);
+			2 * STORE_PAGE_BYTES * (args->blocks.blocks_len / call->shape.rows + 2),
+		call->overwrites);
 }
 
 /* Everything that needs the lock, which is held. Returns 0 or a negative errno. */
@@ -464,7 +463,7 @@ static int write_locked(struct write_call *call, store_write_res *res)
 	return error;
 }
 
-void store_write(struct store *store, const store_write_args *args, store_write_res *res)
+static int write_once(struct store *store, const store_write_args *args, store_write_res *res)
 {
 	struct write_call call = {.args = args};
 	int error = -ENOMEM;
@@ -489,5 +488,15 @@ void store_write(struct store *store, const store_write_args *args, store_write_
 	if (call.file != NULL)
 		shard_file_put(call.file);
 	free(call.plans);
+	return error;
+}
+
+void store_write(struct store *store, const store_write_args *args, store_write_res *res)
+{
+	int error = write_once(store, args, res);
+
+	/* What is missing may be noted in other files. */
+	if (error == -ENOSPC && shard_files_punch(store))
+		error = write_once(store, args, res);
 	res->status = store_status(error);
 }

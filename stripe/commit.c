@@ -27,7 +27,7 @@ static void sync_segment(struct stripe_file *file, const struct segment *segment
 {
 	store_sync_args args = {.file = file_store_file(file, segment)};
 	struct fanout_call calls[MOJETTE_N_MAX] = {0};
-	store_status_res results[MOJETTE_N_MAX];
+	store_status_res results[MOJETTE_N_MAX] = {0};
 	struct fanout fanout;
 	uint32_t wanted = 0;
 

@@ -84,7 +84,8 @@ static void call_done(void *context, int error)
 	}
 }
 
-/* For tests (die_at_message.h): ends the process when the calls started so far have been answered. */
+/* For tests (die_at_message.h): ends the process when the calls started so far have been answered.
+ */
 static _Noreturn void die_after_calls(struct fanout *fanout)
 {
 	pthread_mutex_lock(&fanout->lock);

@@ -399,7 +399,7 @@ static int heal_block(struct batch *batch, uint32_t index)
 static void flush_written(struct batch *batch)
 {
 	store_sync_args sync_args = {.file = file_store_file(batch->file, batch->segment)};
-	store_status_res results[MOJETTE_N_MAX];
+	store_status_res results[MOJETTE_N_MAX] = {0};
 	struct fanout_call calls[MOJETTE_N_MAX];
 	const void *args[MOJETTE_N_MAX];
 	void *res[MOJETTE_N_MAX];

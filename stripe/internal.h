@@ -487,8 +487,8 @@ struct block {
  * many as must agree: some may know of a truncation where others never had anything.
  * Returns 0, -EIO, or -ESTALE (a store knows a newer write epoch: exportd must be asked).
  */
-int block_read(struct stripe_file *file, const struct segment *segment, uint64_t block,
-	bool ask_all, struct block *result);
+int block_read(struct stripe_file *file, const struct segment *segment, uint64_t block_number,
+	bool ask_all, struct block *block);
 
 /*
  * The value of a block that the segment's stores leave unknown while shards are being made: those

@@ -499,6 +499,7 @@ static uint32_t choose_shards(const struct round *round, unsigned int wanted)
 	const struct segment *segment = round->segment;
 	unsigned int n = segment->shard_count;
 	unsigned int start =
+		/* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): a segment has shards */
 		file->code.form == MOJETTE_SYSTEMATIC ? 0 : (unsigned int)(file->file_id % n);
 	uint32_t chosen = 0;
 	unsigned int count = 0;

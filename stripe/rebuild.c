@@ -44,7 +44,7 @@ static int count_blocks(
 {
 	store_stat_args stat = {.file = file_store_file(file, segment)};
 	struct fanout_call calls[MOJETTE_N_MAX];
-	store_stat_res results[MOJETTE_N_MAX];
+	store_stat_res results[MOJETTE_N_MAX] = {0};
 	const void *args[MOJETTE_N_MAX];
 	void *pointers[MOJETTE_N_MAX];
 

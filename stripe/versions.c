@@ -456,7 +456,7 @@ uint32_t versions_flush(struct stripe_file *file, const struct segment *segment,
 {
 	store_sync_args args = {.file = file_store_file(file, segment)};
 	struct fanout_call calls[MOJETTE_N_MAX] = {0};
-	store_status_res results[MOJETTE_N_MAX];
+	store_status_res results[MOJETTE_N_MAX] = {0};
 	struct fanout fanout;
 	uint32_t flushed = 0;
 

@@ -188,19 +188,21 @@ static store_decided *overlapping(struct stripe_file *file, struct run *const *r
 	store_decided *list = malloc(room * sizeof(*list));
 
 	*count = 0;
+	if (!list)
+		return NULL;
 	pthread_mutex_lock(&file->lock);
-	for (const struct run *run = *runs; list && run && *count < STORE_COMMITS_MAX;
-		run = run->next) {
+	for (const struct run *run = *runs; run && *count < STORE_COMMITS_MAX; run = run->next) {
 		if (!overlaps(run, write) || (boots && !same_boots(run, boots)))
 			continue;
 		if (*count == room) {
 			room *= 2;
 			store_decided *more = realloc(list, room * sizeof(*list));
-			if (!more)
+			if (!more) {
 				free(list);
-			list = more;
-			if (!list)
+				list = NULL;
 				break;
+			}
+			list = more;
 		}
 		list[(*count)++] = (store_decided){.first_block = run->first_block,
 			.count = run->count,

@@ -28,7 +28,7 @@ note "all nodes full"
 fill --files 64 --pages 1024
 full=0
 for n in 1 2 3 4 5 6; do
-  reserve=$(($(total_kib $n) / 100))
+  reserve=$(($(total_kib $n) / 29 + $(total_kib $n) / 64))
   # Records, directories and markers may use the reserve; rows may not, but for those in flight.
   [ "$(free_kib $n)" -ge $((reserve / 2)) ] || die "node $n has $(free_kib $n) KiB left of a reserve of $reserve KiB"
   if grep -q "node$n/d1: full" "$RUN/log/node$n.log"; then full=$((full + 1)); fi
@@ -36,7 +36,11 @@ done
 [ $full -ge 3 ] || die "only $full nodes say that they are full"
 page_load verify --gateways 6
 note "overwriting, removing, and room again"
-page_load load --kind overwrite --only 4 --operations 400
+# Nearly as much as there is, at random, and no store refuses any of it.
+refusals() { cat "$RUN"/log/node*.log | grep -c 'refused shards.*No space left' || true; }
+before=$(refusals)
+page_load load --kind overwrite --operations 4000
+[ "$(refusals)" = "$before" ] || die "overwriting was refused"
 page_load verify --gateways 6
 page_load remove 8 40
 has_room() { # on all nodes, half of it

@@ -191,11 +191,11 @@ static uint8_t *pattern(size_t length)
 static void data_written_unstably_is_there_before_and_after_commit(void)
 {
 	uint64_t file = make_file("unstable");
-	uint32_t node, epoch, length;
+	uint32_t node, epoch, length = 0;
 	uint8_t *data = pattern(MIB), *read = malloc(MIB);
 	nfs3_write_ok ok = {0};
 	char verifier[NFS3_WRITEVERFSIZE] = "";
-	bool eof;
+	bool eof = false;
 
 	CU_ASSERT_EQUAL_FATAL(layout(file, &node, &epoch), 0);
 	struct rpc_client *gateway = gateway_of(node);
@@ -248,9 +248,9 @@ static void stable_write_tells_exportd_the_size(void)
 static void end_of_file_and_holes(void)
 {
 	uint64_t file = make_file("holes");
-	uint32_t node, epoch, length;
-	uint8_t byte = 7, read[8192], zeros[8192] = {0};
-	bool eof;
+	uint32_t node, epoch, length = 0;
+	uint8_t byte = 7, read[8192] = {0}, zeros[8192] = {0};
+	bool eof = false;
 
 	CU_ASSERT_EQUAL_FATAL(layout(file, &node, &epoch), 0);
 	struct rpc_client *gateway = gateway_of(node);
@@ -279,9 +279,9 @@ static void end_of_file_and_holes(void)
 static void handles_are_checked(void)
 {
 	uint64_t file = make_file("handles");
-	uint32_t node, epoch, length;
+	uint32_t node, epoch, length = 0;
 	uint8_t data[16] = {1}, read[16];
-	bool eof;
+	bool eof = false;
 
 	CU_ASSERT_EQUAL_FATAL(layout(file, &node, &epoch), 0);
 	struct rpc_client *gateway = gateway_of(node);
@@ -636,7 +636,7 @@ static void reads_are_done_in_time(void)
 		for (uint64_t i = 0; i < file_count; i++) {
 			uint32_t node = 0, epoch = 0, length = 0;
 			uint8_t *data = file_bytes(i);
-			bool eof;
+			bool eof = false;
 			char name[64];
 
 			snprintf(name, sizeof(name), "file-%" PRIu64, i);

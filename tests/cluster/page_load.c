@@ -248,7 +248,7 @@ static bool attempt(struct writer *writer, const struct operation *operation, ui
 			return false;
 		if (r == 0)
 			memcpy(first, verifier, sizeof(first));
-		else if (memcmp(first, verifier, sizeof(first)))
+		else if (memcmp(first, verifier, sizeof(first)) != 0)
 			return false;
 	}
 	if (operation->stable)
@@ -434,7 +434,7 @@ static bool page_is_right(uint32_t file, uint32_t page, const uint64_t *words, u
 		memset(expected, 0, sizeof(expected));
 	else
 		page_fill(file, page, number, expected);
-	if (words && memcmp(words, expected, PAGE)) {
+	if (words && memcmp(words, expected, PAGE) != 0) {
 		fprintf(stderr, "file %u page %u through node %u: a mixture, with the number %u\n",
 			file, page, node, number);
 		return false;
@@ -569,7 +569,7 @@ static uint64_t unsettled_blocks(uint32_t file)
 	uint32_t block_pages = config_block_bytes(raw.export) / PAGE;
 	uint32_t blocks = (book->pages + block_pages - 1) / block_pages;
 	store_read_block *headers[RAW_SHARDS_MAX];
-	struct raw_placement placement;
+	struct raw_placement placement = {0};
 	uint64_t file_id, unsettled = 0;
 	char name[128];
 	int error;
@@ -689,7 +689,7 @@ int main(int argc, char **argv)
 			until_full = true;
 			break;
 		case 'k':
-			while (kind <= OVERWRITE && strcmp(optarg, kinds[kind]))
+			while (optarg && kind <= OVERWRITE && strcmp(optarg, kinds[kind]) != 0)
 				kind++;
 			if (kind > OVERWRITE)
 				return usage();

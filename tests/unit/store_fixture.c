@@ -172,8 +172,8 @@ static bool no_file(const store_file *file)
 }
 
 /*
- * What a writer that remembers everything knows of a run of blocks: which of its versions there were
- * not decided, since the test has not said that they were.
+ * What a writer that remembers everything knows of a run of blocks: which of its versions there
+ * were not decided, since the test has not said that they were.
  */
 static store_decided *list_undecided(
 	struct fixture *fixture, const store_write_args *write, uint32_t *count)

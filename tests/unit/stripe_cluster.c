@@ -183,8 +183,8 @@ void node_start(unsigned int i)
 	node->procedures[STORE_READ].handler = slow_read;
 	atomic_store(&node->served, node->store);
 	node->program.procedures = node->procedures;
-	/* The port may linger for a moment after the node was stopped. */
-	failed = rpc_server_start(&node->server, HOST, node->port, &node->program, &cluster.key, 8);
+	failed = rpc_server_start(
+		&node->server, cluster.host, node->port, &node->program, &cluster.key, 8);
 	CU_ASSERT_EQUAL_FATAL(failed, 0);
 }
 
@@ -228,10 +228,10 @@ static struct stripe *engine_create_with(struct stripe_options *options)
 
 	for (unsigned int i = 0; i < cluster.node_count; i++)
 		nodes[i] = (struct stripe_node){
-			.id = i + 1, .address = HOST, .store_port = cluster.nodes[i].port};
+			.id = i + 1, .address = cluster.host, .store_port = cluster.nodes[i].port};
 	options->nodes = nodes;
 	options->node_count = cluster.node_count;
-	options->exportd_address = HOST;
+	options->exportd_address = cluster.host;
 	options->exportd_port = cluster.meta_port;
 	options->key = &cluster.key;
 	/* In memory, nothing happens but what the test asks for. */
@@ -266,12 +266,14 @@ void engine_start(void)
 
 /* -------- all of it -------- */
 
+/*
+ * A node that is stopped is to have its port when it is started again: so none of those that the
+ * kernel gives away, but addresses that differ from process to process (a pid has 22 bits).
+ */
 static uint16_t next_port(void)
 {
-	static uint16_t port;
+	static uint16_t port = 10000;
 
-	if (!port)
-		port = (uint16_t)(20000 + getpid() % 12000);
 	return port++;
 }
 
@@ -281,6 +283,9 @@ static void set_up(enum mojette_form form, unsigned int k, unsigned int m, uint3
 	unsigned int n = k + m;
 
 	memset(cluster.key.bytes, 7, sizeof(cluster.key.bytes));
+	snprintf(cluster.host, sizeof(cluster.host), "127.%u.%u.%u",
+		64 + ((unsigned int)getpid() >> 16 & 63), (unsigned int)getpid() >> 8 & 255,
+		(unsigned int)getpid() & 255);
 	cluster.code =
 		(struct mojette_code){.form = (uint8_t)form, .k = (uint8_t)k, .m = (uint8_t)m};
 	cluster.row_bytes = row_bytes;
@@ -327,7 +332,7 @@ void cluster_start(enum mojette_form form, unsigned int k, unsigned int m, uint3
 		.version = META_V1,
 		.procedures = meta_procedures,
 		.procedure_count = sizeof(meta_procedures) / sizeof(meta_procedures[0])};
-	CU_ASSERT_EQUAL_FATAL(rpc_server_start(&cluster.meta, HOST, cluster.meta_port,
+	CU_ASSERT_EQUAL_FATAL(rpc_server_start(&cluster.meta, cluster.host, cluster.meta_port,
 				      &cluster.meta_program, &cluster.key, 4),
 		0);
 	engine_start();

@@ -23,7 +23,6 @@
 
 #define NODES_MAX 12
 #define EXPORT 3
-#define HOST "127.0.0.1"
 #define FILES_MAX 64
 
 struct test_node {
@@ -64,6 +63,7 @@ struct cluster {
 	unsigned int tell_delay_ms; /* of engines made from now on, 0: the usual one */
 	unsigned int node_count;
 	struct test_node nodes[NODES_MAX];
+	char host[16]; /* where all of them listen: an address of this process alone */
 	uint16_t meta_port;
 	struct rpc_program meta_program;
 	struct rpc_server *meta;

@@ -274,8 +274,8 @@ static void compare_directory(uint32_t directory)
 			CU_ASSERT_EQUAL(seen & (1u << n), 0);
 			seen |= 1u << n;
 			/* cppcheck-suppress arrayIndexOutOfBounds ; the assertion is fatal */
-			CU_ASSERT_EQUAL(entry->attributes.file_id,
-				model[model[directory].entries[n]].file_id);
+			uint32_t expected = model[directory].entries[n];
+			CU_ASSERT_EQUAL(entry->attributes.file_id, model[expected].file_id);
 			args.cookie = entry->cookie;
 		}
 		eof = result.eof;

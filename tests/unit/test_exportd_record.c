@@ -532,7 +532,7 @@ static int get_moving(size_t i)
 {
 	struct record_key key = record_key_rebuild(&to_make);
 	struct record_placement placement;
-	struct record_rebuild rebuild;
+	struct record_rebuild rebuild = {0};
 	struct kv_bytes value;
 	uint32_t origin = 0;
 	int result;
@@ -545,9 +545,9 @@ static int get_moving(size_t i)
 	result = kv_get(txn, record_key_bytes(&key), &value);
 	if (result == 0)
 		result = record_rebuild_decode(record_key_bytes(&key), value, &rebuild, &origin);
-	CU_ASSERT(result != 0 || (rebuild.node == 4 && rebuild.urgency == 2 &&
-					 rebuild.export_id == 7 && rebuild.file_id == 17 &&
-					 rebuild.segment == 2 && origin == 1));
+	CU_ASSERT(result != 0 ||
+		  (rebuild.node == 4 && rebuild.urgency == 2 && rebuild.export_id == 7 &&
+			  rebuild.file_id == 17 && rebuild.segment == 2 && origin == 1));
 	return result;
 }
 

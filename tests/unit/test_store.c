@@ -166,6 +166,12 @@ static int open_with(
 	return result;
 }
 
+/* Finds the directory the device of node 3 that it is. */
+static int init(const char *cluster, uint32_t node, char *error, size_t size)
+{
+	return store_init_device(NULL, fixture.devices[0], cluster, node, error, size);
+}
+
 static void labels_are_checked(void)
 {
 	char error[1024], path[256];
@@ -187,9 +193,21 @@ static void labels_are_checked(void)
 	CU_ASSERT_PTR_NOT_NULL(strstr(error, "--init"));
 
 	/* Not empty: refused, and nothing is changed. */
-	CU_ASSERT_EQUAL(store_init_device(NULL, fixture.devices[0], "x", 1, error, sizeof(error)),
+	CU_ASSERT_EQUAL(
+		store_init_device(NULL, fixture.base, FIXTURE_CLUSTER, 3, error, sizeof(error)),
 		-ENOTEMPTY);
-	CU_ASSERT_PTR_NOT_NULL(strstr(error, fixture.devices[0]));
+	CU_ASSERT_PTR_NOT_NULL(strstr(error, fixture.base));
+	CU_ASSERT_EQUAL(init(FIXTURE_CLUSTER, 3, error, sizeof(error)), -EEXIST);
+	CU_ASSERT_PTR_NOT_NULL(strstr(error, "is a device of node 3 already"));
+	CU_ASSERT_EQUAL(init(FIXTURE_CLUSTER, 4, error, sizeof(error)), -EINVAL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(error, "belongs to node 3, this is node 4"));
+	CU_ASSERT_EQUAL(init("x", 3, error, sizeof(error)), -EINVAL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(error, "belongs to cluster"));
+	/* Also while it is in use. */
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(init(FIXTURE_CLUSTER, 3, error, sizeof(error)), -EEXIST);
+	fixture_close(&fixture);
+	CU_ASSERT_EQUAL(open_with(fixture.devices[0], FIXTURE_CLUSTER, 3, error, sizeof(error)), 0);
 	snprintf(path, sizeof(path), "%s/absent", fixture.base);
 	CU_ASSERT_EQUAL(store_init_device(NULL, path, "x", 1, error, sizeof(error)), -ENOENT);
 

@@ -76,9 +76,10 @@ static void write_until_killed(int pipe, uint64_t seed)
 	fixture_seed(seed);
 	fixture_open(&fixture);
 	while (true) {
+		number++;
 		struct acknowledged done = {
 			.block = fixture_random() % KILL_BLOCKS,
-			.number = ++number,
+			.number = number,
 			.count = 1 + fixture_random() % 80,
 		};
 		uint64_t base;
@@ -150,16 +151,14 @@ static void what_was_acknowledged_survives_sigkill(void)
 				fixture_get(&fixture, &(struct get){.block = block}, &told, NULL),
 				0);
 			version = VERSION(expected[block], 1);
-			if (store_version_compare(told.block_version, version) == 0)
-				CU_ASSERT(IS(&fixture, block, version, told.state))
-			else if (expected[block] !=
-				 0) /* a newer one was on its way: this one is below */
-				CU_ASSERT(fixture_is(&fixture,
-						  &(struct get){.block = block, .version = version},
-						  version, STORE_COMMITTED) ||
-					  fixture_is(&fixture,
-						  &(struct get){.block = block, .version = version},
-						  version, STORE_FINALIZED))
+			if (store_version_compare(told.block_version, version) == 0) {
+				CU_ASSERT(IS(&fixture, block, version, told.state));
+			} else if (expected[block] != 0) {
+				/* A newer one was on its way: this one is below. */
+				const struct get get = {.block = block, .version = version};
+				CU_ASSERT(fixture_is(&fixture, &get, version, STORE_COMMITTED) ||
+					  fixture_is(&fixture, &get, version, STORE_FINALIZED));
+			}
 		}
 		fixture_end(&fixture);
 	}
@@ -398,8 +397,7 @@ static void what_is_finalized_after_a_crash_stays(void)
 		fixture_open(&fixture);
 		/* A small stable write makes nothing durable but itself, if it goes to the log. */
 		if (seed % 2)
-			CU_ASSERT_EQUAL(
-				PUT(&fixture, .version = VERSION(2, 1), .first = 61), 0);
+			CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .first = 61), 0);
 		for (uint64_t block = 0; block < 60; block++)
 			states[block] = fixture_state(&fixture, block, NULL);
 		die_and_close();
@@ -436,16 +434,17 @@ static void a_risen_epoch_survives_power_loss(void)
 					.exact = true, .base = VERSION(1, 1)),
 				0);
 		/* Far from page 0, on side b, or by a truncation that finds nothing. */
-		if (seed % 3 == 0)
+		if (seed % 3 == 0) {
 			CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .epoch = 9,
 						.first = 35, .exact = true, .base = VERSION(1, 1)),
-				0)
-		else if (seed % 3 == 1)
+				0);
+		} else if (seed % 3 == 1) {
 			CU_ASSERT_EQUAL(
 				PUT(&fixture, .version = VERSION(2, 1), .epoch = 9, .first = 500),
-				0)
-		else
+				0);
+		} else {
 			store_truncate(fixture.store, &truncate, &res);
+		}
 		die_and_close();
 		faulty_power_loss(fixture_random);
 		fixture_open(&fixture);
@@ -546,7 +545,7 @@ static void a_full_device_refuses_before_damage(void)
 	/* Commits, truncation and removal still work. */
 	fixture_commit(&fixture, VERSION(1, 1), 0, 100);
 	CU_ASSERT(IS(&fixture, 0, VERSION(1, 1), STORE_COMMITTED));
-	/* Overwriting has three quarters of the reserve, and new blocks beside it have nothing. */
+	/* Overwriting has the reserve but 16 MiB, and new blocks beside it have nothing. */
 	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .count = 10), ENOSPC);
 	faulty_free_bytes(32 << 20);
 	store_capacity(fixture.store, &capacity, 1);
@@ -616,7 +615,7 @@ static int fill_a_small_device(void)
 			return 14;
 	}
 	fixture_commit(&fixture, VERSION(1, 1), 0, (uint32_t)block);
-	if (PUT(&fixture, .version = VERSION(2, 1), .count = 64) != ENOSPC)
+	if (PUT(&fixture, .version = VERSION(2, 1), .first = block, .count = 16) != ENOSPC)
 		return 15;
 	store_remove(fixture.store, &remove, &res);
 	if (res.status != 0)

@@ -39,12 +39,13 @@ static void begin(void)
 static void only_damaged(uint64_t first, uint64_t count)
 {
 	for (uint64_t block = 0; block < 100; block++) {
-		if (block >= first && block - first < count)
-			CU_ASSERT_EQUAL(fixture_state(&fixture, block, NULL), STORE_DAMAGED)
-		else if (block >= 40 && block < 50)
-			CU_ASSERT(IS(&fixture, block, VERSION(2, 1), STORE_FINALIZED))
-		else
-			CU_ASSERT(IS(&fixture, block, VERSION(1, 1), STORE_COMMITTED))
+		if (block >= first && block - first < count) {
+			CU_ASSERT_EQUAL(fixture_state(&fixture, block, NULL), STORE_DAMAGED);
+		} else if (block >= 40 && block < 50) {
+			CU_ASSERT(IS(&fixture, block, VERSION(2, 1), STORE_FINALIZED));
+		} else {
+			CU_ASSERT(IS(&fixture, block, VERSION(1, 1), STORE_COMMITTED));
+		}
 	}
 	CU_ASSERT_EQUAL(fixture_state(&fixture, 200, NULL), STORE_EMPTY);
 }
@@ -192,6 +193,39 @@ static void a_damaged_header_costs_no_block(void)
 	end();
 }
 
+/* A hole reads as zeros, too, and is no damage. */
+static void a_page_of_zeros_is_told_once(void)
+{
+	const uint8_t zeros[4096] = {0};
+	int file;
+
+	begin();
+	fixture_open(&fixture);
+	/* Far behind what there is: holes in between. */
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .first = 5000), 0);
+	CU_ASSERT_EQUAL(fixture_state(&fixture, 2000, NULL), STORE_EMPTY);
+	CU_ASSERT_EQUAL(fixture_state(&fixture, 10, NULL), STORE_COMMITTED);
+	CU_ASSERT_EQUAL(fixture_logged(" is zeros"), 0);
+	fixture_close(&fixture);
+	file = open(side_a, O_WRONLY);
+	CU_ASSERT_EQUAL(pwrite(file, zeros, sizeof(zeros), HEADER(2)), sizeof(zeros));
+	CU_ASSERT_EQUAL(pwrite(file, zeros, 128, HEADER(3)), 128);
+	CU_ASSERT_EQUAL(pwrite(file, zeros + 100, 1, HEADER(1) + 8), 1);
+	close(file);
+	fixture_open(&fixture);
+	for (int again = 0; again < 3; again++) {
+		CU_ASSERT_EQUAL(fixture_state(&fixture, 70, NULL), STORE_EMPTY);
+		CU_ASSERT(IS(&fixture, 93, VERSION(1, 1), STORE_COMMITTED));
+		CU_ASSERT(IS(&fixture, 39, VERSION(1, 1), STORE_COMMITTED));
+		CU_ASSERT_EQUAL(fixture_state(&fixture, 2000, NULL), STORE_EMPTY);
+	}
+	CU_ASSERT_EQUAL(fixture_logged(".a: the page of group 2 is zeros"), 1);
+	CU_ASSERT_EQUAL(fixture_logged(".a: the header of group 3 is zeros"), 1);
+	CU_ASSERT_EQUAL(fixture_logged(".a: the header of group 1 is damaged"), 1);
+	CU_ASSERT_EQUAL(fixture_logged(" is zeros"), 2);
+	end();
+}
+
 static void a_group_page_of_garbage_damages_its_group_only(void)
 {
 	char page[4096];
@@ -255,10 +289,11 @@ static void cut_files_are_noticed(void)
 		for (uint64_t block = 0; block < 100; block++) {
 			uint32_t state = fixture_state(&fixture, block, NULL);
 
-			if (block >= cuts[i].first)
-				CU_ASSERT_EQUAL(state, STORE_DAMAGED)
-			else
-				CU_ASSERT(state == STORE_COMMITTED || state == STORE_FINALIZED)
+			if (block >= cuts[i].first) {
+				CU_ASSERT_EQUAL(state, STORE_DAMAGED);
+			} else {
+				CU_ASSERT(state == STORE_COMMITTED || state == STORE_FINALIZED);
+			}
 		}
 		CU_ASSERT(fixture_logged("cut short") > 0);
 		/* A write beyond the cut does not make the damage pass for holes. */
@@ -458,6 +493,7 @@ int main(void)
 	TEST(a_damaged_header_costs_no_block);
 	TEST(a_group_page_of_garbage_damages_its_group_only);
 	TEST(a_page_zero_of_garbage_is_survived);
+	TEST(a_page_of_zeros_is_told_once);
 	TEST(cut_files_are_noticed);
 	TEST(a_missing_side_b_is_damage);
 	TEST(a_missing_side_a_is_damage);

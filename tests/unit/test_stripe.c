@@ -648,7 +648,7 @@ static void collected_bytes_are_sent_after_a_while(void)
 	struct stripe_file *others;
 	uint8_t bytes[4096] = {0};
 	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 1, &others), 0);
-	for (unsigned int i = 0; i < 500 && memcmp(bytes, model, sizeof(model)); i++) {
+	for (unsigned int i = 0; i < 500 && memcmp(bytes, model, sizeof(model)) != 0; i++) {
 		usleep(10000);
 		CU_ASSERT_EQUAL(stripe_read(others, 4096, bytes, sizeof(bytes)), 0);
 	}

