@@ -72,7 +72,8 @@ int store_device_make_directory(
 		goto out;
 	}
 	error = make_durably(store->io, shards, export);
-	/* All at once, so that one flush does for all and no write of a file has to wait for one. */
+	/* All at once, so that one flush does for all and no write of a file has to wait for one.
+	 */
 	for (unsigned int hash = 0; hash < HASH_DIRECTORIES && error == 0; hash++) {
 		if (snprintf(directory, sizeof(directory), "%s/%02x", export, hash) >=
 			(int)sizeof(directory))

@@ -494,8 +494,8 @@ int block_read(struct stripe_file *file, const struct segment *segment, uint64_t
  * The value of a block that the segment's stores leave unknown while shards are being made: those
  * that had the shards before may know. Returns as block_read(); -EIO also if they are not up.
  */
-int block_read_former(struct stripe_file *file, const struct segment *segment, uint64_t block,
-	struct block *result);
+int block_read_former(struct stripe_file *file, const struct segment *segment,
+	uint64_t block_number, struct block *block);
 
 /* What block_write_run() is to write. */
 struct write_run {

@@ -296,7 +296,7 @@ static bool unanimous(const struct round *round, const struct block_shards *shar
 		decided =
 			decided || answer->state == STORE_COMMITTED || answer->state == STORE_EMPTY;
 	}
-	if (__builtin_popcount(holders) < (int)versions_quorum(round->file))
+	if (!first || __builtin_popcount(holders) < (int)versions_quorum(round->file))
 		return false;
 	return decided ||
 	       (__builtin_popcount(holders) >= (int)versions_deciding(round->file) &&

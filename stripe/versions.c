@@ -172,10 +172,12 @@ struct block_judgement versions_judge(
 	store_version candidate = newest_below(answers, n, NULL);
 	struct block_judgement judgement = {.largest_generation = candidate.generation};
 
-	/* Something newer than all that was told may have been decided without so few. */
+	/* Something newer than all that was told may have been decided without so few that would
+	 * have been asked to take it. */
 	unsigned int answered = 0;
 	for (unsigned int s = 0; s < n; s++)
-		answered += answers[s].answered && told_of(&answers[s], candidate);
+		answered +=
+			answers[s].answered && told_of(&answers[s], candidate) && !answers[s].until;
 	if (answered < versions_quorum(file)) {
 		judgement.verdict = BLOCK_UNKNOWN;
 		return judgement;

@@ -752,6 +752,13 @@ int stripe_write(
 	for (unsigned int attempt = 0; !error; attempt++) {
 		uint32_t write_epoch = file_write_epoch(file);
 		error = write_range(file, offset, buffer, length, stable);
+		if (error == -ENOSPC && attempt == 0) {
+			/* What has been replaced, but is not committed, is kept as well. */
+			stripe_commit(file);
+			runs_tell_decided(file);
+			write_epoch = file_write_epoch(file);
+			error = write_range(file, offset, buffer, length, stable);
+		}
 		if (error)
 			break;
 		pthread_mutex_lock(&file->lock);

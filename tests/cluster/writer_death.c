@@ -194,7 +194,8 @@ static void read_results(const char *path)
 	while (file && result_count < 10000 &&
 		fscanf(file, "%" SCNu64 " %15s %15s\n", &result.block, kind, value) == 3) {
 		result.whole = !strcmp(kind, "whole");
-		for (result.value = OLD; strcmp(value, value_names[result.value]) != 0;)
+		result.value = OLD;
+		while (result.value < WRONG && strcmp(value, value_names[result.value]) != 0)
 			result.value++;
 		results[result_count++] = result;
 	}

@@ -65,8 +65,8 @@ static void heal_everything(struct stripe_file *file, unsigned int segments)
 		for (unsigned int i = 0; i < 100 && left && !error; i++) {
 			if (i)
 				usleep(50000);
-			error = stripe_heal(file, segment, 0, (uint32_t)cluster.segment_blocks,
-				NULL, &left);
+			error = stripe_heal(
+				file, segment, 0, (uint32_t)cluster.segment_blocks, NULL, &left);
 		}
 		CU_ASSERT(error == 0 || error == -ENOENT); /* nothing was ever written there */
 		CU_ASSERT(left == 0 || error);
