@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "exportd/commit.h"
+#include "rpc/rpc.h"
 
 /* Bounds the pages that one transaction can change, and the time until the first is answered. */
 #define COMMIT_GROUP_MAX 256
@@ -127,6 +128,7 @@ int commit_execute(struct commit *commit, commit_operation operation, void *cont
 	struct commit_waiter *group, *waiter, *next;
 	unsigned int count;
 
+	rpc_handler_waits();
 	pthread_cond_init(&self.changed, NULL);
 	pthread_mutex_lock(&commit->mutex);
 	*commit->last = &self;

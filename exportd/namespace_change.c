@@ -185,6 +185,14 @@ static void create_inode(const struct meta_create_args *args, const struct recor
 	}
 }
 
+static bool gateway_is_up(const struct file_nodes *nodes, uint32_t id)
+{
+	for (size_t i = 0; i < nodes->count; i++)
+		if (nodes->nodes[i].id == id)
+			return nodes->nodes[i].state == MAP_NODE_UP;
+	return false;
+}
+
 static int create_operation(struct kv_txn *txn, void *context)
 {
 	struct change_call *call = context;
@@ -239,6 +247,10 @@ static int create_operation(struct kv_txn *txn, void *context)
 	if (error != 0)
 		return error;
 	result->created = 1;
+	if (inode.type == META_REGULAR && gateway_is_up(&call->nodes, inode.write_gateway)) {
+		result->layout_epoch = inode.layout_epoch;
+		result->write_gateway = inode.write_gateway;
+	}
 	inode_attributes(call->export, file_id, &inode, &result->attributes);
 	inode_attributes(call->export, args->directory_id, &directory, &result->directory);
 	return 0;

@@ -3,7 +3,8 @@
  * Attributes: between exportd's form and Ganesha's, read and set.
  *
  * exportd is the only judge of attributes. What is remembered in a handle is for permission checks
- * only and is at most RECENT_MS old, far less than what MDCACHE above us trusts.
+ * only and is at most RECENT_MS old, far less than what MDCACHE above us trusts; or came with the
+ * answer to a change and is what the request that made the change asks for next.
  */
 #include "fsal_rozo/rozo.h"
 
@@ -145,6 +146,39 @@ void rozo_attributes_seen(struct rozo_handle *handle, const meta_attributes *att
 	pthread_mutex_unlock(&handle->lock);
 }
 
+void rozo_attributes_answered(struct rozo_handle *handle, const meta_attributes *attributes)
+{
+	rozo_attributes_seen(handle, attributes);
+	pthread_mutex_lock(&handle->lock);
+	handle->answered = rozo_request_now();
+	pthread_mutex_unlock(&handle->lock);
+}
+
+void rozo_attributes_unknown(struct rozo_handle *handle)
+{
+	pthread_mutex_lock(&handle->lock);
+	handle->answered.context = NULL;
+	pthread_mutex_unlock(&handle->lock);
+}
+
+/*
+ * Takes attributes that exportd gave after the current request began. Once only: nothing that the
+ * request does afterwards must be missing in them.
+ */
+static bool take_answered(struct rozo_handle *handle, meta_attributes *attributes)
+{
+	bool taken;
+
+	pthread_mutex_lock(&handle->lock);
+	taken = rozo_request_is_now(&handle->answered);
+	if (taken) {
+		handle->answered.context = NULL;
+		*attributes = handle->attributes;
+	}
+	pthread_mutex_unlock(&handle->lock);
+	return taken;
+}
+
 fsal_status_t rozo_attributes_recent(
 	struct rozo_export *export, struct rozo_handle *handle, meta_attributes *attributes)
 {
@@ -168,8 +202,13 @@ fsal_status_t rozo_getattrs(struct fsal_obj_handle *obj, struct fsal_attrlist *o
 	struct rozo_handle *handle = rozo_handle_of(obj);
 	struct rozo_export *export = rozo_current();
 	meta_attributes attributes;
-	fsal_status_t status = meta_getattr(export, rozo_file_id(handle), &attributes);
+	fsal_status_t status;
 
+	if (take_answered(handle, &attributes)) {
+		rozo_attributes_out(export, handle, &attributes, out);
+		return fsalstat(ERR_FSAL_NO_ERROR, 0);
+	}
+	status = meta_getattr(export, rozo_file_id(handle), &attributes);
 	if (FSAL_IS_ERROR(status)) {
 		if (out->request_mask & ATTR_RDATTR_ERR)
 			out->valid_mask = ATTR_RDATTR_ERR;

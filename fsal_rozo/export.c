@@ -50,6 +50,7 @@ static void release(struct fsal_export *fsal_export)
 	fsal_detach_export(fsal_export->fsal, &fsal_export->exports);
 	free_export_ops(fsal_export);
 	cluster_put(export->cluster);
+	absent_destroy(&export->absent);
 	gsh_free(export->cluster_path);
 	gsh_free(export->export_name);
 	gsh_free(export);
@@ -283,6 +284,7 @@ fsal_status_t rozo_create_export(struct fsal_module *module, void *parse_node,
 	fsal_status_t status = fsalstat(ERR_FSAL_INVAL, EINVAL);
 	int error;
 
+	absent_init(&export->absent);
 	fsal_export_init(&export->export);
 	export_ops_init(&export->export.exp_ops);
 
@@ -315,6 +317,7 @@ out:
 		free_export_ops(&export->export);
 		if (export->cluster)
 			cluster_put(export->cluster);
+		absent_destroy(&export->absent);
 		gsh_free(export->cluster_path);
 		gsh_free(export->export_name);
 		gsh_free(export);

@@ -207,7 +207,7 @@ fsal_status_t rozo_create(struct rozo_export *export, struct fsal_obj_handle *di
 		args->target = (char *)"";
 	status = meta_create(export, args, result);
 	if (FSAL_IS_SUCCESS(status))
-		rozo_attributes_seen(parent, &result->directory);
+		rozo_attributes_answered(parent, &result->directory);
 	return status;
 }
 
@@ -290,6 +290,7 @@ static fsal_status_t name_link(
 	fsal_status_t status =
 		meta_link(rozo_current(), obj->fileid, directory->fileid, name, &attributes);
 
+	rozo_attributes_unknown(rozo_handle_of(directory));
 	/* Ganesha has checked the permission (fsal_link()). */
 	if (FSAL_IS_SUCCESS(status))
 		rozo_attributes_seen(rozo_handle_of(obj), &attributes);
@@ -309,7 +310,7 @@ static fsal_status_t name_unlink(
 	status = meta_unlink(export, directory->fileid, name, obj->type == DIRECTORY, &result);
 	if (FSAL_IS_ERROR(status))
 		return status;
-	rozo_attributes_seen(rozo_handle_of(directory), &result.directory);
+	rozo_attributes_answered(rozo_handle_of(directory), &result.directory);
 	if (result.attributes.links == 0 && result.attributes.type == META_REGULAR)
 		stripe_file_forget(
 			cluster_stripe(export->cluster), export->id, result.attributes.file_id);
@@ -359,6 +360,8 @@ static fsal_status_t name_rename(struct fsal_obj_handle *obj, struct fsal_obj_ha
 			return fsalstat(ERR_FSAL_ACCESS, EACCES);
 	}
 	status = meta_rename(export, from->fileid, from_name, to->fileid, to_name, &replaced_id);
+	rozo_attributes_unknown(rozo_handle_of(from));
+	rozo_attributes_unknown(rozo_handle_of(to));
 	if (FSAL_IS_SUCCESS(status) && replaced_id != 0)
 		stripe_file_forget(cluster_stripe(export->cluster), export->id, replaced_id);
 	return status;

@@ -102,11 +102,17 @@ fsal_status_t meta_lookup(struct rozo_export *export, uint64_t directory_id, con
 	meta_lookup_args args = {
 		.export_id = export->id, .directory_id = directory_id, .name = (char *)name};
 	meta_attributes_res result = {0};
-	fsal_status_t status =
-		CALL(META_LOOKUP, meta_lookup_args, &args, meta_attributes_res, &result);
+	fsal_status_t status;
+	uint64_t asked;
 
+	if (absent_is(&export->absent, directory_id, name, cluster_now_ms()))
+		return fsalstat(ERR_FSAL_NOENT, ENOENT);
+	asked = absent_ask(&export->absent, directory_id);
+	status = CALL(META_LOOKUP, meta_lookup_args, &args, meta_attributes_res, &result);
 	if (FSAL_IS_SUCCESS(status))
 		*attributes = result.attributes;
+	else if (status.major == ERR_FSAL_NOENT)
+		absent_note(&export->absent, directory_id, name, asked, cluster_now_ms());
 	return status;
 }
 
@@ -140,8 +146,13 @@ fsal_status_t meta_setattr(
 fsal_status_t meta_create(
 	struct rozo_export *export, meta_create_args *args, meta_create_res *result)
 {
+	fsal_status_t status;
+
 	args->export_id = export->id;
-	return CALL(META_CREATE, meta_create_args, args, meta_create_res, result);
+	absent_change_begins(&export->absent, args->directory_id);
+	status = CALL(META_CREATE, meta_create_args, args, meta_create_res, result);
+	absent_change_ends(&export->absent, args->directory_id);
+	return status;
 }
 
 fsal_status_t meta_readlink(struct rozo_export *export, uint64_t file_id, char **target)
@@ -166,8 +177,11 @@ fsal_status_t meta_link(struct rozo_export *export, uint64_t file_id, uint64_t d
 		.directory_id = directory_id,
 		.name = (char *)name};
 	meta_attributes_res result = {0};
-	fsal_status_t status = CALL(META_LINK, meta_link_args, &args, meta_attributes_res, &result);
+	fsal_status_t status;
 
+	absent_change_begins(&export->absent, directory_id);
+	status = CALL(META_LINK, meta_link_args, &args, meta_attributes_res, &result);
+	absent_change_ends(&export->absent, directory_id);
 	if (FSAL_IS_SUCCESS(status))
 		*attributes = result.attributes;
 	return status;
@@ -193,8 +207,11 @@ fsal_status_t meta_rename(struct rozo_export *export, uint64_t from_directory_id
 		.from_name = (char *)from_name,
 		.to_name = (char *)to_name};
 	meta_rename_res result = {0};
-	fsal_status_t status = CALL(META_RENAME, meta_rename_args, &args, meta_rename_res, &result);
+	fsal_status_t status;
 
+	absent_change_begins(&export->absent, to_directory_id);
+	status = CALL(META_RENAME, meta_rename_args, &args, meta_rename_res, &result);
+	absent_change_ends(&export->absent, to_directory_id);
 	if (FSAL_IS_SUCCESS(status))
 		*replaced_id = result.replaced_id;
 	return status;

@@ -160,17 +160,16 @@ static fsal_status_t open_by_handle(struct rozo_export *export, struct rozo_hand
 	return status;
 }
 
-/* Looks the name up or creates it. *created tells which. */
+/* Looks the name up or creates it. made->created tells which. */
 static fsal_status_t find_or_create(struct rozo_export *export, struct fsal_obj_handle *directory,
 	enum fsal_create_mode mode, const char *name, const struct fsal_attrlist *attributes,
-	fsal_verifier_t verifier, meta_attributes *found, bool *created)
+	fsal_verifier_t verifier, meta_attributes *found, meta_create_res *made)
 {
 	meta_create_args args = {.name = (char *)name, .type = META_REGULAR};
-	meta_create_res result = {0};
 	meta_attributes parent;
 	fsal_status_t status;
 
-	*created = false;
+	*made = (meta_create_res){0};
 	switch (mode) {
 	case FSAL_NO_CREATE:
 		return meta_lookup(export, directory->fileid, name, found);
@@ -195,10 +194,9 @@ static fsal_status_t find_or_create(struct rozo_export *export, struct fsal_obj_
 		args.verifier = verifier_number(verifier);
 		break;
 	}
-	status = rozo_create(export, directory, attributes, &args, &result);
+	status = rozo_create(export, directory, attributes, &args, made);
 	if (FSAL_IS_SUCCESS(status)) {
-		*found = result.attributes;
-		*created = result.created;
+		*found = made->attributes;
 	} else if (status.major == ERR_FSAL_EXIST && mode == FSAL_UNCHECKED) {
 		/* Something else than a file: the caller tells what. */
 		status = meta_lookup(export, directory->fileid, name, found);
@@ -213,13 +211,14 @@ static fsal_status_t open_by_name(struct rozo_export *export, struct fsal_obj_ha
 {
 	struct rozo_handle *handle;
 	meta_attributes found;
+	meta_create_res made;
 	fsal_status_t status;
 	bool created;
 
-	status = find_or_create(
-		export, directory, mode, name, attributes, verifier, &found, &created);
+	status = find_or_create(export, directory, mode, name, attributes, verifier, &found, &made);
 	if (FSAL_IS_ERROR(status))
 		return status;
+	created = made.created;
 	if (found.type != META_REGULAR)
 		return fsalstat(
 			found.type == META_DIRECTORY ? ERR_FSAL_ISDIR : ERR_FSAL_SYMLINK, 0);
@@ -227,6 +226,11 @@ static fsal_status_t open_by_name(struct rozo_export *export, struct fsal_obj_ha
 	/* Nobody else has this handle yet. If the file is known already, Ganesha merges the two and
 	   with them the reservations (rozo_merge()), and finds conflicts there. */
 	handle = rozo_handle_new(export, &found);
+	if (created && made.layout_epoch != 0) {
+		handle->made = rozo_request_now();
+		handle->made_layout_epoch = made.layout_epoch;
+		handle->made_gateway = made.write_gateway;
+	}
 	if (created && attributes && FSAL_TEST_MASK(attributes->valid_mask, ATTR_SIZE) &&
 		attributes->filesize > 0) {
 		const meta_set set = {.mask = META_SET_SIZE, .size = attributes->filesize};

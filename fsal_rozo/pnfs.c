@@ -12,6 +12,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "export_mgr.h"
@@ -264,6 +265,35 @@ static void uncount_layout(struct rozo_handle *handle)
 	pthread_mutex_unlock(&handle->lock);
 }
 
+/*
+ * The layout that the creation of the file told of, if the current request has made it and the
+ * client can use the gateway: then exportd need not be asked.
+ */
+static bool take_made(struct rozo_handle *handle, const uint32_t *avoid, uint32_t avoid_count,
+	meta_layout_res *choice)
+{
+	uint32_t node, epoch, i;
+	bool taken;
+
+	pthread_mutex_lock(&handle->lock);
+	taken = rozo_request_is_now(&handle->made);
+	handle->made.context = NULL;
+	node = handle->made_gateway;
+	epoch = handle->made_layout_epoch;
+	pthread_mutex_unlock(&handle->lock);
+	for (i = 0; i < avoid_count && taken; i++)
+		taken = avoid[i] != node;
+	if (!taken)
+		return false;
+	choice->gateways.gateways_val = malloc(sizeof(uint32_t));
+	if (!choice->gateways.gateways_val)
+		return false;
+	choice->gateways.gateways_val[0] = node;
+	choice->gateways.gateways_len = 1;
+	choice->layout_epoch = epoch;
+	return true;
+}
+
 static nfsstat4 layoutget(struct fsal_obj_handle *obj, XDR *body,
 	const struct fsal_layoutget_arg *arg, struct fsal_layoutget_res *res)
 {
@@ -293,10 +323,13 @@ static nfsstat4 layoutget(struct fsal_obj_handle *obj, XDR *body,
 	writers = handle->rw_layouts > 0;
 	pthread_mutex_unlock(&handle->lock);
 	avoid_count = (uint32_t)cluster_avoided(export->cluster, client, avoid, META_SHARDS_MAX);
-	status = meta_layout(export, rozo_file_id(handle), rw ? META_LAYOUT_RW : META_LAYOUT_READ,
-		writers, client, avoid, avoid_count, &choice);
-	if (FSAL_IS_ERROR(status))
-		return layout_status(status);
+	if (!rw || !take_made(handle, avoid, avoid_count, &choice)) {
+		status = meta_layout(export, rozo_file_id(handle),
+			rw ? META_LAYOUT_RW : META_LAYOUT_READ, writers, client, avoid, avoid_count,
+			&choice);
+		if (FSAL_IS_ERROR(status))
+			return layout_status(status);
+	}
 
 	error = encode_layout(export, handle, client, rw, writers, &choice, body);
 	rpc_free(RPC_XDR(xdr_meta_layout_res), &choice);
@@ -435,7 +468,7 @@ static nfsstat4 layoutcommit(struct fsal_obj_handle *obj, XDR *body,
 		true, &attributes);
 	if (FSAL_IS_ERROR(status))
 		return layout_status(status);
-	rozo_attributes_seen(handle, &attributes);
+	rozo_attributes_answered(handle, &attributes);
 	res->size_supplied = arg->new_offset;
 	res->new_size = attributes.size;
 	res->commit_done = true;

@@ -19,6 +19,7 @@
 #include "fsal_types.h"
 #include "FSAL/fsal_commonlib.h"
 
+#include "fsal_rozo/absent.h"
 #include "fsal_rozo/cluster.h"
 #include "rpc/meta.h"
 
@@ -44,6 +45,7 @@ struct rozo_export {
 	uint64_t root_id;
 	uint64_t filesystem_id;
 	uint32_t block_bytes;
+	struct absent absent; /* names that were just found not to be there */
 };
 
 static inline struct rozo_export *rozo_export_of(struct fsal_export *export)
@@ -80,6 +82,24 @@ fsal_status_t rozo_update_export(struct fsal_module *module, void *parse_node,
  *   +---------------------------------------------------------+   16 bytes
  */
 #define ROZO_KEY_FORMAT 1
+/* A client's request: its context, which the next one may have, too, and when it began. */
+struct rozo_request {
+	const void *context; /* NULL: none */
+	struct timespec start;
+};
+
+static inline struct rozo_request rozo_request_now(void)
+{
+	return (struct rozo_request){.context = op_ctx, .start = op_ctx->start_time};
+}
+
+static inline bool rozo_request_is_now(const struct rozo_request *request)
+{
+	return request->context == op_ctx &&
+	       request->start.tv_sec == op_ctx->start_time.tv_sec &&
+	       request->start.tv_nsec == op_ctx->start_time.tv_nsec;
+}
+
 #define ROZO_KEY_BYTES 16
 
 struct rozo_handle {
@@ -93,6 +113,11 @@ struct rozo_handle {
 	pthread_mutex_t lock;
 	meta_attributes attributes; /* lock: as last seen */
 	uint64_t attributes_ms; /* lock: when; 0: never */
+	/* lock: the request whose change they came with; with what the creation told of a layout */
+	struct rozo_request answered;
+	struct rozo_request made;
+	uint32_t made_layout_epoch;
+	uint32_t made_gateway;
 	uint32_t rw_layouts; /* lock: how many RW layouts are out */
 	uint64_t no_space_client; /* lock: reported NFS3ERR_NOSPC, to be told so */
 	uint64_t no_space_until_ms; /* lock */
@@ -146,6 +171,15 @@ void rozo_attributes_in(const struct fsal_attrlist *attributes, meta_set *set);
 
 /* Remembers attributes just received, for permission checks of the next second. */
 void rozo_attributes_seen(struct rozo_handle *handle, const meta_attributes *attributes);
+
+/*
+ * The same for attributes that came with the answer to a change that the current request made. If
+ * the same request asks for them next, as Ganesha does after each change, it gets these.
+ */
+void rozo_attributes_answered(struct rozo_handle *handle, const meta_attributes *attributes);
+
+/* They have changed and are not known. */
+void rozo_attributes_unknown(struct rozo_handle *handle);
 
 /* Attributes not older than a second. */
 fsal_status_t rozo_attributes_recent(

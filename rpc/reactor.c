@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
- * The event loop of a thread that owns sockets.
+ * The event loop of the thread, or of the threads in turn, that own sockets.
  *
  * next_ms is the point in time the loop wakes at. The loop sets it to REACTOR_NEVER before it calls
  * woken(), which looks at everything that has a deadline and gives the earliest one back through
  * reactor_wake_by(); who adds a deadline meanwhile does the same. So no deadline is lost as long as
  * a deadline is visible to woken() before reactor_wake_by() is called for it.
  *
- * Locks: none. Deferred releases belong to the thread.
+ * Locks: none. Deferred releases belong to the thread that runs the loop.
  */
 #include "rpc/reactor.h"
 
@@ -84,41 +84,44 @@ static int wait_ms(struct reactor *reactor)
 	return left_ms > 60000 ? 60000 : (int)left_ms;
 }
 
+void reactor_turn(struct reactor *reactor)
+{
+	struct epoll_event events[EVENTS_MAX];
+	int count = epoll_wait(reactor->epoll_fd, events, EVENTS_MAX, wait_ms(reactor));
+	int64_t now_ms;
+
+	for (int i = 0; i < count; i++) {
+		struct reactor_source *source = events[i].data.ptr;
+		uint64_t counter;
+
+		if (source)
+			source->ready(source, events[i].events);
+		else
+			(void)!read(reactor->wake_fd, &counter, sizeof(counter));
+	}
+	now_ms = reactor_now_ms();
+	if (atomic_exchange(&reactor->woken_wanted, false) ||
+		now_ms >= atomic_load(&reactor->next_ms)) {
+		atomic_store(&reactor->next_ms, REACTOR_NEVER);
+		reactor->woken(reactor->context, now_ms);
+	}
+	run_deferred(reactor);
+}
+
 static void *loop(void *argument)
 {
 	struct reactor *reactor = argument;
-	struct epoll_event events[EVENTS_MAX];
 
-	while (!atomic_load(&reactor->stopping)) {
-		int count = epoll_wait(reactor->epoll_fd, events, EVENTS_MAX, wait_ms(reactor));
-		int64_t now_ms;
-
-		for (int i = 0; i < count; i++) {
-			struct reactor_source *source = events[i].data.ptr;
-			uint64_t counter;
-
-			if (source)
-				source->ready(source, events[i].events);
-			else
-				(void)!read(reactor->wake_fd, &counter, sizeof(counter));
-		}
-		now_ms = reactor_now_ms();
-		if (atomic_exchange(&reactor->woken_wanted, false) ||
-			now_ms >= atomic_load(&reactor->next_ms)) {
-			atomic_store(&reactor->next_ms, REACTOR_NEVER);
-			reactor->woken(reactor->context, now_ms);
-		}
-		run_deferred(reactor);
-	}
+	while (!atomic_load(&reactor->stopping))
+		reactor_turn(reactor);
 	return NULL;
 }
 
-int reactor_start(struct reactor **started, const char *thread_name,
-	void (*woken)(void *context, int64_t now_ms), void *context)
+int reactor_create(
+	struct reactor **created, void (*woken)(void *context, int64_t now_ms), void *context)
 {
 	struct epoll_event event = {.events = EPOLLIN};
 	struct reactor *reactor = calloc(1, sizeof(*reactor));
-	sigset_t all, before;
 	int error;
 
 	if (!reactor)
@@ -134,15 +137,7 @@ int reactor_start(struct reactor **started, const char *thread_name,
 	if (reactor->wake_fd < 0 ||
 		epoll_ctl(reactor->epoll_fd, EPOLL_CTL_ADD, reactor->wake_fd, &event))
 		goto out;
-	/* Signals are the program's business. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	errno = pthread_create(&reactor->thread, NULL, loop, reactor);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (errno)
-		goto out;
-	pthread_setname_np(reactor->thread, thread_name);
-	*started = reactor;
+	*created = reactor;
 	return 0;
 out:
 	error = -errno;
@@ -154,15 +149,43 @@ out:
 	return error;
 }
 
+void reactor_destroy(struct reactor *reactor)
+{
+	run_deferred(reactor);
+	close(reactor->wake_fd);
+	close(reactor->epoll_fd);
+	free(reactor);
+}
+
+int reactor_start(struct reactor **started, const char *thread_name,
+	void (*woken)(void *context, int64_t now_ms), void *context)
+{
+	struct reactor *reactor;
+	sigset_t all, before;
+	int error = reactor_create(&reactor, woken, context);
+
+	if (error)
+		return error;
+	/* Signals are the program's business. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	error = pthread_create(&reactor->thread, NULL, loop, reactor);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (error) {
+		reactor_destroy(reactor);
+		return -error;
+	}
+	pthread_setname_np(reactor->thread, thread_name);
+	*started = reactor;
+	return 0;
+}
+
 void reactor_stop(struct reactor *reactor)
 {
 	atomic_store(&reactor->stopping, true);
 	signal_loop(reactor);
 	pthread_join(reactor->thread, NULL);
-	run_deferred(reactor);
-	close(reactor->wake_fd);
-	close(reactor->epoll_fd);
-	free(reactor);
+	reactor_destroy(reactor);
 }
 
 int reactor_add(struct reactor *reactor, int fd, uint32_t events, struct reactor_source *source)

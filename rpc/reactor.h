@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
- * One thread that waits for sockets and for one point in time. The client side has one for the
- * process, each server has its own.
+ * Waits for sockets and for one point in time. The client side has one reactor for the process,
+ * with a thread of its own; each server has one, which its threads take turns to run.
  *
- * Callbacks run in the reactor's thread, without any lock of the reactor held.
+ * The reactor's thread is whoever runs it at the moment. Callbacks run in it, without any lock of
+ * the reactor held.
  */
 #ifndef ROZO_RPC_REACTOR_H
 #define ROZO_RPC_REACTOR_H
@@ -26,14 +27,30 @@ struct reactor_source {
 int64_t reactor_now_ms(void);
 
 /*
- * Starts the thread. woken(context) is called after reactor_wake() and when the time given to
+ * Makes a reactor. woken(context) is called after reactor_wake() and when the time given to
  * reactor_wake_by() has come, with the time as it then is.
+ * Returns 0, -ENOMEM, -EMFILE or -ENFILE.
+ */
+int reactor_create(struct reactor **reactor, void (*woken)(void *context, int64_t now_ms),
+	void *context);
+
+/*
+ * Waits until there is something to do, does it, and runs what was deferred. One thread at a time;
+ * the callers see to it that each has seen all that the one before it did (a mutex will do).
+ */
+void reactor_turn(struct reactor *reactor);
+
+/* Runs what was deferred and frees the reactor. Nobody runs it any more. */
+void reactor_destroy(struct reactor *reactor);
+
+/*
+ * Makes a reactor and a thread that runs it.
  * Returns 0, -ENOMEM, -EMFILE, -ENFILE or -EAGAIN (no thread).
  */
 int reactor_start(struct reactor **reactor, const char *thread_name,
 	void (*woken)(void *context, int64_t now_ms), void *context);
 
-/* Ends the thread, runs what was deferred, frees the reactor. Not from the reactor's thread. */
+/* Ends the thread and destroys the reactor. Not from the reactor's thread. */
 void reactor_stop(struct reactor *reactor);
 
 /* Level triggered. From any thread. Return 0 or a negative errno of epoll_ctl(2). */
@@ -51,7 +68,7 @@ void reactor_wake_by(struct reactor *reactor, int64_t time_ms);
 
 /*
  * Runs release(object) when no source is called any more that was removed before this call. From
- * the reactor's thread, or after reactor_stop() has ended it.
+ * the reactor's thread, or when nobody runs it any more.
  */
 void reactor_defer(struct reactor *reactor, void (*release)(void *object), void *object);
 

@@ -2,8 +2,12 @@
 /*
  * A server: its listening socket, its workers, its end.
  *
- * Workers are made when a call finds none idle, up to threads_max, and stay. Handlers may block;
- * the reactor's thread never does.
+ * Workers are made when a call finds none idle, and stay. One of them runs the reactor; the call
+ * that it reads it executes itself, after it has called another one to go on with the reactor, so a
+ * call costs one thread's waking until it is executed. The reactor is never left without anybody:
+ * there may be one worker more than calls at once, and who is the last to be free stays there. A
+ * quick call that comes alone is executed without calling anybody; should it have to wait after
+ * all, it says so before (rpc_handler_waits()).
  *
  * Locks: server->lock (queue, workers, end).
  */
@@ -28,32 +32,10 @@
 
 /* -------- workers -------- */
 
-static void *worker(void *argument)
-{
-	struct rpc_server *server = argument;
+/* The server for which this thread executes a call while nobody runs the reactor, or NULL. */
+static _Thread_local struct rpc_server *unread;
 
-	pthread_mutex_lock(&server->lock);
-	for (;;) {
-		struct server_request *request = server->first_request;
-
-		if (server->stopping)
-			break;
-		if (!request) {
-			server->idle_threads++;
-			pthread_cond_wait(&server->work_cond, &server->lock);
-			server->idle_threads--;
-			continue;
-		}
-		server->first_request = request->next;
-		if (!server->first_request)
-			server->last_request = NULL;
-		pthread_mutex_unlock(&server->lock);
-		server_request_execute(request);
-		pthread_mutex_lock(&server->lock);
-	}
-	pthread_mutex_unlock(&server->lock);
-	return NULL;
-}
+static void *worker(void *argument);
 
 /* server->lock is held. Returns 0 or a negative errno of pthread_create(3). */
 static int add_worker(struct rpc_server *server)
@@ -69,33 +51,147 @@ static int add_worker(struct rpc_server *server)
 		return -error;
 	pthread_setname_np(server->thread[server->threads], "rozo_worker");
 	server->threads++;
+	server->running++;
+	server->coming++;
 	return 0;
+}
+
+/*
+ * Calls one more thread to work, an idle or a new one. server->lock is held. Returns false if all
+ * are at work; *error is set if there could be more.
+ */
+static bool call_worker(struct rpc_server *server, int *error)
+{
+	if (server->idle_threads) {
+		server->idle_threads--;
+		server->called++;
+		pthread_cond_signal(&server->work_cond);
+		return true;
+	}
+	if (server->threads > server->threads_max)
+		return false;
+	*error = add_worker(server);
+	return !*error;
+}
+
+static void log_missing_thread(const struct rpc_server *server, int error)
+{
+	if (error)
+		rozo_log_limited(WARNING, "rpc: %s: no thread for more calls at once: %s",
+			server->address, strerror(-error));
+}
+
+/* How many threads are on their way to work. server->lock is held. */
+static unsigned int on_their_way(const struct rpc_server *server)
+{
+	return server->called + server->coming;
+}
+
+/*
+ * Runs the reactor until there is a call that this thread may leave it for. Then somebody else has
+ * been called to go on, unless the call is alone and a quick one. server->lock is held before and
+ * after.
+ */
+static void poll_calls(struct rpc_server *server)
+{
+	server->polling = true;
+	while (!server->stopping) {
+		unsigned int waiting = 0;
+		int error = 0;
+
+		pthread_mutex_unlock(&server->lock);
+		reactor_turn(server->reactor);
+		pthread_mutex_lock(&server->lock);
+		for (struct server_request *request = server->first_request; request;
+			request = request->next)
+			waiting++;
+		if (waiting == 1 && (server->idle_threads || on_their_way(server)) &&
+			server_request_is_quick(server->first_request)) {
+			unread = server;
+			break;
+		}
+		/* This thread executes one of them, but another one has to take its place. */
+		while (on_their_way(server) < waiting && call_worker(server, &error))
+			;
+		if (error) {
+			pthread_mutex_unlock(&server->lock);
+			log_missing_thread(server, error);
+			pthread_mutex_lock(&server->lock);
+		}
+		if (server->first_request && on_their_way(server))
+			break;
+	}
+	server->polling = false;
+}
+
+void rpc_handler_waits(void)
+{
+	struct rpc_server *server = unread;
+	int error = 0;
+
+	if (!server)
+		return;
+	unread = NULL;
+	pthread_mutex_lock(&server->lock);
+	if (!server->polling && !on_their_way(server))
+		call_worker(server, &error);
+	pthread_mutex_unlock(&server->lock);
+	log_missing_thread(server, error);
+}
+
+static void *worker(void *argument)
+{
+	struct rpc_server *server = argument;
+
+	pthread_mutex_lock(&server->lock);
+	server->coming--;
+	while (!server->stopping) {
+		struct server_request *request;
+
+		/* First of all: without it the NULL calls of peers go unanswered, too. */
+		if (!server->polling)
+			poll_calls(server);
+		request = server->first_request;
+		if (request) {
+			server->first_request = request->next;
+			if (!server->first_request)
+				server->last_request = NULL;
+			pthread_mutex_unlock(&server->lock);
+			server_request_execute(request);
+			unread = NULL;
+			pthread_mutex_lock(&server->lock);
+		} else if (server->polling) {
+			server->idle_threads++;
+			while (!server->called && !server->stopping)
+				pthread_cond_wait(&server->work_cond, &server->lock);
+			if (server->called)
+				server->called--;
+		}
+	}
+	server->running--;
+	pthread_cond_broadcast(&server->work_cond);
+	pthread_mutex_unlock(&server->lock);
+	reactor_wake(server->reactor);
+	return NULL;
 }
 
 void server_enqueue(struct rpc_server *server, struct server_request *request)
 {
-	int error = 0;
+	bool stopping;
 
 	request->next = NULL;
 	pthread_mutex_lock(&server->lock);
-	if (server->stopping) {
-		pthread_mutex_unlock(&server->lock);
-		server_request_drop(request);
-		return;
+	stopping = server->stopping;
+	if (!stopping) {
+		if (server->last_request)
+			server->last_request->next = request;
+		else
+			server->first_request = request;
+		server->last_request = request;
 	}
-	if (server->last_request)
-		server->last_request->next = request;
-	else
-		server->first_request = request;
-	server->last_request = request;
-	if (server->idle_threads)
-		pthread_cond_signal(&server->work_cond);
-	else if (server->threads < server->threads_max)
-		error = add_worker(server);
 	pthread_mutex_unlock(&server->lock);
-	if (error)
-		rozo_log_limited(WARNING, "rpc: %s: no thread for more calls at once: %s",
-			server->address, strerror(-error));
+	if (stopping)
+		server_request_drop(request);
 }
 
 /* -------- accepting -------- */
@@ -183,10 +279,7 @@ static void drain(struct rpc_server *server, int64_t now_ms, int64_t drain_ms)
 		reactor_wake_by(server->reactor, now_ms + DRAIN_TICK_MS);
 		return;
 	}
-	pthread_mutex_lock(&server->lock);
 	server->drained = true;
-	pthread_cond_signal(&server->drained_cond);
-	pthread_mutex_unlock(&server->lock);
 }
 
 static void woken(void *context, int64_t now_ms)
@@ -273,17 +366,22 @@ int rpc_server_start(struct rpc_server **started, const char *address, uint16_t 
 	server->accept_again_ms = REACTOR_NEVER;
 	pthread_mutex_init(&server->lock, NULL);
 	pthread_cond_init(&server->work_cond, NULL);
-	pthread_cond_init(&server->drained_cond, NULL);
-	server->thread = calloc(server->threads_max, sizeof(*server->thread));
+	/* One more, that runs the reactor. */
+	server->thread = calloc(server->threads_max + 1, sizeof(*server->thread));
 	error = server->thread ? open_listener(server, address, port) : -ENOMEM;
 	if (!error)
-		error = reactor_start(&server->reactor, "rozo_rpc_server", woken, server);
+		error = reactor_create(&server->reactor, woken, server);
 	if (error)
 		goto out;
 	server->accepting = true;
 	error = reactor_add(server->reactor, server->fd, EPOLLIN, &server->source);
+	if (!error) {
+		pthread_mutex_lock(&server->lock);
+		error = add_worker(server);
+		pthread_mutex_unlock(&server->lock);
+	}
 	if (error) {
-		reactor_stop(server->reactor);
+		reactor_destroy(server->reactor);
 		goto out;
 	}
 	*started = server;
@@ -295,7 +393,6 @@ out:
 	if (server->fd >= 0)
 		close(server->fd);
 	free(server->thread);
-	pthread_cond_destroy(&server->drained_cond);
 	pthread_cond_destroy(&server->work_cond);
 	pthread_mutex_destroy(&server->lock);
 	free(server);
@@ -321,20 +418,25 @@ void rpc_server_stop(struct rpc_server *server)
 		server_request_drop(waiting);
 		waiting = next;
 	}
-	/* No worker is added any more. */
+	/* While calls are still being executed the others' sockets are looked after from here. */
+	pthread_mutex_lock(&server->lock);
+	while (server->polling)
+		pthread_cond_wait(&server->work_cond, &server->lock);
+	while (server->running) {
+		pthread_mutex_unlock(&server->lock);
+		reactor_turn(server->reactor);
+		pthread_mutex_lock(&server->lock);
+	}
+	server->drain_ms = reactor_now_ms() + DRAIN_MS;
+	pthread_mutex_unlock(&server->lock);
 	for (unsigned int i = 0; i < server->threads; i++)
 		pthread_join(server->thread[i], NULL);
-
-	pthread_mutex_lock(&server->lock);
-	server->drain_ms = reactor_now_ms() + DRAIN_MS;
 	reactor_wake(server->reactor);
 	while (!server->drained)
-		pthread_cond_wait(&server->drained_cond, &server->lock);
-	pthread_mutex_unlock(&server->lock);
-	reactor_stop(server->reactor);
+		reactor_turn(server->reactor);
+	reactor_destroy(server->reactor);
 
 	free(server->thread);
-	pthread_cond_destroy(&server->drained_cond);
 	pthread_cond_destroy(&server->work_cond);
 	pthread_mutex_destroy(&server->lock);
 	explicit_bzero(&server->key, sizeof(server->key));

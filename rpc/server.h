@@ -3,7 +3,8 @@
  * Inside of the server: what server.c (listening, workers, stopping) and server_connection.c (one
  * connection: authentication, calls in, replies out) share.
  *
- * Threads: the server's reactor owns connections and reads calls; workers execute them.
+ * Threads: workers, all alike. One of them at a time runs the server's reactor, which owns
+ * connections and reads calls ("the reactor's thread"); the others execute calls or are idle.
  * Locks: server->lock guards the fields marked so; no other lock is taken inside it.
  */
 #ifndef ROZO_RPC_SERVER_H
@@ -75,18 +76,21 @@ struct rpc_server {
 	pthread_cond_t work_cond;
 	struct server_request *first_request;
 	struct server_request *last_request;
-	unsigned int idle_threads;
-	unsigned int threads;
+	bool polling; /* somebody runs the reactor */
+	unsigned int idle_threads; /* asleep, and not called for */
+	unsigned int called; /* asleep, and to wake up */
+	unsigned int coming; /* made, and not begun yet */
+	unsigned int running; /* threads that have not come to their end */
+	unsigned int threads; /* that were made, at most threads_max and one for the reactor */
 	pthread_t *thread;
 	bool stopping; /* no call is begun any more */
 	int64_t drain_ms; /* 0, or when connections are closed with replies unsent */
-	bool drained;
-	pthread_cond_t drained_cond;
+	bool drained; /* the reactor's thread only */
 };
 
 /* -------- server.c -------- */
 
-/* Gives a request to the workers; takes it over. */
+/* Gives a request to the workers; takes it over. The reactor's thread. */
 void server_enqueue(struct rpc_server *server, struct server_request *request);
 
 /* -------- server_connection.c -------- */
@@ -100,6 +104,9 @@ void server_connection_close(struct server_connection *connection);
 
 /* Looks at deadlines and paused connections; returns when to look again. The reactor's thread. */
 int64_t server_connection_tick(struct server_connection *connection, int64_t now_ms);
+
+/* True if the request's procedure is a quick one. */
+bool server_request_is_quick(const struct server_request *request);
 
 /* Executes a request and frees it. A worker. */
 void server_request_execute(struct server_request *request);

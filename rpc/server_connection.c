@@ -455,6 +455,12 @@ out:
 	return buffer;
 }
 
+bool server_request_is_quick(const struct server_request *request)
+{
+	return find_procedure(&request->connection->server->program, request->call.procedure)
+		->quick;
+}
+
 void server_request_execute(struct server_request *request)
 {
 	answer(request->connection, execute(request));

@@ -72,6 +72,10 @@ int store_device_make_directory(
 		goto out;
 	}
 	error = make_durably(store->io, shards, export);
+	/* ext4 would put all of them into one block group, and search its inodes for each new file.
+	 */
+	if (error == 0 && store->io->spread_directory != NULL)
+		store->io->spread_directory(export);
 	/* All at once, so that one flush does for all and no write of a file has to wait for one.
 	 */
 	for (unsigned int hash = 0; hash < HASH_DIRECTORIES && error == 0; hash++) {

@@ -55,6 +55,9 @@ struct store_io {
 	/* Frees a range, which reads as zeros afterwards. -EOPNOTSUPP: not known to this one. */
 	int (*punch)(int descriptor, uint64_t offset, uint64_t bytes);
 	int (*make_directory)(const char *path, mode_t mode);
+	/* Tells the file system that what is in the directory's subdirectories has nothing to do
+	 * with each other and is best spread out. A hint, without a result; NULL: not known. */
+	void (*spread_directory)(const char *path);
 	int (*rename)(const char *from, const char *to);
 	int (*remove)(const char *path);
 	int (*list)(const char *path, store_io_name each, void *context);

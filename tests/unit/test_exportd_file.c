@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "exportd/file.h"
+#include "exportd/namespace.h"
 #include "exportd/record.h"
 #include "exportd_fixture.h"
 
@@ -382,6 +383,48 @@ static void gateways_are_of_the_placement_if_possible(void)
 		EAGAIN);
 }
 
+static void creation_tells_the_layout(void)
+{
+	struct meta_create_args args = {
+		.export_id = FIXTURE_EXPORT,
+		.directory_id = 1,
+		.name = "made",
+		.type = META_REGULAR,
+		.how = META_CREATE_UNCHECKED,
+		.set = {.mask = META_SET_MODE, .mode = 0600},
+		.target = "",
+	};
+	struct meta_create_res result = {0};
+	uint32_t gateways[4], count;
+	int64_t now_ms;
+
+	namespace_create(fixture.exportd, &args, &result);
+	CU_ASSERT_EQUAL(result.status, 0);
+	CU_ASSERT_EQUAL(result.created, 1);
+	CU_ASSERT_EQUAL(do_layout(&fixture, result.attributes.file_id, META_LAYOUT_RW, 0, 1, 0,
+				NULL, gateways, &count),
+		0);
+	CU_ASSERT_EQUAL(result.layout_epoch, 1);
+	CU_ASSERT_EQUAL(result.write_gateway, gateways[0]);
+	/* The file may have moved since. */
+	result = (struct meta_create_res){0};
+	namespace_create(fixture.exportd, &args, &result);
+	CU_ASSERT_EQUAL(result.status, 0);
+	CU_ASSERT_EQUAL(result.created, 0);
+	CU_ASSERT_EQUAL(result.layout_epoch, 0);
+	/* No gateway: META_LAYOUT has to find one. */
+	for (now_ms = 5000; now_ms <= 20000; now_ms += 500) {
+		fixture_time_ms(now_ms);
+		map_tick(fixture.exportd->map);
+	}
+	args.name = "made later";
+	result = (struct meta_create_res){0};
+	namespace_create(fixture.exportd, &args, &result);
+	CU_ASSERT_EQUAL(result.status, 0);
+	CU_ASSERT_EQUAL(result.created, 1);
+	CU_ASSERT_EQUAL(result.layout_epoch, 0);
+}
+
 static void readers_are_spread(void)
 {
 	uint32_t gateways[4], count, node, used[10] = {0}, writer, i;
@@ -485,6 +528,7 @@ int main(void)
 		{"the write gateway moves when it is down", write_gateway_moves_when_it_is_down},
 		{"gateways are of the placement if possible",
 			gateways_are_of_the_placement_if_possible},
+		{"creation tells the layout", creation_tells_the_layout},
 		{"readers are spread", readers_are_spread},
 		{"a restart keeps write gateways", restart_keeps_write_gateways},
 		{"write epochs end", write_epochs_end},

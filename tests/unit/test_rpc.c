@@ -42,6 +42,7 @@
 #define TEST_WHO 5 /* answers with the caller's uid in delay_ms, his address as bytes */
 #define TEST_TOO_MUCH 6 /* answers with more than the protocol allows */
 #define TEST_READ 7 /* answers with delay_ms bytes */
+#define TEST_QUICK 8 /* as TEST_ECHO; says so if it waits */
 #define PAYLOAD_MAX (8U << 20)
 #define LONG_MS 20000
 
@@ -100,6 +101,16 @@ static void handle_echo(
 	atomic_fetch_add(&executed, 1);
 }
 
+static void handle_quick(
+	void *context, const struct rpc_caller *caller, const void *args, void *result)
+{
+	const struct test_data *in = args;
+
+	if (in->delay_ms)
+		rpc_handler_waits();
+	handle_echo(context, caller, args, result);
+}
+
 static void handle_who(
 	void *context, const struct rpc_caller *caller, const void *args, void *result)
 {
@@ -145,6 +156,8 @@ static const struct rpc_procedure procedures[] = {
 		sizeof(struct test_data)},
 	[TEST_READ] = {"READ", handle_read, XDR_TEST, sizeof(struct test_data), XDR_TEST,
 		sizeof(struct test_data)},
+	[TEST_QUICK] = {"QUICK", handle_quick, XDR_TEST, sizeof(struct test_data), XDR_TEST,
+		sizeof(struct test_data), .quick = true},
 };
 
 static const struct rpc_program program = {
@@ -230,16 +243,22 @@ static void landed(void *context, int error)
 	free(passenger);
 }
 
-static void take_off(struct flight *flight, struct rpc_client *client, uint32_t bytes,
-	uint32_t delay_ms, unsigned int timeout_ms)
+static void take_off_with(struct flight *flight, struct rpc_client *client, uint32_t procedure,
+	uint32_t bytes, uint32_t delay_ms, unsigned int timeout_ms)
 {
 	struct passenger *passenger = calloc(1, sizeof(*passenger));
 	struct test_data args = {delay_ms, bytes, calloc(1, bytes + 1)};
 
 	passenger->flight = flight;
-	rpc_call_async(client, TEST_ECHO, XDR_TEST, &args, XDR_TEST, &passenger->result, timeout_ms,
+	rpc_call_async(client, procedure, XDR_TEST, &args, XDR_TEST, &passenger->result, timeout_ms,
 		landed, passenger);
 	free(args.value);
+}
+
+static void take_off(struct flight *flight, struct rpc_client *client, uint32_t bytes,
+	uint32_t delay_ms, unsigned int timeout_ms)
+{
+	take_off_with(flight, client, TEST_ECHO, bytes, delay_ms, timeout_ms);
 }
 
 static void wait_for(struct flight *flight, unsigned int count)
@@ -365,6 +384,95 @@ static void test_slow_call_does_not_hold_up_fast_ones(void)
 	CU_ASSERT(ms_since(start_us) < 3000 + PROMPT_MS);
 	rpc_client_destroy(client);
 	rpc_server_stop(server);
+}
+
+static void test_quick_call_that_waits_does_not_hold_up_others(void)
+{
+	struct rpc_server *server = serve_at("127.0.0.1", &right_key, 4);
+	struct rpc_client *client = client_of(server, &right_key);
+	struct rpc_client *other = client_of(server, &right_key);
+	struct flight flight = FLIGHT_INITIALIZER;
+	unsigned int waited = 0;
+	int64_t start_us;
+
+	/* The first call of a server makes its second thread, the next ones find it idle. */
+	for (int i = 0; i < 3; i++) {
+		CU_ASSERT_EQUAL(echo(client, 10, 0, LONG_MS), 0);
+		CU_ASSERT_EQUAL(echo(other, 10, 0, LONG_MS), 0);
+	}
+	for (unsigned int round = 0; round < 3; round++) {
+		start_us = now_us();
+		take_off_with(&flight, client, TEST_QUICK, 10, 1500, LONG_MS);
+		waited++;
+		pause_ms(20);
+		for (int i = 0; i < 20; i++) {
+			take_off_with(&flight, client, TEST_QUICK, 10, 0, LONG_MS);
+			CU_ASSERT_EQUAL(echo(other, 10, 0, LONG_MS), 0);
+		}
+		CU_ASSERT(ms_since(start_us) < 1000);
+		wait_for(&flight, waited * 21);
+	}
+	CU_ASSERT_EQUAL(flight.ok, 3 * 21);
+	rpc_client_destroy(other);
+	rpc_client_destroy(client);
+	rpc_server_stop(server);
+}
+
+static void test_null_is_answered_when_all_threads_are_busy(void)
+{
+	struct rpc_server *server = serve_at("127.0.0.1", &right_key, 2);
+	struct rpc_client *client = client_of(server, &right_key);
+	struct flight flight = FLIGHT_INITIALIZER;
+	int64_t start_us = now_us();
+
+	CU_ASSERT_EQUAL(echo(client, 10, 0, LONG_MS), 0);
+	/* Two are executed, the others wait for them. */
+	for (int i = 0; i < 4; i++) {
+		take_off_with(&flight, client, i & 1 ? TEST_QUICK : TEST_ECHO, 10, 1500, LONG_MS);
+		pause_ms(20);
+	}
+	for (int i = 0; i < 10; i++)
+		CU_ASSERT_EQUAL(rpc_call(client, 0, NULL, NULL, NULL, NULL, LONG_MS), 0);
+	CU_ASSERT(ms_since(start_us) < 1000);
+	wait_for(&flight, 4);
+	CU_ASSERT_EQUAL(flight.ok, 4);
+	CU_ASSERT(ms_since(start_us) < 3000 + PROMPT_MS);
+	rpc_client_destroy(client);
+	rpc_server_stop(server);
+}
+
+static int64_t processor_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void test_server_rests_after_a_burst(void)
+{
+	for (unsigned int round = 0; round < 40; round++) {
+		struct rpc_server *server = serve_at("127.0.0.1", &right_key, 1 + round % 12);
+		struct rpc_client *clients[3];
+		struct flight flight = FLIGHT_INITIALIZER;
+		int64_t before_ms;
+
+		for (unsigned int i = 0; i < 3; i++)
+			clients[i] = client_of(server, &right_key);
+		for (unsigned int i = 0; i < 60; i++)
+			take_off_with(&flight, clients[i % 3], i % 4 ? TEST_ECHO : TEST_QUICK, 100,
+				i % 3, LONG_MS);
+		wait_for(&flight, 60);
+		CU_ASSERT_EQUAL(flight.ok, 60);
+		/* Threads that have nothing to do must not go round in circles. */
+		before_ms = processor_ms();
+		pause_ms(50);
+		CU_ASSERT(processor_ms() - before_ms < 25);
+		CU_ASSERT_EQUAL(echo(clients[0], 10, 0, LONG_MS), 0);
+		for (unsigned int i = 0; i < 3; i++)
+			rpc_client_destroy(clients[i]);
+		rpc_server_stop(server);
+	}
 }
 
 static void test_timeout_marks_down_until_server_answers(void)
@@ -1385,6 +1493,11 @@ int main(int argc, char **argv)
 		{"echo of all sizes", test_echo_of_all_sizes},
 		{"64 threads on one connection", test_64_threads_on_one_connection},
 		{"slow call does not hold up fast ones", test_slow_call_does_not_hold_up_fast_ones},
+		{"quick call that waits does not hold up others",
+			test_quick_call_that_waits_does_not_hold_up_others},
+		{"NULL is answered when all threads are busy",
+			test_null_is_answered_when_all_threads_are_busy},
+		{"server rests after a burst", test_server_rests_after_a_burst},
 		{"timeout marks down until server answers",
 			test_timeout_marks_down_until_server_answers},
 		{"deadlines end calls in their order", test_deadlines_end_calls_in_their_order},

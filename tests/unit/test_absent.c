@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * The plugin's memory of names that are not there: it must never say so of a name that was made.
+ */
+#include "fsal_rozo/absent.h"
+
+#include <CUnit/Basic.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct absent absent;
+
+static void a_name_is_remembered_for_a_moment(void)
+{
+	absent_init(&absent);
+	CU_ASSERT(!absent_is(&absent, 7, "a", 1000));
+	absent_note(&absent, 7, "a", absent_ask(&absent, 7), 1000);
+	CU_ASSERT(absent_is(&absent, 7, "a", 1000));
+	CU_ASSERT(absent_is(&absent, 7, "a", 1050));
+	CU_ASSERT(!absent_is(&absent, 7, "b", 1050));
+	CU_ASSERT(!absent_is(&absent, 7, "", 1050));
+	CU_ASSERT(!absent_is(&absent, 8, "a", 1050));
+	CU_ASSERT(!absent_is(&absent, 7 + ABSENT_SLOTS, "a", 1050));
+	CU_ASSERT(!absent_is(&absent, 7, "a", 1200));
+	absent_destroy(&absent);
+}
+
+static void a_change_ends_it(void)
+{
+	uint64_t asked;
+
+	absent_init(&absent);
+	absent_note(&absent, 7, "a", absent_ask(&absent, 7), 1000);
+	absent_change_begins(&absent, 7);
+	CU_ASSERT(!absent_is(&absent, 7, "a", 1000));
+	/* exportd may have answered before it made the name. */
+	absent_note(&absent, 7, "a", absent_ask(&absent, 7), 1000);
+	CU_ASSERT(!absent_is(&absent, 7, "a", 1000));
+	asked = absent_ask(&absent, 7);
+	absent_change_ends(&absent, 7);
+	absent_note(&absent, 7, "a", asked, 1000);
+	CU_ASSERT(!absent_is(&absent, 7, "a", 1000));
+	/* And two that overlap. */
+	absent_change_begins(&absent, 7);
+	absent_change_begins(&absent, 7);
+	absent_change_ends(&absent, 7);
+	absent_note(&absent, 7, "a", absent_ask(&absent, 7), 1000);
+	CU_ASSERT(!absent_is(&absent, 7, "a", 1000));
+	absent_change_ends(&absent, 7);
+	absent_note(&absent, 7, "a", absent_ask(&absent, 7), 1000);
+	CU_ASSERT(absent_is(&absent, 7, "a", 1000));
+	absent_destroy(&absent);
+}
+
+static void too_long_a_name_is_not_remembered(void)
+{
+	char name[ABSENT_NAME_BYTES + 1];
+
+	absent_init(&absent);
+	memset(name, 'n', sizeof(name));
+	name[ABSENT_NAME_BYTES] = '\0';
+	absent_note(&absent, 7, name, absent_ask(&absent, 7), 1000);
+	CU_ASSERT(!absent_is(&absent, 7, name, 1000));
+	name[ABSENT_NAME_BYTES - 1] = '\0';
+	absent_note(&absent, 7, name, absent_ask(&absent, 7), 1000);
+	CU_ASSERT(absent_is(&absent, 7, name, 1000));
+	absent_destroy(&absent);
+}
+
+/* A directory where a name is made after the other, and threads that ask as the plugin does. */
+#define NAMES 200000
+
+static atomic_uint made; /* names below this number are there */
+
+struct asker {
+	pthread_t thread;
+	unsigned int wrong, absent;
+};
+
+static void *ask(void *context)
+{
+	struct asker *asker = context;
+	unsigned int next;
+
+	while ((next = atomic_load(&made)) < NAMES) {
+		unsigned int number = next > 0 ? next - (asker->absent & 1) : 0;
+		bool must_be_there = number < next;
+		char name[16];
+
+		snprintf(name, sizeof(name), "%u", number);
+		if (absent_is(&absent, 7, name, 1000)) {
+			asker->wrong += must_be_there;
+			asker->absent++;
+			continue;
+		}
+		uint64_t asked = absent_ask(&absent, 7);
+		if (number >= atomic_load(&made))
+			absent_note(&absent, 7, name, asked, 1000);
+		asker->absent += must_be_there;
+	}
+	return NULL;
+}
+
+static void what_was_made_is_never_absent(void)
+{
+	struct asker askers[3] = {0};
+	unsigned int answers = 0;
+
+	absent_init(&absent);
+	atomic_store(&made, 0);
+	for (unsigned int i = 0; i < 3; i++)
+		CU_ASSERT_EQUAL_FATAL(pthread_create(&askers[i].thread, NULL, ask, &askers[i]), 0);
+	for (unsigned int i = 0; i < NAMES; i++) {
+		absent_change_begins(&absent, 7);
+		atomic_fetch_add(&made, 1);
+		absent_change_ends(&absent, 7);
+		if (i % 64 == 0)
+			sched_yield();
+	}
+	for (unsigned int i = 0; i < 3; i++) {
+		pthread_join(askers[i].thread, NULL);
+		CU_ASSERT_EQUAL(askers[i].wrong, 0);
+		answers += askers[i].absent;
+	}
+	CU_ASSERT(answers > 0);
+	absent_destroy(&absent);
+}
+
+int main(void)
+{
+	CU_TestInfo tests[] = {
+		{"a name is remembered for a moment", a_name_is_remembered_for_a_moment},
+		{"a change ends it", a_change_ends_it},
+		{"too long a name is not remembered", too_long_a_name_is_not_remembered},
+		{"what was made is never absent", what_was_made_is_never_absent},
+		CU_TEST_INFO_NULL,
+	};
+	CU_SuiteInfo suites[] = {
+		{"absent", NULL, NULL, NULL, NULL, tests},
+		CU_SUITE_INFO_NULL,
+	};
+	unsigned int failures;
+
+	if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
+		return EXIT_FAILURE;
+	CU_basic_set_mode(CU_BRM_VERBOSE);
+	CU_basic_run_tests();
+	failures = CU_get_number_of_failures();
+	CU_cleanup_registry();
+	return failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
