@@ -32,7 +32,7 @@
 #define DEFAULT_STORE_PORT 7601
 #define DEFAULT_NFS_PORT 2049
 #define DEFAULT_NODE_DOWN_AFTER_MS 3000
-#define DEFAULT_DOWN_OUT_INTERVAL_S 0 /* off: docs/operations.md says what is known of it */
+#define DEFAULT_DOWN_OUT_INTERVAL_S 600
 #define DEFAULT_ROW_BYTES 4096
 #define DEFAULT_SEGMENT_BYTES (UINT64_C(64) << 30)
 

@@ -214,7 +214,7 @@ static void test_defaults(void)
 	CU_ASSERT_EQUAL(config->gather_ms, 100);
 	CU_ASSERT_EQUAL(config->scrub_interval_s, 600);
 	CU_ASSERT_EQUAL(config->heal_mib_per_second, 32);
-	CU_ASSERT_EQUAL(config->down_out_interval_s, 0);
+	CU_ASSERT_EQUAL(config->down_out_interval_s, 600);
 	CU_ASSERT_EQUAL(config->exportd_port, 7600);
 	CU_ASSERT_EQUAL(config->node_down_after_ms, 3000);
 	CU_ASSERT_EQUAL(config->nodes[0].store_port, 7601);
