@@ -154,6 +154,9 @@ static void read_exportd(struct reading *reading, const json_t *document)
 		CONFIG_OPTIONAL, NODE_DOWN_AFTER_MS_MIN, NODE_DOWN_AFTER_MS_MAX,
 		&node_down_after_ms);
 	config->node_down_after_ms = (uint32_t)node_down_after_ms;
+	/* A node is down before it is out. */
+	if (node_down_after_ms > down_out_interval_s * 1000)
+		down_out_interval_s = node_down_after_ms / 1000 + 1;
 	if (config_take_number(&reading->problems, "exportd", exportd, "down_out_interval_s",
 		    CONFIG_OPTIONAL, 0, DOWN_OUT_INTERVAL_S_MAX, &down_out_interval_s) &&
 		down_out_interval_s != 0 && down_out_interval_s * 1000 < node_down_after_ms)

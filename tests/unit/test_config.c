@@ -200,6 +200,7 @@ static void test_defaults(void)
 		"33, \"cache_mib\": 96, \"gather_ms\": 350",
 		"");
 	char *off = replaced(shorter, ": 25", ": 0");
+	char *patient = replaced(document, "1500, \"down_out_interval_s\": 44", "1234567");
 	const struct config_export *export;
 	struct config *config;
 
@@ -207,6 +208,12 @@ static void test_defaults(void)
 	config = load_good();
 	CU_ASSERT_EQUAL(config->scrub_mib_per_second, 0);
 	config_free(config);
+	/* A node is not out before it is down. */
+	write_document(patient);
+	config = load_good();
+	CU_ASSERT_EQUAL(config->down_out_interval_s, 1235);
+	config_free(config);
+	free(patient);
 	write_document(shortest);
 	config = load_good();
 	CU_ASSERT_EQUAL(config->scrub_mib_per_second, 8);
