@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "rpc/log.h"
+#include "rpc/slice.h"
 
 #define EVENTS_MAX 64
 
@@ -112,6 +113,7 @@ static void *loop(void *argument)
 {
 	struct reactor *reactor = argument;
 
+	rpc_thread_wants_short_slices();
 	while (!atomic_load(&reactor->stopping))
 		reactor_turn(reactor);
 	return NULL;

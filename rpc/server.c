@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "rpc/log.h"
+#include "rpc/slice.h"
 
 #define BACKLOG 512
 #define ACCEPT_PAUSE_MS 100 /* without descriptors */
@@ -143,6 +144,7 @@ static void *worker(void *argument)
 {
 	struct rpc_server *server = argument;
 
+	rpc_thread_wants_short_slices();
 	pthread_mutex_lock(&server->lock);
 	server->coming--;
 	while (!server->stopping) {
