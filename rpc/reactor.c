@@ -162,11 +162,11 @@ void reactor_destroy(struct reactor *reactor)
 int reactor_start(struct reactor **started, const char *thread_name,
 	void (*woken)(void *context, int64_t now_ms), void *context)
 {
-	struct reactor *reactor;
+	struct reactor *reactor = NULL;
 	sigset_t all, before;
 	int error = reactor_create(&reactor, woken, context);
 
-	if (error)
+	if (!reactor)
 		return error;
 	/* Signals are the program's business. */
 	sigfillset(&all);

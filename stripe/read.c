@@ -461,8 +461,12 @@ int block_read_former(struct stripe_file *file, const struct segment *segment,
 
 	if (!scratch)
 		return -ENOMEM;
-	if (segment_former(segment, &former))
+	if (segment_former(segment, &former)) {
+		/* What the new stores know to be undecided would be in doubt among the former ones.
+		 */
+		versions_settle(file, segment, block_number, 1, &largest);
 		error = versions_settle(file, &former, block_number, 1, &largest);
+	}
 	if (!error)
 		error = ask_all(file, &former, block_number, block, scratch);
 	if (!error && !block->committed && !VERSION_IS_EMPTINESS(block->version))

@@ -386,6 +386,8 @@ static void forward_add(struct forward *forward, const struct opinions *opinions
 	struct run *last = forward->count ? &forward->runs[forward->count - 1] : NULL;
 	uint64_t block = opinions->first_block + index;
 
+	if (!forward->runs)
+		return;
 	if (last && last->first_block + last->count == block && last->holders == holders &&
 		version_compare(last->version, version) == 0) {
 		last->count++;
