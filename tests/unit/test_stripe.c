@@ -550,7 +550,8 @@ static void cached_block_costs_no_read(void)
 					0);
 			}
 			if (round == 0) {
-				CU_ASSERT_EQUAL(count().calls[STORE_READ] - reads, 32 * 4);
+				/* More, if a node was slow: another is asked then. */
+				CU_ASSERT(count().calls[STORE_READ] - reads >= 32 * 4);
 			} else {
 				CU_ASSERT_EQUAL(count().calls[STORE_READ] - reads, 0);
 				CU_ASSERT_EQUAL(count().cached_bases - bases, 32);
