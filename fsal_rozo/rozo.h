@@ -95,8 +95,7 @@ static inline struct rozo_request rozo_request_now(void)
 
 static inline bool rozo_request_is_now(const struct rozo_request *request)
 {
-	return request->context == op_ctx &&
-	       request->start.tv_sec == op_ctx->start_time.tv_sec &&
+	return request->context == op_ctx && request->start.tv_sec == op_ctx->start_time.tv_sec &&
 	       request->start.tv_nsec == op_ctx->start_time.tv_nsec;
 }
 

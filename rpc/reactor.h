@@ -31,8 +31,8 @@ int64_t reactor_now_ms(void);
  * reactor_wake_by() has come, with the time as it then is.
  * Returns 0, -ENOMEM, -EMFILE or -ENFILE.
  */
-int reactor_create(struct reactor **reactor, void (*woken)(void *context, int64_t now_ms),
-	void *context);
+int reactor_create(
+	struct reactor **reactor, void (*woken)(void *context, int64_t now_ms), void *context);
 
 /*
  * Waits until there is something to do, does it, and runs what was deferred. One thread at a time;
