@@ -411,6 +411,9 @@ struct block_answer block_answer(
 /* True if the store can deliver its newest version, if it has one. */
 bool block_answer_is_sound(const struct block_answer *answer);
 
+/* True if the store has nothing of the block, apart from a newer version that is not decided. */
+bool block_answer_has_nothing(const struct block_answer *answer, store_version version);
+
 enum block_verdict {
 	BLOCK_EMPTY, /* never written, or nothing was ever decided */
 	BLOCK_VERSION, /* `version` is the block's value */
@@ -449,18 +452,20 @@ bool versions_tellable(const struct stripe_file *file, const struct block_answer
 	uint32_t holders, store_version version);
 
 /*
- * Flushes what stores have of a file's segment. Returns the shards whose stores did; boots receives
- * their boots.
- */
-uint32_t versions_flush(struct stripe_file *file, const struct segment *segment, uint32_t shards,
-	uint64_t boots[MOJETTE_N_MAX]);
-
-/*
  * A segment as it was before the shards moved that are being made: for what the new nodes cannot
  * tell yet, the former ones may. They do not know what was written since: only what is known to be
  * decided counts. Returns false if none of them is up.
  */
 bool segment_former(const struct segment *segment, struct segment *former);
+
+/* -------- settling (settle.c) -------- */
+
+/*
+ * Flushes what stores have of a file's segment. Returns the shards whose stores did; boots receives
+ * their boots.
+ */
+uint32_t versions_flush(struct stripe_file *file, const struct segment *segment, uint32_t shards,
+	uint64_t boots[MOJETTE_N_MAX]);
 
 /*
  * Finds out which versions of a run of blocks are decided and tells the stores: makes durable and
@@ -472,7 +477,7 @@ bool segment_former(const struct segment *segment, struct segment *former);
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
 	uint32_t count, uint64_t *largest_generation);
 
-/* -------- blocks (read.c, write.c, commit.c) -------- */
+/* -------- blocks (read.c, write_run.c, write.c, commit.c) -------- */
 
 /* One block in memory. bytes has room for block_bytes; what lies beyond length_bytes is zero. */
 struct block {

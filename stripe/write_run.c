@@ -1,0 +1,515 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * Writing one run of blocks once: its shards are encoded and sent to the stores, and what these
+ * answer decides whether the version counts. Who did not get it is on record with those that did
+ * before anybody is told (docs/protocol.md, "A write").
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rpc/crc32c.h"
+#include "stripe/internal.h"
+
+/* The shards of one run on their way to one store. */
+struct outgoing {
+	store_write_args args;
+	store_write_res result;
+	struct fanout_call call;
+};
+
+/*
+ * Encodes the run's blocks into the n outgoing writes. The caller frees what is in them, also
+ * after an error.
+ */
+static int encode_run(
+	const struct stripe_file *file, const struct write_run *run, struct outgoing *outgoing)
+{
+	unsigned int n = run->segment->shard_count;
+	uint8_t *cursor[MOJETTE_N_MAX];
+
+	for (unsigned int s = 0; s < n; s++) {
+		store_write_args *args = &outgoing[s].args;
+		size_t room = mojette_shard_bytes(&file->code, s, file->row_bytes) * run->count;
+
+		args->blocks.blocks_val = calloc(run->count, sizeof(store_write_block));
+		args->payload.payload_val = malloc(room);
+		if (!args->blocks.blocks_val || !args->payload.payload_val)
+			return -ENOMEM;
+		args->blocks.blocks_len = run->count;
+		cursor[s] = (uint8_t *)args->payload.payload_val;
+	}
+	for (uint32_t i = 0; i < run->count; i++) {
+		uint32_t length = i + 1 < run->count ? file->block_bytes : run->length_bytes;
+		size_t row_bytes = 0;
+
+		if (length) {
+			const uint8_t *bytes = run->bytes + (size_t)i * file->block_bytes;
+			const uint8_t *rows[MOJETTE_K_MAX];
+
+			row_bytes = mojette_row_bytes(&file->code, length, file->row_bytes);
+			for (unsigned int r = 0; r < file->code.k; r++)
+				rows[r] = bytes + r * row_bytes;
+			int error = mojette_encode(&file->code, row_bytes, rows, cursor);
+			if (error)
+				return error;
+		}
+		for (unsigned int s = 0; s < n; s++) {
+			store_write_block *block = &outgoing[s].args.blocks.blocks_val[i];
+			size_t bytes = length ? mojette_shard_bytes(&file->code, s, row_bytes) : 0;
+
+			*block = (store_write_block){
+				.base = run->base,
+				.length_bytes = length,
+				.shard_bytes = (uint32_t)bytes,
+				.crc32c = bytes ? rozo_crc32c(cursor[s], bytes) : 0,
+			};
+			cursor[s] += bytes;
+			outgoing[s].args.payload.payload_len += (uint32_t)bytes;
+		}
+	}
+	return 0;
+}
+
+/*
+ * Tells some holders of a run which shards did not get it. Returns those that could not be told;
+ * *gone tells if one of them does not have it any more.
+ */
+static uint32_t tell_missed(struct stripe_file *file, const struct run *run, uint32_t missed,
+	uint32_t holders, bool *gone)
+{
+	store_missed_args args = {
+		.file = file_store_file(file, run->segment),
+		.first_block = run->first_block,
+		.count = run->count,
+		.block_version = run->version,
+		.missed = missed,
+	};
+	struct fanout_call calls[MOJETTE_N_MAX] = {0};
+	store_status_res results[MOJETTE_N_MAX];
+	struct fanout fanout;
+	uint32_t untold = 0;
+
+	fanout_init(&fanout, file->stripe);
+	for (unsigned int s = 0; s < run->segment->shard_count; s++) {
+		if (holders & (1u << s))
+			fanout_start(&fanout, &calls[s], run->segment->nodes[s], STORE_MISSED,
+				&args, &results[s]);
+	}
+	fanout_wait(&fanout);
+	for (unsigned int s = 0; s < run->segment->shard_count; s++) {
+		int status = holders & (1u << s) ? fanout_call_status(&calls[s]) : 0;
+
+		if (status)
+			untold |= 1u << s;
+		*gone |= calls[s].started && !calls[s].error && status == -EAGAIN;
+		fanout_call_free(&calls[s]);
+	}
+	return untold;
+}
+
+int run_record_missed(
+	struct stripe_file *file, const struct run *run, uint32_t missed, uint32_t *holders)
+{
+	uint32_t untold = missed;
+	bool gone = false;
+
+	atomic_fetch_add(&file->stripe->missed_shards,
+		(uint64_t)run->count * (unsigned int)__builtin_popcount(missed));
+	/* Ends: each turn but the last has fewer holders than the one before. */
+	while (untold && __builtin_popcount(*holders) >= (int)versions_deciding(file)) {
+		missed |= untold;
+		untold = tell_missed(file, run, missed, *holders, &gone);
+		*holders &= ~untold;
+	}
+	if (__builtin_popcount(*holders) >= (int)file->min_shards)
+		return 0;
+	return gone ? -EAGAIN : -EIO;
+}
+
+static bool overlaps(const struct run *run, const struct write_run *write)
+{
+	return run->segment->number == write->segment->number &&
+	       run->first_block < write->first_block + write->count &&
+	       write->first_block < run->first_block + run->count;
+}
+
+/*
+ * What the stores' boots were when they accepted the newest of our unstable versions of some
+ * blocks, or the one that is the write's base; 0 where there is none.
+ */
+static void unstable_boots(
+	struct stripe_file *file, const struct write_run *write, uint64_t boots[MOJETTE_N_MAX])
+{
+	memset(boots, 0, MOJETTE_N_MAX * sizeof(boots[0]));
+	pthread_mutex_lock(&file->lock);
+	for (const struct run *run = file->unstable; run; run = run->next) {
+		if (!overlaps(run, write) ||
+			(write->exact_base == STORE_BASE_UNDECIDED &&
+				version_compare(run->version, write->base) != 0))
+			continue;
+		for (unsigned int s = 0; s < write->segment->shard_count; s++) {
+			if (boots[s] == 0)
+				boots[s] = run->boots[s];
+		}
+	}
+	pthread_mutex_unlock(&file->lock);
+}
+
+/* True if none of a run's stores has restarted since, as far as `boots` tells. */
+static bool same_boots(const struct run *run, const uint64_t boots[MOJETTE_N_MAX])
+{
+	for (unsigned int s = 0; s < run->segment->shard_count; s++) {
+		if (run->boots[s] && run->boots[s] != boots[s])
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Lists the runs of a list that overlap some blocks, for a write to them: a store replaces or
+ * commits what is PENDING there only if it is told which. Of too many the newest are listed, which
+ * come first; what is left out is a conflict, and then settled. boots: only runs accepted under
+ * these; NULL: all.
+ * Returns NULL if memory is short. The caller frees the list.
+ */
+static store_decided *overlapping(struct stripe_file *file, struct run *const *runs,
+	const struct write_run *write, const uint64_t *boots, unsigned int *count)
+{
+	unsigned int room = 8;
+	store_decided *list = malloc(room * sizeof(*list));
+
+	*count = 0;
+	if (!list)
+		return NULL;
+	pthread_mutex_lock(&file->lock);
+	for (const struct run *run = *runs; run && *count < STORE_COMMITS_MAX; run = run->next) {
+		if (!overlaps(run, write) || (boots && !same_boots(run, boots)))
+			continue;
+		if (*count == room) {
+			room *= 2;
+			store_decided *more = realloc(list, room * sizeof(*list));
+			if (!more) {
+				free(list);
+				list = NULL;
+				break;
+			}
+			list = more;
+		}
+		list[(*count)++] = (store_decided){.first_block = run->first_block,
+			.count = run->count,
+			.block_version = run->version};
+	}
+	pthread_mutex_unlock(&file->lock);
+	return list;
+}
+
+bool run_is_doubtful(const struct stripe_file *constant, store_version version)
+{
+	struct stripe_file *file = (struct stripe_file *)constant;
+
+	pthread_mutex_lock(&file->lock);
+	bool doubtful = version.generation <= file->doubtful;
+	pthread_mutex_unlock(&file->lock);
+	return doubtful;
+}
+
+void run_doubt(struct stripe_file *file, store_version version)
+{
+	pthread_mutex_lock(&file->lock);
+	if (version.generation > file->doubtful)
+		file->doubtful = version.generation;
+	pthread_mutex_unlock(&file->lock);
+}
+
+void run_book(struct stripe_file *file, struct run *run, bool decided)
+{
+	pthread_mutex_lock(&file->lock);
+	if (decided) {
+		run->next = file->decided;
+		file->decided = run;
+		runs_schedule_commit(file);
+	} else {
+		run->next = file->unstable;
+		file->unstable = run;
+		file->unstable_count++;
+	}
+	pthread_mutex_unlock(&file->lock);
+}
+
+/* True if a call that failed so was not executed, and never will be (rpc.h). */
+static bool not_executed(int error)
+{
+	return error == -ECONNREFUSED || error == -EHOSTUNREACH || error == -ENETUNREACH ||
+	       error == -ENOTCONN || error == -EACCES || error == -E2BIG;
+}
+
+/* The shards whose stores have accepted a write that failed, or may have, or may yet. */
+static uint32_t possible_holders(const struct segment *segment, const struct outgoing *outgoing)
+{
+	uint32_t possible = 0;
+
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		const struct fanout_call *call = &outgoing[s].call;
+		int status = fanout_call_status(call);
+
+		/* EIO of a store may come after it wrote. */
+		if (status == 0 || (call->started && call->error && !not_executed(call->error)) ||
+			(call->started && !call->error && status == -EIO))
+			possible |= 1u << s;
+	}
+	return possible;
+}
+
+/*
+ * After a write failed: where it was accepted, it has taken the place of our unstable versions of
+ * the same blocks, which were acknowledged. Their next commit must know.
+ */
+static void unstable_replaced(
+	struct stripe_file *file, const struct write_run *write, uint32_t shards)
+{
+	pthread_mutex_lock(&file->lock);
+	for (struct run *run = file->unstable; run; run = run->next) {
+		if (overlaps(run, write))
+			run->holders &= ~shards;
+	}
+	pthread_mutex_unlock(&file->lock);
+}
+
+/*
+ * A write to a part of a block is based on an older version than one that we wrote unstably: others
+ * have discarded that, since they could not tell what became of it (docs/protocol.md). The new
+ * verifier makes clients send it again (RFC 1813 section 3.3.21).
+ */
+static void notice_lost_unstable(struct stripe_file *file, const struct write_run *write)
+{
+	bool lost = false;
+
+	pthread_mutex_lock(&file->lock);
+	for (const struct run *run = file->unstable; run; run = run->next)
+		lost = lost ||
+		       (overlaps(run, write) && version_compare(run->version, write->base) > 0);
+	pthread_mutex_unlock(&file->lock);
+	if (lost)
+		atomic_fetch_add(&file->stripe->verifier, 1);
+}
+
+/*
+ * Takes back a version that fewer than min_shards stores can have accepted: nobody can have rolled
+ * it forward. Otherwise the block could not be read while too few nodes are up to tell.
+ */
+static void take_back(struct stripe_file *file, const struct write_run *write,
+	const struct outgoing *outgoing, uint32_t possible, store_version version)
+{
+	const struct segment *segment = write->segment;
+	store_decided run = {
+		.first_block = write->first_block, .count = write->count, .block_version = version};
+	store_commit_args discard = {.file = file_store_file(file, segment),
+		.discard = 1,
+		.runs = {.runs_len = 1, .runs_val = &run}};
+	store_sync_args sync = {.file = discard.file};
+	uint32_t accepted = 0;
+
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (fanout_call_status(&outgoing[s].call) == 0)
+			accepted |= 1u << s;
+	}
+	if (!accepted || __builtin_popcount(possible) >= (int)file->min_shards)
+		return;
+	/* For good, so that a loss of power does not bring it back. */
+	for (unsigned int step = 0; step < 2; step++) {
+		struct fanout_call calls[MOJETTE_N_MAX] = {0};
+		store_status_res results[MOJETTE_N_MAX];
+		struct fanout fanout;
+
+		fanout_init(&fanout, file->stripe);
+		for (unsigned int s = 0; s < segment->shard_count; s++) {
+			if (accepted & (1u << s))
+				fanout_start(&fanout, &calls[s], segment->nodes[s],
+					step == 0 ? STORE_COMMIT : STORE_SYNC,
+					step == 0 ? (const void *)&discard : &sync, &results[s]);
+		}
+		fanout_wait(&fanout);
+		/* Where it did not arrive the version is found not to be decided. */
+		for (unsigned int s = 0; s < segment->shard_count; s++)
+			fanout_call_free(&calls[s]);
+	}
+}
+
+/*
+ * Reckons what the answers of a fan-out mean.
+ * *holders and *missed receive the shards that took the write and those that did not.
+ */
+static int judge_answers(const struct stripe_file *file, const struct write_run *write,
+	const struct outgoing *outgoing, uint32_t *holders, uint32_t *missed, store_version *newest)
+{
+	const struct segment *segment = write->segment;
+	bool conflict = false, stale = false, full = false, forgotten = false;
+	unsigned int reached = segment->shard_count;
+
+	*holders = 0;
+	*missed = 0;
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		const struct outgoing *out = &outgoing[s];
+		int status = fanout_call_status(&out->call);
+
+		if (status == 0) {
+			*holders |= 1u << s;
+			continue;
+		}
+		*missed |= 1u << s;
+		if (!out->call.started || out->call.error) {
+			reached--;
+			continue;
+		}
+		/*
+		 * Without the base, which is our own, or with it from before a restart: this store
+		 * missed it. Where min_shards others have it and promised nobody to keep it,
+		 * nobody can have settled it.
+		 */
+		if (status == -EAGAIN && write->exact_base == STORE_BASE_UNDECIDED &&
+			version_compare(out->result.newest, write->base) <= 0)
+			forgotten = true;
+		else
+			conflict |= status == -EAGAIN;
+		stale |= status == -ESTALE;
+		full |= status == -ENOSPC;
+		if (version_compare(out->result.newest, *newest) > 0)
+			*newest = out->result.newest;
+		if (status != -EAGAIN && status != -ESTALE)
+			rozo_log_limited(ERROR,
+				"node %u refused shards of file %u/%llu segment %u: %s",
+				segment->nodes[s]->id, file->export_id,
+				(unsigned long long)file->file_id, segment->number,
+				strerror(-status));
+	}
+	if (stale)
+		return -ESTALE;
+	/* Where too few can be reached it is no use to try again. */
+	if (conflict && reached >= file->min_shards)
+		return -EAGAIN;
+	if (!versions_reach(file, segment, *holders, 0))
+		return forgotten ? -EAGAIN : full ? -ENOSPC : -EIO;
+	return 0;
+}
+
+uint32_t segment_known_down(const struct segment *segment, unsigned int least)
+{
+	unsigned int n = segment->shard_count;
+	uint32_t down = 0;
+
+	for (unsigned int s = 0; s < n; s++) {
+		if (!node_usable(segment->nodes[s]))
+			down |= 1u << s;
+	}
+	return n - (unsigned int)__builtin_popcount(down) < least ? 0 : down;
+}
+
+int block_write_run(struct stripe_file *file, const struct write_run *write, store_version *newest)
+{
+	const struct segment *segment = write->segment;
+	unsigned int n = segment->shard_count;
+	unsigned int decided_count, undecided_count;
+	struct fanout fanout;
+	uint32_t known_down = 0, holders, missed;
+	int error = -ENOMEM;
+
+	*newest = (store_version){0};
+	struct outgoing *outgoing = calloc(n, sizeof(*outgoing));
+	struct run *run = calloc(1, sizeof(*run));
+	uint64_t boots[MOJETTE_N_MAX];
+	unstable_boots(file, write, boots);
+	store_decided *decided = overlapping(file, &file->decided, write, NULL, &decided_count);
+	store_decided *undecided =
+		overlapping(file, &file->unstable, write, boots, &undecided_count);
+	if (!outgoing || !run || !decided || !undecided)
+		goto out;
+	error = encode_run(file, write, outgoing);
+	if (error)
+		goto out;
+
+	if (write->exact_base != STORE_BASE_ANY)
+		notice_lost_unstable(file, write);
+	known_down = segment_known_down(segment, file->min_shards);
+	store_version version;
+	error = file_next_version(
+		file, segment, write->write_epoch, write->base.generation, &version);
+	if (error)
+		goto out;
+	fanout_init(&fanout, file->stripe);
+	for (unsigned int s = 0; s < n; s++) {
+		store_write_args *args = &outgoing[s].args;
+
+		args->file = file_store_file(file, segment);
+		args->geometry = file_geometry(file);
+		args->shard = s;
+		args->write_epoch = write->write_epoch;
+		args->block_version = version;
+		args->exact_base = write->exact_base;
+		args->stable = write->stable;
+		args->missed = known_down;
+		args->commits.commits_len = decided_count;
+		args->commits.commits_val = decided;
+		args->undecided.undecided_len = undecided_count;
+		args->undecided.undecided_val = undecided;
+		args->undecided_boot = boots[s];
+		args->first_block = write->first_block;
+		if (!(known_down & (1u << s)))
+			fanout_start(&fanout, &outgoing[s].call, segment->nodes[s], STORE_WRITE,
+				args, &outgoing[s].result);
+	}
+	fanout_wait(&fanout);
+	error = judge_answers(file, write, outgoing, &holders, &missed, newest);
+	if (error) {
+		uint32_t possible = possible_holders(segment, outgoing);
+		run_doubt(file, version);
+		unstable_replaced(file, write, possible);
+		take_back(file, write, outgoing, possible, version);
+		goto out;
+	}
+	*run = (struct run){
+		.segment = segment,
+		.first_block = write->first_block,
+		.count = write->count,
+		.version = version,
+		.written = holders,
+		.holders = holders,
+	};
+	for (unsigned int s = 0; s < n; s++) {
+		if (holders & (1u << s))
+			run->boots[s] = outgoing[s].result.boot;
+	}
+	atomic_fetch_add(&file->stripe->missed_shards,
+		(uint64_t)write->count * (unsigned int)__builtin_popcount(known_down));
+	if (missed & ~known_down) {
+		error = run_record_missed(file, run, missed & ~known_down, &run->holders);
+		if (!error && !versions_reach(file, segment, run->holders, 0))
+			error = -EIO;
+		if (error) {
+			run_doubt(file, version);
+			unstable_replaced(file, write, run->written);
+			goto out;
+		}
+	}
+	run->untold = run->holders;
+	error = write->stable ? runs_mark_decided(file, run) : 0;
+	if (error) {
+		run_doubt(file, version);
+		unstable_replaced(file, write, run->written);
+		goto out;
+	}
+	run_book(file, run, write->stable);
+	run = NULL;
+	*newest = version;
+out:
+	for (unsigned int s = 0; outgoing && s < n; s++) {
+		fanout_call_free(&outgoing[s].call);
+		free(outgoing[s].args.blocks.blocks_val);
+		free(outgoing[s].args.payload.payload_val);
+	}
+	free(outgoing);
+	free(run);
+	free(decided);
+	free(undecided);
+	return error;
+}
