@@ -25,33 +25,21 @@ void runs_free(struct run *runs)
 /* Flushes one segment's stores; shrinks each run's holders to those that kept it. */
 static void sync_segment(struct stripe_file *file, const struct segment *segment, struct run *runs)
 {
-	store_sync_args args = {.file = file_store_file(file, segment)};
-	struct fanout_call calls[MOJETTE_N_MAX] = {0};
-	store_status_res results[MOJETTE_N_MAX] = {0};
-	struct fanout fanout;
+	uint64_t boots[MOJETTE_N_MAX];
 	uint32_t wanted = 0;
 
 	for (struct run *run = runs; run; run = run->next) {
 		if (run->segment == segment)
 			wanted |= run->holders;
 	}
-	fanout_init(&fanout, file->stripe);
-	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		if (wanted & (1u << s))
-			fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_SYNC, &args,
-				&results[s]);
-	}
-	fanout_wait(&fanout);
-	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		bool synced = calls[s].started && fanout_call_status(&calls[s]) == 0;
-		for (struct run *run = runs; run; run = run->next) {
+	uint32_t flushed = segment_flush(file, segment, wanted, boots);
+	for (struct run *run = runs; run; run = run->next) {
+		for (unsigned int s = 0; run->segment == segment && s < segment->shard_count; s++) {
 			/* A store that restarted in between may have forgotten what was not
 			 * flushed. */
-			if (run->segment == segment &&
-				(!synced || results[s].boot != run->boots[s]))
+			if (!(flushed & (1u << s)) || boots[s] != run->boots[s])
 				run->holders &= ~(1u << s);
 		}
-		fanout_call_free(&calls[s]);
 	}
 }
 

@@ -464,7 +464,7 @@ bool segment_former(const struct segment *segment, struct segment *former);
  * Flushes what stores have of a file's segment. Returns the shards whose stores did; boots receives
  * their boots.
  */
-uint32_t versions_flush(struct stripe_file *file, const struct segment *segment, uint32_t shards,
+uint32_t segment_flush(struct stripe_file *file, const struct segment *segment, uint32_t shards,
 	uint64_t boots[MOJETTE_N_MAX]);
 
 /*

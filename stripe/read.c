@@ -431,7 +431,7 @@ static int ask_all(struct stripe_file *file, const struct segment *segment, uint
 			/* Often it is only not flushed yet. What comes of it the next turn sees. */
 			if (attempt < PATIENT_TURNS) {
 				uint64_t boots[MOJETTE_N_MAX];
-				versions_flush(file, segment, asked, boots);
+				segment_flush(file, segment, asked, boots);
 				break;
 			}
 			/* fallthrough */

@@ -235,7 +235,7 @@ static void verdicts_tell(struct stripe_file *file, const struct segment *segmen
 	}
 }
 
-uint32_t versions_flush(struct stripe_file *file, const struct segment *segment, uint32_t shards,
+uint32_t segment_flush(struct stripe_file *file, const struct segment *segment, uint32_t shards,
 	uint64_t boots[MOJETTE_N_MAX])
 {
 	store_sync_args args = {.file = file_store_file(file, segment)};
@@ -272,7 +272,7 @@ static uint32_t flush_stores(struct stripe_file *file, const struct opinions *op
 		if (opinion_given(opinions, s))
 			given |= 1u << s;
 	}
-	uint32_t flushed = versions_flush(file, opinions->segment, given, boots);
+	uint32_t flushed = segment_flush(file, opinions->segment, given, boots);
 	for (unsigned int s = 0; s < opinions->segment->shard_count; s++) {
 		if ((flushed & (1u << s)) && boots[s] != opinions->results[s].boot)
 			flushed &= ~(1u << s);
@@ -295,15 +295,15 @@ static int make_decided(struct stripe_file *file, const struct opinions *opinion
 	if (!forward->count)
 		return 0;
 	uint32_t flushed = flush_stores(file, opinions), fenced = 0;
-	bool stale;
-	if (opinions->segment->rebuilding)
-		fenced = segment_fence(
-			file, opinions->segment, opinions->segment->switch_epoch, &stale);
 	for (unsigned int s = 0; s < opinions->segment->shard_count; s++) {
 		if ((flushed & (1u << s)) &&
 			opinions->results[s].write_epoch >= opinions->segment->switch_epoch)
 			fenced |= 1u << s;
 	}
+	bool stale;
+	if (opinions->segment->rebuilding && fenced != all)
+		fenced |= segment_fence(
+			file, opinions->segment, opinions->segment->switch_epoch, &stale);
 	for (unsigned int i = 0; i < forward->count; i++) {
 		struct run *run = &forward->runs[i];
 		int error = 0;
