@@ -60,70 +60,25 @@ static int cut_block(struct stripe_file *file, uint64_t size, uint32_t write_epo
 	return error;
 }
 
-uint32_t segment_fence(
-	struct stripe_file *file, const struct segment *segment, uint32_t write_epoch, bool *stale)
+/*
+ * Sends TRUNCATE of a segment from first_block on to some shards. Returns those whose stores
+ * carried it out; *stale tells if one knew a newer write epoch.
+ */
+static uint32_t send_truncate(struct stripe_file *file, const struct segment *segment,
+	const store_truncate_args *common, uint32_t shards, bool *stale)
 {
-	/* Beyond the segment's last block there is nothing to be emptied. */
-	const store_truncate_args common = {
-		.file = file_store_file(file, segment),
-		.geometry = file_geometry(file),
-		.write_epoch = write_epoch,
-		.first_block = file->segment_blocks,
-		.block_version = {.generation = (uint64_t)write_epoch << GENERATION_COUNTER_BITS},
-	};
 	store_truncate_args args[MOJETTE_N_MAX];
 	struct fanout_call calls[MOJETTE_N_MAX] = {0};
 	store_status_res results[MOJETTE_N_MAX];
 	struct fanout fanout;
-	uint32_t fenced = 0;
+	uint32_t holders = 0;
 
 	*stale = false;
 	fanout_init(&fanout, file->stripe);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		args[s] = common;
+		args[s] = *common;
 		args[s].shard = s;
-		fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_TRUNCATE, &args[s],
-			&results[s]);
-	}
-	fanout_wait(&fanout);
-	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		int status = fanout_call_status(&calls[s]);
-
-		if (status == 0)
-			fenced |= 1u << s;
-		*stale |= calls[s].started && !calls[s].error && status == -ESTALE;
-		fanout_call_free(&calls[s]);
-	}
-	return fenced;
-}
-
-/* Empties the blocks of one segment from first_block on. */
-static int empty_blocks(struct stripe_file *file, const struct segment *segment,
-	uint64_t first_block, uint32_t write_epoch)
-{
-	uint32_t down = segment_known_down(segment, file->min_shards);
-	const store_truncate_args common = {
-		.file = file_store_file(file, segment),
-		.geometry = file_geometry(file),
-		.write_epoch = write_epoch,
-		.first_block = first_block,
-		/* No writer's own: whoever carries out this truncation, or does it again, writes
-		 * the same. */
-		.block_version = {.generation = (uint64_t)write_epoch << GENERATION_COUNTER_BITS},
-		.missed = down,
-	};
-	store_truncate_args args[MOJETTE_N_MAX];
-	struct fanout_call calls[MOJETTE_N_MAX] = {0};
-	store_status_res results[MOJETTE_N_MAX];
-	struct fanout fanout;
-	uint32_t holders = 0, missed = 0;
-	bool stale = false;
-
-	fanout_init(&fanout, file->stripe);
-	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		args[s] = common;
-		args[s].shard = s;
-		if (!(down & (1u << s)))
+		if (shards & (1u << s))
 			fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_TRUNCATE,
 				&args[s], &results[s]);
 	}
@@ -133,11 +88,48 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 
 		if (status == 0)
 			holders |= 1u << s;
-		else if (!(down & (1u << s)))
-			missed |= 1u << s;
-		stale |= calls[s].started && !calls[s].error && status == -ESTALE;
+		*stale |= calls[s].started && !calls[s].error && status == -ESTALE;
 		fanout_call_free(&calls[s]);
 	}
+	return holders;
+}
+
+/* missed: shards that are not sent it. The version is no writer's own: whoever carries the
+ * truncation out, or does it again, writes the same. */
+static store_truncate_args truncate_args(const struct stripe_file *file,
+	const struct segment *segment, uint64_t first_block, uint32_t write_epoch, uint32_t missed)
+{
+	return (store_truncate_args){
+		.file = file_store_file(file, segment),
+		.geometry = file_geometry(file),
+		.write_epoch = write_epoch,
+		.first_block = first_block,
+		.block_version = {.generation = (uint64_t)write_epoch << GENERATION_COUNTER_BITS},
+		.missed = missed,
+	};
+}
+
+uint32_t segment_fence(
+	struct stripe_file *file, const struct segment *segment, uint32_t write_epoch, bool *stale)
+{
+	/* Beyond the segment's last block there is nothing to be emptied. */
+	const store_truncate_args args =
+		truncate_args(file, segment, file->segment_blocks, write_epoch, 0);
+
+	return send_truncate(file, segment, &args, UINT32_MAX, stale);
+}
+
+/* Empties the blocks of one segment from first_block on. */
+static int empty_blocks(struct stripe_file *file, const struct segment *segment,
+	uint64_t first_block, uint32_t write_epoch)
+{
+	uint32_t down = segment_known_down(segment, file->min_shards);
+	const store_truncate_args args =
+		truncate_args(file, segment, first_block, write_epoch, down);
+	bool stale;
+
+	uint32_t holders = send_truncate(file, segment, &args, ~down, &stale);
+	uint32_t missed = ((1u << segment->shard_count) - 1) & ~holders & ~down;
 	if (stale)
 		return -ESTALE;
 	if (!versions_reach(file, segment, holders, 0))
@@ -149,7 +141,7 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 		.segment = segment,
 		.first_block = first_block,
 		.count = UINT32_MAX,
-		.version = common.block_version,
+		.version = args.block_version,
 		.holders = holders,
 	};
 	run->untold = holders;
