@@ -543,8 +543,13 @@ int file_next_version(struct stripe_file *file, const struct segment *segment, u
 	int error = 0;
 
 	pthread_mutex_lock(&file->lock);
-	/* The stores must not see the new epoch of a file from one who asks the old nodes. */
-	if (write_epoch < file->write_epoch || segment->superseded) {
+	/*
+	 * The stores must not see the new epoch of a file from one who asks the old nodes, nor
+	 * those that make a shard a version from before they were asked to: it would be sought at
+	 * the store that had the shard then.
+	 */
+	if (write_epoch < file->write_epoch || write_epoch < segment->switch_epoch ||
+		segment->superseded) {
 		error = -ESTALE;
 	} else {
 		if (above >> GENERATION_COUNTER_BITS == write_epoch &&

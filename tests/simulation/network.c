@@ -139,18 +139,20 @@ static void print_message(const struct message *message, const void *result, int
 		[STORE_TRUNCATE] = "TRUNCATE",
 		[STORE_STAT] = "STAT",
 	};
-	fprintf(stderr, "%9" PRIu64 "  p%u to node %u: %s", scheduler_now(), message->from->number,
-		message->node, names[message->procedure]);
+	/* All of them begin with the file. */
+	const store_file *file = message->args;
+	fprintf(stderr, "%9" PRIu64 "  p%u to node %u: %s of segment %u", scheduler_now(),
+		message->from->number, message->node, names[message->procedure], file->segment);
 	switch (message->procedure) {
 	case STORE_WRITE: {
 		const store_write_args *write = message->args;
 		fprintf(stderr,
 			" block %" PRIu64 "+%u %" PRIx64 ".%03x base %u %" PRIx64
-			" commits %u undecided %u missed %x%s",
+			" shard %u commits %u undecided %u missed %x%s",
 			(uint64_t)write->first_block, write->blocks.blocks_len,
 			(uint64_t)write->block_version.generation,
 			(unsigned int)write->block_version.writer & 0xfff, write->exact_base,
-			(uint64_t)write->blocks.blocks_val[0].base.generation,
+			(uint64_t)write->blocks.blocks_val[0].base.generation, write->shard,
 			write->commits.commits_len, write->undecided.undecided_len, write->missed,
 			write->stable ? " stable" : "");
 		break;
@@ -167,8 +169,8 @@ static void print_message(const struct message *message, const void *result, int
 	}
 	case STORE_READ: {
 		const store_read_args *read = message->args;
-		fprintf(stderr, " block %" PRIu64 "+%u %" PRIx64 " refuse %" PRIx64 "%s",
-			(uint64_t)read->first_block, read->count,
+		fprintf(stderr, " block %" PRIu64 "+%u shard %u %" PRIx64 " refuse %" PRIx64 "%s",
+			(uint64_t)read->first_block, read->count, read->shard,
 			(uint64_t)read->block_version.generation, (uint64_t)read->refuse.generation,
 			read->headers_only ? " headers" : "");
 		break;
@@ -192,10 +194,11 @@ static void print_message(const struct message *message, const void *result, int
 	if (message->procedure == STORE_READ && !error) {
 		const store_read_res *read = result;
 		for (unsigned int i = 0; i < read->blocks.blocks_len; i++)
-			fprintf(stderr, " %u:%" PRIx64 "/%" PRIx64,
+			fprintf(stderr, " %u:%" PRIx64 "/%" PRIx64 " missed %x",
 				read->blocks.blocks_val[i].state,
 				(uint64_t)read->blocks.blocks_val[i].block_version.generation,
-				(uint64_t)read->blocks.blocks_val[i].older.generation);
+				(uint64_t)read->blocks.blocks_val[i].older.generation,
+				read->blocks.blocks_val[i].missed);
 	}
 	fprintf(stderr, "\n");
 }

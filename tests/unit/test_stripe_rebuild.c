@@ -301,6 +301,42 @@ static void what_only_the_old_node_can_tell_is_not_made_up(void)
 	stop();
 }
 
+static void a_segment_first_met_after_the_move_is_written_under_the_new_epoch(void)
+{
+	start();
+	cluster.segment_blocks = 8;
+	stripe_destroy(cluster.stripe);
+	cluster.stripe = silent_engine();
+	struct stripe_file *file = open_in(cluster.stripe);
+	change(file, 0, 2 * BLOCK, true);
+	/* The writer hears of the new node when it asks for segment 1, and of nothing else. */
+	unsigned int spare = move_shard(FILE_ID, 2, 0);
+	memset(model + 2 * BLOCK, 0, SIZE - 2 * BLOCK);
+	node_stop(0);
+	node_stop(1);
+	change(file, 9 * BLOCK, BLOCK, true);
+	stripe_file_put(file);
+	/*
+	 * Of those asked to take it, three have it, and one of the others is needed. The node that
+	 * had the shard before cannot stand in for that: it was never asked.
+	 */
+	node_stop(spare);
+	node_start(0);
+	node_start(1);
+	struct stripe *other = engine_create();
+	struct stripe_file *seen = open_in(other);
+	wait_for_nodes(seen, 0x3b);
+	uint8_t bytes[BLOCK];
+	CU_ASSERT_EQUAL(stripe_read(seen, 9 * BLOCK, bytes, BLOCK), -EIO);
+	node_start(spare);
+	wait_for_nodes(seen, 0x3f);
+	CU_ASSERT_EQUAL(stripe_read(seen, 9 * BLOCK, bytes, BLOCK), 0);
+	CU_ASSERT(memcmp(bytes, model + 9 * BLOCK, BLOCK) == 0);
+	stripe_file_put(seen);
+	stripe_destroy(other);
+	stop();
+}
+
 static void a_healed_shard_knows_who_else_missed_the_write(void)
 {
 	struct store_missed_block blocks[64];
@@ -479,6 +515,8 @@ int main(void)
 			a_truncation_by_who_knows_only_the_old_nodes_reaches_the_new_one},
 		{"what only the old node can tell is not made up",
 			what_only_the_old_node_can_tell_is_not_made_up},
+		{"a segment first met after the move is written under the new epoch",
+			a_segment_first_met_after_the_move_is_written_under_the_new_epoch},
 		{"a healed shard knows who else missed the write",
 			a_healed_shard_knows_who_else_missed_the_write},
 		{"what lags without a record is found by comparing",
