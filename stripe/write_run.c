@@ -405,13 +405,33 @@ uint32_t segment_known_down(const struct segment *segment, unsigned int least)
 	return n - (unsigned int)__builtin_popcount(down) < least ? 0 : down;
 }
 
+/*
+ * The shards that a write is not sent to: those that seem to be down, unless that leaves too few,
+ * and those that could not tell a lost update. A store that is making its shard has heard of
+ * nothing from before it was asked to; so it takes what is based on that for right, whatever came
+ * after.
+ */
+static uint32_t shards_left_out(const struct stripe_file *file, const struct write_run *write)
+{
+	const struct segment *segment = write->segment;
+	uint32_t base_epoch = (uint32_t)(write->base.generation >> GENERATION_COUNTER_BITS);
+	uint32_t blind = write->exact_base != STORE_BASE_ANY && base_epoch < segment->switch_epoch
+				 ? segment->rebuilding
+				 : 0;
+	uint32_t left_out = segment_known_down(segment, file->min_shards) | blind;
+
+	return segment->shard_count - (unsigned int)__builtin_popcount(left_out) < file->min_shards
+		       ? blind
+		       : left_out;
+}
+
 int block_write_run(struct stripe_file *file, const struct write_run *write, store_version *newest)
 {
 	const struct segment *segment = write->segment;
 	unsigned int n = segment->shard_count;
 	unsigned int decided_count, undecided_count;
 	struct fanout fanout;
-	uint32_t known_down = 0, holders, missed;
+	uint32_t left_out = 0, holders, missed;
 	int error = -ENOMEM;
 
 	*newest = (store_version){0};
@@ -430,7 +450,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 
 	if (write->exact_base != STORE_BASE_ANY)
 		notice_lost_unstable(file, write);
-	known_down = segment_known_down(segment, file->min_shards);
+	left_out = shards_left_out(file, write);
 	store_version version;
 	error = file_next_version(
 		file, segment, write->write_epoch, write->base.generation, &version);
@@ -447,14 +467,14 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 		args->block_version = version;
 		args->exact_base = write->exact_base;
 		args->stable = write->stable;
-		args->missed = known_down;
+		args->missed = left_out;
 		args->commits.commits_len = decided_count;
 		args->commits.commits_val = decided;
 		args->undecided.undecided_len = undecided_count;
 		args->undecided.undecided_val = undecided;
 		args->undecided_boot = boots[s];
 		args->first_block = write->first_block;
-		if (!(known_down & (1u << s)))
+		if (!(left_out & (1u << s)))
 			fanout_start(&fanout, &outgoing[s].call, segment->nodes[s], STORE_WRITE,
 				args, &outgoing[s].result);
 	}
@@ -480,9 +500,9 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 			run->boots[s] = outgoing[s].result.boot;
 	}
 	atomic_fetch_add(&file->stripe->missed_shards,
-		(uint64_t)write->count * (unsigned int)__builtin_popcount(known_down));
-	if (missed & ~known_down) {
-		error = run_record_missed(file, run, missed & ~known_down, &run->holders);
+		(uint64_t)write->count * (unsigned int)__builtin_popcount(left_out));
+	if (missed & ~left_out) {
+		error = run_record_missed(file, run, missed & ~left_out, &run->holders);
 		if (!error && !versions_reach(file, segment, run->holders, 0))
 			error = -EIO;
 		if (error) {

@@ -337,6 +337,45 @@ static void a_segment_first_met_after_the_move_is_written_under_the_new_epoch(vo
 	stop();
 }
 
+static void a_store_that_is_made_is_no_witness_against_lost_updates(void)
+{
+	cluster.spare_nodes = 1;
+	cluster.gather = true;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 2, 1, 4096);
+	random_seed(6);
+	memset(model, 0, SIZE);
+	/* The block is in the cache of one writer, as it was before another wrote it. */
+	struct stripe_file *file = open_in(cluster.stripe);
+	change(file, 0, BLOCK, true);
+	change(file, 0, 100, true);
+	node_stop(1);
+	struct stripe *other = engine_create();
+	struct stripe_file *seen = open_in(other);
+	change(seen, 0, BLOCK, true);
+	stripe_file_put(seen);
+	stripe_destroy(other);
+	node_start(1);
+	wait_for_nodes(file, 0x7);
+	/* Of the two that have that, one goes, and its shard moves. */
+	move_shard(FILE_ID, 0, 0);
+	node_stop(0);
+	CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
+	uint8_t bytes[300];
+	fill(bytes, sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 100, bytes, sizeof(bytes), true), -EIO);
+	/* When it is back the write can be told from one over what is not the newest. */
+	node_start(0);
+	int error = -EIO;
+	for (unsigned int i = 0; i < 50 && error == -EIO; i++)
+		error = stripe_write(file, 100, bytes, sizeof(bytes), true);
+	CU_ASSERT_EQUAL(error, 0);
+	memcpy(model + 100, bytes, sizeof(bytes));
+	CU_ASSERT(reads_right(file));
+	stripe_file_put(file);
+	cluster.gather = false;
+	stop();
+}
+
 static void a_healed_shard_knows_who_else_missed_the_write(void)
 {
 	struct store_missed_block blocks[64];
@@ -517,6 +556,8 @@ int main(void)
 			what_only_the_old_node_can_tell_is_not_made_up},
 		{"a segment first met after the move is written under the new epoch",
 			a_segment_first_met_after_the_move_is_written_under_the_new_epoch},
+		{"a store that is made is no witness against lost updates",
+			a_store_that_is_made_is_no_witness_against_lost_updates},
 		{"a healed shard knows who else missed the write",
 			a_healed_shard_knows_who_else_missed_the_write},
 		{"what lags without a record is found by comparing",
