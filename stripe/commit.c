@@ -264,7 +264,6 @@ static void tell_segment(
 {
 	struct fanout_call calls[MOJETTE_N_MAX];
 	store_status_res results[MOJETTE_N_MAX];
-	struct fanout fanout;
 	store_decided *list = calloc(STORE_COMMITS_MAX, sizeof(*list));
 
 	while (list && runs) {
@@ -283,14 +282,11 @@ static void tell_segment(
 					.count = runs->count,
 					.block_version = runs->version};
 		}
-		memset(calls, 0, sizeof(calls));
-		fanout_init(&fanout, file->stripe);
 		for (unsigned int s = 0; s < segment->shard_count; s++) {
-			if ((wanted & (1u << s)) && node_usable(segment->nodes[s]))
-				fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_COMMIT,
-					&args, &results[s]);
+			if (!node_usable(segment->nodes[s]))
+				wanted &= ~(1u << s);
 		}
-		fanout_wait(&fanout);
+		segment_ask(file, segment, wanted, STORE_COMMIT, &args, 0, results, calls);
 		for (unsigned int s = 0; s < segment->shard_count; s++) {
 			if (calls[s].started &&
 				(stable ? !fanout_call_status(&calls[s]) : !calls[s].error))

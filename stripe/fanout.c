@@ -48,6 +48,11 @@ void fanout_init(struct fanout *fanout, struct stripe *stripe)
 	pthread_condattr_destroy(&attributes);
 }
 
+size_t fanout_result_bytes(uint32_t procedure)
+{
+	return types[procedure].result_bytes;
+}
+
 /* Every result of the store protocol begins with its status. */
 static int result_error(const void *result)
 {

@@ -33,11 +33,9 @@ static int survey_take(struct stripe_file *file, const struct segment *segment,
 	uint64_t first_block, uint32_t count, bool thorough, struct survey *survey)
 {
 	uint32_t down = segment_known_down(segment, file->code.k);
-	struct fanout fanout;
 	int error = 0;
 
 	memset(survey, 0, sizeof(*survey));
-	fanout_init(&fanout, file->stripe);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		survey->args[s] = (store_read_args){
 			.file = file_store_file(file, segment),
@@ -47,14 +45,11 @@ static int survey_take(struct stripe_file *file, const struct segment *segment,
 			.count = count,
 			.headers_only = !thorough,
 		};
-		if (!(down & (1u << s)))
-			fanout_start(&fanout, &survey->calls[s], segment->nodes[s], STORE_READ,
-				&survey->args[s], &survey->results[s]);
 	}
-	fanout_wait(&fanout);
+	uint32_t answered = segment_ask(file, segment, ~down, STORE_READ, survey->args,
+		sizeof(survey->args[0]), survey->results, survey->calls);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		if (fanout_call_status(&survey->calls[s]) == 0 &&
-			survey->results[s].blocks.blocks_len == count) {
+		if ((answered & (1u << s)) && survey->results[s].blocks.blocks_len == count) {
 			survey->reachable |= 1u << s;
 			if (file_epoch_is_old(file, survey->results[s].write_epoch))
 				error = -ESTALE;
@@ -108,8 +103,7 @@ static struct diagnosis diagnose(const struct stripe_file *file, const struct se
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		if (!(survey->reachable & (1u << s)))
 			continue;
-		const store_read_block *told = &survey->results[s].blocks.blocks_val[index];
-		answers[s] = block_answer(segment, s, told);
+		answers[s] = block_answer(segment, s, &survey->results[s], index);
 	}
 	struct block_judgement judgement = versions_judge(file, answers);
 	store_version version = judgement.version;
@@ -158,7 +152,7 @@ static int write_shards(struct batch *batch, uint64_t block_number, const struct
 	struct stripe_file *file = batch->file;
 	const struct segment *segment = batch->segment;
 	uint32_t needed = diagnosis->needed;
-	struct fanout_call calls[MOJETTE_N_MAX] = {0};
+	struct fanout_call calls[MOJETTE_N_MAX];
 	store_write_args args[MOJETTE_N_MAX];
 	store_write_block headers[MOJETTE_N_MAX];
 	store_write_res results[MOJETTE_N_MAX];
@@ -166,7 +160,6 @@ static int write_shards(struct batch *batch, uint64_t block_number, const struct
 	const uint8_t *rows[MOJETTE_K_MAX];
 	store_decided decided = {
 		.first_block = block_number, .count = 1, .block_version = block->version};
-	struct fanout fanout;
 	size_t row_bytes = 0;
 	int error = -ENOMEM;
 
@@ -189,7 +182,6 @@ static int write_shards(struct batch *batch, uint64_t block_number, const struct
 	pthread_mutex_lock(&file->lock);
 	uint32_t write_epoch = file->write_epoch;
 	pthread_mutex_unlock(&file->lock);
-	fanout_init(&fanout, file->stripe);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		if (!(needed & (1u << s)))
 			continue;
@@ -213,20 +205,16 @@ static int write_shards(struct batch *batch, uint64_t block_number, const struct
 			.payload = {.payload_len = (uint32_t)bytes,
 				.payload_val = (char *)shards[s]},
 		};
-		fanout_start(
-			&fanout, &calls[s], segment->nodes[s], STORE_WRITE, &args[s], &results[s]);
 	}
-	fanout_wait(&fanout);
+	diagnosis->written |= segment_ask(
+		file, segment, needed, STORE_WRITE, args, sizeof(args[0]), results, calls);
 	error = 0;
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		int status = fanout_call_status(&calls[s]);
-
-		if (calls[s].started && status == 0) {
-			diagnosis->written |= 1u << s;
+		if (calls[s].started && fanout_call_status(&calls[s]) == 0) {
 			if (batch->boots[s] && batch->boots[s] != results[s].boot)
 				batch->restarted |= 1u << s;
 			batch->boots[s] = results[s].boot;
-		} else if (calls[s].started && !calls[s].error && status == -ESTALE) {
+		} else if (fanout_call_refused(&calls[s], -ESTALE)) {
 			error = -ESTALE;
 		}
 		fanout_call_free(&calls[s]);
@@ -249,43 +237,9 @@ static void clear_missed(struct stripe_file *file, const struct segment *segment
 		.missed = diagnosis->recorded & present,
 		.clear = 1,
 	};
-	struct fanout_call calls[MOJETTE_N_MAX] = {0};
-	store_status_res results[MOJETTE_N_MAX];
-	struct fanout fanout;
 
-	fanout_init(&fanout, file->stripe);
-	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		if (present & (1u << s))
-			fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_MISSED, &args,
-				&results[s]);
-	}
-	fanout_wait(&fanout);
 	/* A record that stays behind is found again by the next pass. */
-	for (unsigned int s = 0; s < segment->shard_count; s++)
-		fanout_call_free(&calls[s]);
-}
-
-/* Calls a procedure of the stores of some shards. Returns the shards whose stores said yes. */
-static uint32_t ask_shards(struct stripe_file *file, const struct segment *segment, uint32_t shards,
-	uint32_t procedure, const void *const args[], void *const results[],
-	struct fanout_call calls[])
-{
-	struct fanout fanout;
-	uint32_t answered = 0;
-
-	fanout_init(&fanout, file->stripe);
-	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		calls[s] = (struct fanout_call){0};
-		if (shards & (1u << s))
-			fanout_start(&fanout, &calls[s], segment->nodes[s], procedure, args[s],
-				results[s]);
-	}
-	fanout_wait(&fanout);
-	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		if ((shards & (1u << s)) && fanout_call_status(&calls[s]) == 0)
-			answered |= 1u << s;
-	}
-	return answered;
+	segment_tell(file, segment, present, STORE_MISSED, &args);
 }
 
 /*
@@ -297,22 +251,15 @@ static uint32_t ask_shards(struct stripe_file *file, const struct segment *segme
 static uint32_t unsound_shards(struct stripe_file *file, const struct segment *segment,
 	uint64_t block_number, store_version version, uint32_t shards)
 {
-	store_sync_args sync_args = {.file = file_store_file(file, segment)};
 	store_read_args read_args[MOJETTE_N_MAX];
-	store_status_res sync_results[MOJETTE_N_MAX];
 	store_read_res read_results[MOJETTE_N_MAX];
 	struct fanout_call calls[MOJETTE_N_MAX];
-	const void *args[MOJETTE_N_MAX];
-	void *results[MOJETTE_N_MAX];
 	uint32_t sound = 0;
 
+	uint64_t boots[MOJETTE_N_MAX];
+	uint32_t flushed = segment_flush(file, segment, shards, boots);
+
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		args[s] = &sync_args;
-		results[s] = &sync_results[s];
-	}
-	uint32_t flushed = ask_shards(file, segment, shards, STORE_SYNC, args, results, calls);
-	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		fanout_call_free(&calls[s]);
 		read_args[s] = (store_read_args){
 			.file = file_store_file(file, segment),
 			.geometry = file_geometry(file),
@@ -320,15 +267,13 @@ static uint32_t unsound_shards(struct stripe_file *file, const struct segment *s
 			.first_block = block_number,
 			.count = 1,
 		};
-		args[s] = &read_args[s];
-		results[s] = &read_results[s];
 	}
-	uint32_t read = ask_shards(file, segment, flushed, STORE_READ, args, results, calls);
+	uint32_t read = segment_ask(file, segment, flushed, STORE_READ, read_args,
+		sizeof(read_args[0]), read_results, calls);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		if ((read & (1u << s)) && read_results[s].blocks.blocks_len == 1 &&
-			read_results[s].boot == sync_results[s].boot) {
-			struct block_answer answer =
-				block_answer(segment, s, read_results[s].blocks.blocks_val);
+			read_results[s].boot == boots[s]) {
+			struct block_answer answer = block_answer(segment, s, &read_results[s], 0);
 			if (block_answer_is_sound(&answer) &&
 				version_compare(answer.newest, version) == 0)
 				sound |= 1u << s;
@@ -355,8 +300,8 @@ static int heal_block(struct batch *batch, uint32_t index)
 		for (unsigned int s = 0; s < batch->segment->shard_count; s++) {
 			if (!(batch->survey.reachable & (1u << s)))
 				continue;
-			struct block_answer answer = block_answer(batch->segment, s,
-				&batch->survey.results[s].blocks.blocks_val[index]);
+			struct block_answer answer =
+				block_answer(batch->segment, s, &batch->survey.results[s], index);
 			if (block_answer_is_sound(&answer) &&
 				version_compare(answer.newest, block->version) == 0)
 				diagnosis->holders |= 1u << s;
@@ -398,27 +343,17 @@ static int heal_block(struct batch *batch, uint32_t index)
 /* Flushes the stores written to. What they did not keep is taken out of `written`. */
 static void flush_written(struct batch *batch)
 {
-	store_sync_args sync_args = {.file = file_store_file(batch->file, batch->segment)};
-	store_status_res results[MOJETTE_N_MAX] = {0};
-	struct fanout_call calls[MOJETTE_N_MAX];
-	const void *args[MOJETTE_N_MAX];
-	void *res[MOJETTE_N_MAX];
+	uint64_t boots[MOJETTE_N_MAX];
 	uint32_t written = 0;
 
 	for (uint32_t i = 0; i < batch->count; i++)
 		written |= batch->blocks[i].written;
 	if (!written)
 		return;
+	uint32_t flushed = segment_flush(batch->file, batch->segment, written, boots);
 	for (unsigned int s = 0; s < batch->segment->shard_count; s++) {
-		args[s] = &sync_args;
-		res[s] = &results[s];
-	}
-	uint32_t flushed =
-		ask_shards(batch->file, batch->segment, written, STORE_SYNC, args, res, calls);
-	for (unsigned int s = 0; s < batch->segment->shard_count; s++) {
-		if ((flushed & (1u << s)) && results[s].boot != batch->boots[s])
+		if ((flushed & (1u << s)) && boots[s] != batch->boots[s])
 			flushed &= ~(1u << s);
-		fanout_call_free(&calls[s]);
 	}
 	flushed &= ~batch->restarted;
 	for (uint32_t i = 0; i < batch->count; i++)

@@ -251,6 +251,9 @@ void fanout_abandon(struct fanout *fanout, void (*ended)(void *context), void *c
 /* 0, an error of the transport, or the negated status of the result. */
 int fanout_call_status(const struct fanout_call *call);
 
+/* The size of a procedure's result. */
+size_t fanout_result_bytes(uint32_t procedure);
+
 /* Frees what decoding the result allocated. Harmless for a call that was not started or failed. */
 void fanout_call_free(struct fanout_call *call);
 
@@ -402,11 +405,12 @@ struct block_answer {
 	/* The write epochs since which, and until before which, this store is asked; 0: no limit.
 	 */
 	uint32_t since, until;
+	bool aware; /* of the last move of shards: it refuses writers that are not */
 };
 
-/* What the store of a shard said of a block in a header. */
-struct block_answer block_answer(
-	const struct segment *segment, unsigned int shard, const store_read_block *told);
+/* What the store of a shard said of the block of that index in its answer. */
+struct block_answer block_answer(const struct segment *segment, unsigned int shard,
+	const store_read_res *result, uint32_t index);
 
 /* True if the store can deliver its newest version, if it has one. */
 bool block_answer_is_sound(const struct block_answer *answer);
@@ -458,7 +462,31 @@ bool versions_tellable(const struct stripe_file *file, const struct block_answer
  */
 bool segment_former(const struct segment *segment, struct segment *former);
 
-/* -------- settling (settle.c) -------- */
+/* -------- calls to the stores of a segment (segment.c) -------- */
+
+/*
+ * The shards of a segment whose nodes are not worth calling: they did not answer lately, and are
+ * asked in the background whether they are back. None, if fewer than `least` would be left.
+ */
+uint32_t segment_known_down(const struct segment *segment, unsigned int least);
+
+/* True if the store itself said so: error is a negative errno. */
+bool fanout_call_refused(const struct fanout_call *call, int error);
+
+/*
+ * Calls a procedure of the stores of some shards (bits of `shards`) and waits for all of them.
+ * args: the first shard's arguments, those of the others follow at args_bytes from each other; 0:
+ * the same for all. results and calls: arrays with one element for each shard of the segment; the
+ * calls are to be freed (fanout_call_free()), those of other shards are as if never started.
+ * Returns the shards whose stores said yes.
+ */
+uint32_t segment_ask(struct stripe_file *file, const struct segment *segment, uint32_t shards,
+	uint32_t procedure, const void *args, size_t args_bytes, void *results,
+	struct fanout_call *calls);
+
+/* The same with one set of arguments, for a procedure that answers with nothing but its status. */
+uint32_t segment_tell(struct stripe_file *file, const struct segment *segment, uint32_t shards,
+	uint32_t procedure, const void *args);
 
 /*
  * Flushes what stores have of a file's segment. Returns the shards whose stores did; boots receives
@@ -466,6 +494,8 @@ bool segment_former(const struct segment *segment, struct segment *former);
  */
 uint32_t segment_flush(struct stripe_file *file, const struct segment *segment, uint32_t shards,
 	uint64_t boots[MOJETTE_N_MAX]);
+
+/* -------- settling (settle.c) -------- */
 
 /*
  * Finds out which versions of a run of blocks are decided and tells the stores: makes durable and
@@ -476,6 +506,13 @@ uint32_t segment_flush(struct stripe_file *file, const struct segment *segment, 
  */
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
 	uint32_t count, uint64_t *largest_generation);
+
+/*
+ * The same for what the stores cannot tell while shards are being made: among those that had the
+ * shards before. Returns -EIO also if none of them is up.
+ */
+int versions_settle_former(struct stripe_file *file, const struct segment *segment,
+	uint64_t first_block, uint32_t count, uint64_t *largest_generation);
 
 /* -------- blocks (read.c, write_run.c, write.c, commit.c) -------- */
 
@@ -565,12 +602,6 @@ int runs_mark_decided(struct stripe_file *file, struct run *runs);
 
 /* Books a run that reached its holders as unstable or decided. Takes the run over. */
 void run_book(struct stripe_file *file, struct run *run, bool decided);
-
-/*
- * The shards of a segment whose nodes are not worth calling: they did not answer lately, and are
- * asked in the background whether they are back. None, if fewer than `least` would be left.
- */
-uint32_t segment_known_down(const struct segment *segment, unsigned int least);
 
 /* Tells the stores which runs of a file are decided, and forgets those that were told. */
 void runs_tell_decided(struct stripe_file *file);

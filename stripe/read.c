@@ -185,7 +185,7 @@ static void round_block(const struct round *round, uint32_t index, struct block_
 		if (!round->offsets[s])
 			continue;
 		const store_read_block *told = &round->results[s].blocks.blocks_val[index];
-		shards->answers[s] = block_answer(round->segment, s, told);
+		shards->answers[s] = block_answer(round->segment, s, &round->results[s], index);
 		if (told->state == STORE_DAMAGED || told->state == STORE_TORN) {
 			atomic_fetch_add(&round->file->stripe->damaged_shards, 1);
 			continue;

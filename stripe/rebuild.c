@@ -15,29 +15,6 @@
 
 #include "stripe/internal.h"
 
-/* Asks all stores of a segment. Returns the shards that are complete and whose stores answered. */
-static uint32_t ask_all(struct stripe_file *file, const struct segment *segment, uint32_t procedure,
-	const void *const args[], void *const results[], struct fanout_call calls[])
-{
-	uint32_t answered = 0;
-	struct fanout fanout;
-
-	fanout_init(&fanout, file->stripe);
-	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		calls[s] = (struct fanout_call){0};
-		fanout_start(&fanout, &calls[s], segment->nodes[s], procedure, args[s], results[s]);
-	}
-	fanout_wait(&fanout);
-	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		int status = fanout_call_status(&calls[s]);
-
-		/* ENOENT: nothing was ever written there. */
-		if (status == 0 || (!calls[s].error && status == -ENOENT))
-			answered |= 1u << s;
-	}
-	return answered & ~segment->rebuilding;
-}
-
 /* How far any store has blocks. Returns 0 or -EIO (too few answered). */
 static int count_blocks(
 	struct stripe_file *file, const struct segment *segment, uint64_t *block_count)
@@ -45,20 +22,19 @@ static int count_blocks(
 	store_stat_args stat = {.file = file_store_file(file, segment)};
 	struct fanout_call calls[MOJETTE_N_MAX];
 	store_stat_res results[MOJETTE_N_MAX] = {0};
-	const void *args[MOJETTE_N_MAX];
-	void *pointers[MOJETTE_N_MAX];
+	uint32_t answered =
+		segment_ask(file, segment, UINT32_MAX, STORE_STAT, &stat, 0, results, calls);
 
-	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		args[s] = &stat;
-		pointers[s] = &results[s];
-	}
-	uint32_t answered = ask_all(file, segment, STORE_STAT, args, pointers, calls);
 	*block_count = 0;
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		if (fanout_call_status(&calls[s]) == 0 && results[s].block_count > *block_count)
+		if ((answered & (1u << s)) && results[s].block_count > *block_count)
 			*block_count = results[s].block_count;
+		/* Nothing was ever written there. */
+		if (fanout_call_refused(&calls[s], -ENOENT))
+			answered |= 1u << s;
 		fanout_call_free(&calls[s]);
 	}
+	answered &= ~segment->rebuilding;
 	return __builtin_popcount(answered) >= (int)versions_quorum(file) ? 0 : -EIO;
 }
 

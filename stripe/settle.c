@@ -34,10 +34,7 @@ struct opinions {
 static void opinions_ask(struct stripe_file *file, struct opinions *opinions, store_version refuse)
 {
 	const struct segment *segment = opinions->segment;
-	struct fanout fanout;
 
-	memset(opinions->calls, 0, sizeof(opinions->calls));
-	fanout_init(&fanout, file->stripe);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		opinions->args[s] = (store_read_args){
 			.file = file_store_file(file, segment),
@@ -48,11 +45,9 @@ static void opinions_ask(struct stripe_file *file, struct opinions *opinions, st
 			.headers_only = 1,
 			.refuse = refuse,
 		};
-		if (!(opinions->left_out & (1u << s)))
-			fanout_start(&fanout, &opinions->calls[s], segment->nodes[s], STORE_READ,
-				&opinions->args[s], &opinions->results[s]);
 	}
-	fanout_wait(&fanout);
+	segment_ask(file, segment, ~opinions->left_out, STORE_READ, opinions->args,
+		sizeof(opinions->args[0]), opinions->results, opinions->calls);
 }
 
 static void opinions_free(struct opinions *opinions)
@@ -74,8 +69,7 @@ static void opinions_of_block(
 	for (unsigned int s = 0; s < opinions->segment->shard_count; s++) {
 		if (!opinion_given(opinions, s))
 			continue;
-		answers[s] = block_answer(
-			opinions->segment, s, &opinions->results[s].blocks.blocks_val[index]);
+		answers[s] = block_answer(opinions->segment, s, &opinions->results[s], index);
 	}
 }
 
@@ -216,49 +210,11 @@ static void verdicts_tell(struct stripe_file *file, const struct segment *segmen
 			.runs = {.runs_len = left < STORE_COMMITS_MAX ? left : STORE_COMMITS_MAX,
 				.runs_val = verdicts->runs + told},
 		};
-		struct fanout_call calls[MOJETTE_N_MAX] = {0};
-		store_status_res results[MOJETTE_N_MAX];
-		uint32_t down = segment_known_down(segment, file->code.k);
-		struct fanout fanout;
-
-		fanout_init(&fanout, file->stripe);
-		for (unsigned int s = 0; s < segment->shard_count; s++) {
-			if (!(down & (1u << s)))
-				fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_COMMIT,
-					&args, &results[s]);
-		}
-		fanout_wait(&fanout);
-		/* A store that did not hear it keeps what it has; the next one to meet it tells it.
-		 */
-		for (unsigned int s = 0; s < segment->shard_count; s++)
-			fanout_call_free(&calls[s]);
+		/* A store that does not hear it keeps what it has; the next one to meet it tells
+		 * it. */
+		segment_tell(file, segment, ~segment_known_down(segment, file->code.k),
+			STORE_COMMIT, &args);
 	}
-}
-
-uint32_t segment_flush(struct stripe_file *file, const struct segment *segment, uint32_t shards,
-	uint64_t boots[MOJETTE_N_MAX])
-{
-	store_sync_args args = {.file = file_store_file(file, segment)};
-	struct fanout_call calls[MOJETTE_N_MAX] = {0};
-	store_status_res results[MOJETTE_N_MAX] = {0};
-	struct fanout fanout;
-	uint32_t flushed = 0;
-
-	fanout_init(&fanout, file->stripe);
-	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		if (shards & (1u << s))
-			fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_SYNC, &args,
-				&results[s]);
-	}
-	fanout_wait(&fanout);
-	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		if (calls[s].started && fanout_call_status(&calls[s]) == 0) {
-			flushed |= 1u << s;
-			boots[s] = results[s].boot;
-		}
-		fanout_call_free(&calls[s]);
-	}
-	return flushed;
 }
 
 /* Flushes the stores that gave their opinions. Returns the shards whose stores did, and have not
@@ -340,13 +296,11 @@ static bool doubt_resolve(
 {
 	const struct segment *segment = opinions->segment;
 	store_commit_args args[MOJETTE_N_MAX];
-	struct fanout_call calls[MOJETTE_N_MAX] = {0};
+	struct fanout_call calls[MOJETTE_N_MAX];
 	store_status_res results[MOJETTE_N_MAX];
 	store_decided run = doubt->run;
-	struct fanout fanout;
 	uint32_t asked = 0;
 
-	fanout_init(&fanout, file->stripe);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		if (!opinion_given(opinions, s) || (doubt->lacking & (1u << s)))
 			continue;
@@ -359,10 +313,8 @@ static bool doubt_resolve(
 			.runs = {.runs_len = 1, .runs_val = &run},
 		};
 		asked |= 1u << s;
-		fanout_start(
-			&fanout, &calls[s], segment->nodes[s], STORE_COMMIT, &args[s], &results[s]);
 	}
-	fanout_wait(&fanout);
+	segment_ask(file, segment, asked, STORE_COMMIT, args, sizeof(args[0]), results, calls);
 	/* What came of it the stores are asked anew. */
 	for (unsigned int s = 0; s < segment->shard_count; s++)
 		fanout_call_free(&calls[s]);
@@ -507,4 +459,14 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
 			return error;
 		left_out = 0;
 	}
+}
+
+int versions_settle_former(struct stripe_file *file, const struct segment *segment,
+	uint64_t first_block, uint32_t count, uint64_t *largest_generation)
+{
+	struct segment former;
+
+	return segment_former(segment, &former)
+		       ? versions_settle(file, &former, first_block, count, largest_generation)
+		       : -EIO;
 }

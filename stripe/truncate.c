@@ -68,27 +68,18 @@ static uint32_t send_truncate(struct stripe_file *file, const struct segment *se
 	const store_truncate_args *common, uint32_t shards, bool *stale)
 {
 	store_truncate_args args[MOJETTE_N_MAX];
-	struct fanout_call calls[MOJETTE_N_MAX] = {0};
+	struct fanout_call calls[MOJETTE_N_MAX];
 	store_status_res results[MOJETTE_N_MAX];
-	struct fanout fanout;
-	uint32_t holders = 0;
 
-	*stale = false;
-	fanout_init(&fanout, file->stripe);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		args[s] = *common;
 		args[s].shard = s;
-		if (shards & (1u << s))
-			fanout_start(&fanout, &calls[s], segment->nodes[s], STORE_TRUNCATE,
-				&args[s], &results[s]);
 	}
-	fanout_wait(&fanout);
+	uint32_t holders = segment_ask(
+		file, segment, shards, STORE_TRUNCATE, args, sizeof(args[0]), results, calls);
+	*stale = false;
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		int status = fanout_call_status(&calls[s]);
-
-		if (status == 0)
-			holders |= 1u << s;
-		*stale |= calls[s].started && !calls[s].error && status == -ESTALE;
+		*stale |= fanout_call_refused(&calls[s], -ESTALE);
 		fanout_call_free(&calls[s]);
 	}
 	return holders;

@@ -64,9 +64,10 @@ static store_version newest_below(
 	return best;
 }
 
-struct block_answer block_answer(
-	const struct segment *segment, unsigned int shard, const store_read_block *told)
+struct block_answer block_answer(const struct segment *segment, unsigned int shard,
+	const store_read_res *result, uint32_t index)
 {
+	const store_read_block *told = &result->blocks.blocks_val[index];
 	/*
 	 * A store that took the shard over from another may not have got the block yet, or only
 	 * what was there before something that the other one was asked to take. From the epoch of
@@ -86,6 +87,7 @@ struct block_answer block_answer(
 		.partial = partial,
 		.since = segment->rebuilding & (1u << shard) ? segment->switch_epoch : 0,
 		.until = segment->former & (1u << shard) ? segment->switch_epoch : 0,
+		.aware = result->write_epoch >= segment->switch_epoch,
 	};
 }
 
@@ -131,10 +133,19 @@ bool versions_tellable(const struct stripe_file *file, const struct block_answer
 	uint32_t holders, store_version version)
 {
 	uint32_t durable = 0, others;
+	unsigned int aware = 0;
+	bool making = false;
 
 	/* Our own writes have recorded who missed them, or are in doubt. */
 	if (version.writer == file->stripe->writer && !run_is_doubtful(file, version))
 		return true;
+	/* As versions_reach() of a writer: who reads by the former nodes might not meet it. */
+	for (unsigned int s = 0; s < shard_count(file); s++) {
+		making = making || ((holders & (1u << s)) && answers[s].since);
+		aware += !answers[s].since && ((holders & (1u << s)) || answers[s].aware);
+	}
+	if (making && aware <= shard_count(file) - versions_quorum(file))
+		return false;
 	for (unsigned int s = 0; s < shard_count(file); s++) {
 		if ((holders & (1u << s)) && answers[s].state != STORE_PENDING)
 			durable |= 1u << s;

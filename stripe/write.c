@@ -76,6 +76,8 @@ int block_write_recover(struct stripe_file *file, const struct segment *segment,
 	if (attempt)
 		pause_before(attempt);
 	error = versions_settle(file, segment, first_block, count, &largest);
+	if (error == -EIO)
+		error = versions_settle_former(file, segment, first_block, count, &largest);
 	if (error)
 		return error;
 	if (newest.generation > largest)

@@ -85,27 +85,16 @@ static uint32_t tell_missed(struct stripe_file *file, const struct run *run, uin
 		.block_version = run->version,
 		.missed = missed,
 	};
-	struct fanout_call calls[MOJETTE_N_MAX] = {0};
+	struct fanout_call calls[MOJETTE_N_MAX];
 	store_status_res results[MOJETTE_N_MAX];
-	struct fanout fanout;
-	uint32_t untold = 0;
+	uint32_t told =
+		segment_ask(file, run->segment, holders, STORE_MISSED, &args, 0, results, calls);
 
-	fanout_init(&fanout, file->stripe);
 	for (unsigned int s = 0; s < run->segment->shard_count; s++) {
-		if (holders & (1u << s))
-			fanout_start(&fanout, &calls[s], run->segment->nodes[s], STORE_MISSED,
-				&args, &results[s]);
-	}
-	fanout_wait(&fanout);
-	for (unsigned int s = 0; s < run->segment->shard_count; s++) {
-		int status = holders & (1u << s) ? fanout_call_status(&calls[s]) : 0;
-
-		if (status)
-			untold |= 1u << s;
-		*gone |= calls[s].started && !calls[s].error && status == -EAGAIN;
+		*gone |= fanout_call_refused(&calls[s], -EAGAIN);
 		fanout_call_free(&calls[s]);
 	}
-	return untold;
+	return holders & ~told;
 }
 
 int run_record_missed(
@@ -316,24 +305,10 @@ static void take_back(struct stripe_file *file, const struct write_run *write,
 	}
 	if (!accepted || __builtin_popcount(possible) >= (int)file->min_shards)
 		return;
+	/* Where that does not arrive the version is found not to be decided. */
+	segment_tell(file, segment, accepted, STORE_COMMIT, &discard);
 	/* For good, so that a loss of power does not bring it back. */
-	for (unsigned int step = 0; step < 2; step++) {
-		struct fanout_call calls[MOJETTE_N_MAX] = {0};
-		store_status_res results[MOJETTE_N_MAX];
-		struct fanout fanout;
-
-		fanout_init(&fanout, file->stripe);
-		for (unsigned int s = 0; s < segment->shard_count; s++) {
-			if (accepted & (1u << s))
-				fanout_start(&fanout, &calls[s], segment->nodes[s],
-					step == 0 ? STORE_COMMIT : STORE_SYNC,
-					step == 0 ? (const void *)&discard : &sync, &results[s]);
-		}
-		fanout_wait(&fanout);
-		/* Where it did not arrive the version is found not to be decided. */
-		for (unsigned int s = 0; s < segment->shard_count; s++)
-			fanout_call_free(&calls[s]);
-	}
+	segment_tell(file, segment, accepted, STORE_SYNC, &sync);
 }
 
 /*
@@ -391,18 +366,6 @@ static int judge_answers(const struct stripe_file *file, const struct write_run 
 	if (!versions_reach(file, segment, *holders, 0))
 		return forgotten ? -EAGAIN : full ? -ENOSPC : -EIO;
 	return 0;
-}
-
-uint32_t segment_known_down(const struct segment *segment, unsigned int least)
-{
-	unsigned int n = segment->shard_count;
-	uint32_t down = 0;
-
-	for (unsigned int s = 0; s < n; s++) {
-		if (!node_usable(segment->nodes[s]))
-			down |= 1u << s;
-	}
-	return n - (unsigned int)__builtin_popcount(down) < least ? 0 : down;
 }
 
 /*

@@ -405,6 +405,11 @@ void fanout_init(struct fanout *fanout, struct stripe *stripe)
 	*fanout = (struct fanout){.stripe = stripe};
 }
 
+size_t fanout_result_bytes(uint32_t procedure)
+{
+	return types[procedure].result_bytes;
+}
+
 void fanout_start(struct fanout *fanout, struct fanout_call *call, struct node *node,
 	uint32_t procedure, const void *args, void *result)
 {
