@@ -293,6 +293,7 @@ static int placement_operation(struct kv_txn *txn, void *context)
 	const struct config_export *config = call->export->config;
 	struct record_placement placement;
 	struct record_inode inode;
+	bool claimed = false;
 	int error;
 
 	error = inode_load_regular(txn, args->file.export_id, args->file.file_id, &inode);
@@ -312,13 +313,16 @@ static int placement_operation(struct kv_txn *txn, void *context)
 				txn, args->file.export_id, args->file.file_id, &inode);
 	}
 	/* Each writer has an epoch of its own, but for those that have learnt of it since. */
-	if (error == 0 && args->writer != 0 && !call->may_write &&
-		!claims_take(call->exportd->claims, args->file.export_id, args->file.file_id,
-			inode.write_epoch, args->writer)) {
-		call->must_write = true;
-		return 0;
+	if (error == 0 && args->writer != 0 && !call->may_write) {
+		claimed = claims_take(call->exportd->claims, args->file.export_id,
+			args->file.file_id, inode.write_epoch, args->writer);
+		if (!claimed && !args->if_free) {
+			call->must_write = true;
+			return 0;
+		}
 	}
-	if (error == 0 && args->writer != 0 && call->may_write) {
+	if (error == 0 && args->writer != 0 && !args->if_free && call->may_write) {
+		claimed = true;
 		error = file_next_write_epoch(args->file.export_id, args->file.file_id, &inode);
 		if (error == 0)
 			error = record_inode_put(
@@ -329,6 +333,7 @@ static int placement_operation(struct kv_txn *txn, void *context)
 	*result = (struct meta_placement_res){
 		.layout_epoch = inode.layout_epoch,
 		.write_epoch = inode.write_epoch,
+		.claimed = claimed,
 		.write_gateway = inode.write_gateway,
 		.truncate = inode.truncate_pending,
 		.truncate_size = inode.truncate_size,
@@ -378,7 +383,7 @@ void file_placement(struct exportd *exportd, const struct meta_placement_args *a
 	if (error == 0)
 		error = file_execute(&call, placement_operation);
 	file_nodes_free(&call.nodes);
-	if (error == 0 && args->writer != 0 && call.may_write)
+	if (error == 0 && result->claimed && call.may_write)
 		claims_note(exportd->claims, args->file.export_id, args->file.file_id,
 			result->write_epoch, args->writer);
 	if (error != 0) {

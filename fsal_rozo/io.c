@@ -126,7 +126,7 @@ static fsal_status_t do_write(
 		return status;
 
 	rozo_write_begins(export);
-	error = stripe_file_get(
+	error = stripe_file_get_to_write(
 		cluster_stripe(export->cluster), export->id, rozo_file_id(handle), &file);
 	if (error != 0)
 		return meta_stripe_status(error);

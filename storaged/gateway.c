@@ -67,7 +67,11 @@ static int file_of(const struct gateway *gateway, const nfs3_handle *bytes,
 		return error;
 	if (wanted == GATEWAY_RW && handle.iomode != GATEWAY_RW)
 		return -EACCES;
-	error = stripe_file_get(gateway->stripe, handle.export_id, handle.file_id, file);
+	if (wanted == GATEWAY_RW)
+		error = stripe_file_get_to_write(
+			gateway->stripe, handle.export_id, handle.file_id, file);
+	else
+		error = stripe_file_get(gateway->stripe, handle.export_id, handle.file_id, file);
 	if (error)
 		return error;
 	if (handle.layout_epoch > stripe_file_layout_epoch(*file))

@@ -13,6 +13,8 @@
 /* How often exportd is asked whether a shard that moved has been made. */
 #define REBUILDING_ASK_S 10
 
+static int attach(struct stripe_file *file, uint64_t writer, bool if_free);
+
 /* -------- the table -------- */
 
 static struct stripe_file **bucket_of(
@@ -155,8 +157,9 @@ void stripe_file_put(struct stripe_file *file)
 	pthread_mutex_unlock(&stripe->files_lock);
 }
 
-int stripe_file_get(
-	struct stripe *stripe, uint32_t export_id, uint64_t file_id, struct stripe_file **result)
+/* will_write: an attachment claims the write epoch, too, if that costs nothing. */
+static int get(struct stripe *stripe, uint32_t export_id, uint64_t file_id, bool will_write,
+	struct stripe_file **result)
 {
 	struct stripe_file *file;
 	int error = 0;
@@ -185,7 +188,7 @@ int stripe_file_get(
 
 	pthread_mutex_lock(&file->attach_lock);
 	if (!file->attached)
-		error = file_attach(file);
+		error = attach(file, will_write ? stripe->writer : 0, true);
 	pthread_mutex_unlock(&file->attach_lock);
 	if (error) {
 		stripe_file_put(file);
@@ -193,6 +196,18 @@ int stripe_file_get(
 	}
 	*result = file;
 	return 0;
+}
+
+int stripe_file_get(
+	struct stripe *stripe, uint32_t export_id, uint64_t file_id, struct stripe_file **result)
+{
+	return get(stripe, export_id, file_id, false, result);
+}
+
+int stripe_file_get_to_write(
+	struct stripe *stripe, uint32_t export_id, uint64_t file_id, struct stripe_file **result)
+{
+	return get(stripe, export_id, file_id, true, result);
 }
 
 void stripe_file_forget(struct stripe *stripe, uint32_t export_id, uint64_t file_id)
@@ -224,15 +239,16 @@ static struct node *node_by_id(const struct stripe *stripe, uint32_t id)
 	return NULL;
 }
 
-/* writer: 0, or whoever wants a write epoch of its own. */
+/* writer: 0, or whoever wants a write epoch of its own; if_free: if that costs nothing. */
 static int ask_placement(struct stripe_file *file, uint32_t segment, bool allocate, uint64_t writer,
-	meta_placement_res *result)
+	bool if_free, meta_placement_res *result)
 {
 	meta_placement_args args = {
 		.file = {.export_id = file->export_id, .file_id = file->file_id},
 		.segment = segment,
 		.allocate = allocate,
 		.writer = writer,
+		.if_free = if_free,
 	};
 	int error = rpc_call(file->stripe->meta, META_PLACEMENT, RPC_XDR(xdr_meta_placement_args),
 		&args, RPC_XDR(xdr_meta_placement_res), result, META_TIMEOUT_MS);
@@ -365,10 +381,14 @@ bool file_epoch_is_old(struct stripe_file *file, uint32_t write_epoch)
 	return write_epoch > file_placed_epoch(file);
 }
 
-static int attach(struct stripe_file *file, uint64_t writer)
+/*
+ * Asks exportd for the file. writer: 0, or ours, to claim the write epoch as well; if_free: only if
+ * that costs nothing. The caller holds attach_lock.
+ */
+static int attach(struct stripe_file *file, uint64_t writer, bool if_free)
 {
 	meta_placement_res placement = {0};
-	int error = ask_placement(file, 0, true, writer, &placement);
+	int error = ask_placement(file, 0, true, writer, if_free, &placement);
 
 	if (error)
 		return error;
@@ -402,7 +422,7 @@ static int attach(struct stripe_file *file, uint64_t writer)
 	if (!add_segment(file, 0, &placement))
 		error = -ENOMEM;
 	pthread_mutex_unlock(&file->lock);
-	bool truncate = placement.truncate;
+	bool truncate = placement.truncate, claimed = placement.claimed;
 	uint64_t truncate_size = placement.truncate_size;
 	uint32_t write_epoch = placement.write_epoch;
 	rpc_free(RPC_XDR(xdr_meta_placement_res), &placement);
@@ -410,12 +430,14 @@ static int attach(struct stripe_file *file, uint64_t writer)
 		error = file_truncate(file, truncate_size, write_epoch);
 	if (!error)
 		file->attached = true;
+	if (!error && writer && claimed)
+		atomic_store(&file->claimed, true);
 	return error;
 }
 
 int file_attach(struct stripe_file *file)
 {
-	return attach(file, 0);
+	return attach(file, 0, false);
 }
 
 int file_claim(struct stripe_file *file)
@@ -426,7 +448,7 @@ int file_claim(struct stripe_file *file)
 		return 0;
 	pthread_mutex_lock(&file->attach_lock);
 	if (!atomic_load(&file->claimed)) {
-		error = attach(file, file->stripe->writer);
+		error = attach(file, file->stripe->writer, false);
 		if (!error)
 			atomic_store(&file->claimed, true);
 	}
@@ -459,7 +481,7 @@ int file_segment(
 		return 0;
 	do {
 		meta_placement_res placement = {0};
-		int error = ask_placement(file, number, allocate, 0, &placement);
+		int error = ask_placement(file, number, allocate, 0, false, &placement);
 		if (error)
 			return again && error != -ESTALE ? 0 : error;
 		pthread_mutex_lock(&file->lock);

@@ -88,6 +88,14 @@ struct rpc_client *stripe_meta(struct stripe *stripe);
 int stripe_file_get(
 	struct stripe *stripe, uint32_t export_id, uint64_t file_id, struct stripe_file **file);
 
+/*
+ * The same, for who is about to write: if it asks exportd at all, it also claims a write epoch for
+ * this engine, provided that the file need not get a new one. Otherwise the first stripe_write()
+ * does that, with another call.
+ */
+int stripe_file_get_to_write(
+	struct stripe *stripe, uint32_t export_id, uint64_t file_id, struct stripe_file **file);
+
 void stripe_file_put(struct stripe_file *file);
 
 /* Asks exportd again. Returns as stripe_file_get(). */

@@ -145,7 +145,9 @@ static bool session_begin(struct session *session, unsigned int number)
 		return false;
 	session->stripe = engine->stripe;
 	scheduler_enter(session->process);
-	session->error = stripe_file_get(session->stripe, WORLD_EXPORT, WORLD_FILE, &session->file);
+	/* As the gateway does for handles of readers and of writers. */
+	session->error = (number & 1 ? stripe_file_get_to_write : stripe_file_get)(
+		session->stripe, WORLD_EXPORT, WORLD_FILE, &session->file);
 	/* As the gateway does for a handle with a newer layout epoch. */
 	if (!session->error && session->process->alive && engine->moved) {
 		session->error = stripe_file_refresh(session->file);

@@ -155,19 +155,23 @@ static void meta_placement(const meta_placement_args *args, meta_placement_res *
 {
 	unsigned int n = world.shard_count;
 
+	bool free = !file.writer || args->writer == file.writer;
+
 	if (args->allocate && args->segment >= file.segment_count)
 		file.segment_count = args->segment + 1;
 	if (args->segment >= file.segment_count) {
 		res->status = ENOENT;
 		return;
 	}
-	if (args->writer && args->writer != file.writer && world.mutation != OLD_EPOCHS) {
+	if (args->writer && args->writer != file.writer && (free || !args->if_free) &&
+		world.mutation != OLD_EPOCHS) {
 		if (file.writer)
 			file.write_epoch++;
 		file.writer = args->writer;
 	}
 	res->layout_epoch = file.layout_epoch;
 	res->write_epoch = file.write_epoch;
+	res->claimed = args->writer && (free || !args->if_free);
 	res->write_gateway = file.write_gateway;
 	res->truncate = file.truncate;
 	res->truncate_size = file.truncate_size;

@@ -34,6 +34,7 @@ static void meta_placement(
 	struct test_file *file = &cluster.files[args->file.file_id];
 	res->layout_epoch = 1;
 	res->write_epoch = file->write_epoch;
+	res->claimed = args->writer != 0;
 	res->truncate = file->truncate;
 	res->truncate_size = file->truncate_size;
 	res->attributes.size = file->size;

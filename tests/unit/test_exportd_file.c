@@ -99,17 +99,67 @@ static void growing_is_size_only(void)
 	CU_ASSERT_EQUAL(result.write_epoch, 1);
 }
 
-static uint32_t claim(uint64_t writer)
+static uint32_t claim_as(uint64_t writer, bool if_free, bool *claimed)
 {
 	struct meta_placement_args args = {
-		.file = {.export_id = FIXTURE_EXPORT, .file_id = file_id}, .writer = writer};
+		.file = {.export_id = FIXTURE_EXPORT, .file_id = file_id},
+		.writer = writer,
+		.if_free = if_free,
+	};
 	struct meta_placement_res result = {0};
 
 	file_placement(fixture.exportd, &args, &result);
 	CU_ASSERT_EQUAL(result.status, 0);
 	uint32_t write_epoch = result.write_epoch;
+	*claimed = result.claimed;
 	rpc_free(RPC_XDR(xdr_meta_placement_res), &result);
 	return write_epoch;
+}
+
+static uint32_t claim(uint64_t writer)
+{
+	bool claimed;
+	uint32_t write_epoch = claim_as(writer, false, &claimed);
+
+	CU_ASSERT(claimed);
+	return write_epoch;
+}
+
+static void a_free_epoch_is_claimed_without_a_new_one(void)
+{
+	bool claimed;
+
+	/* Nobody has written; then it is the first one's, until another insists. */
+	CU_ASSERT_EQUAL(claim_as(7, true, &claimed), 1);
+	CU_ASSERT(claimed);
+	CU_ASSERT_EQUAL(claim_as(8, true, &claimed), 1);
+	CU_ASSERT(!claimed);
+	CU_ASSERT_EQUAL(claim_as(7, true, &claimed), 1);
+	CU_ASSERT(claimed);
+	CU_ASSERT_EQUAL(claim(8), 2);
+	CU_ASSERT_EQUAL(claim_as(7, true, &claimed), 2);
+	CU_ASSERT(!claimed);
+	/* Whose it is was forgotten, or it is a truncation's: nobody's for sure. */
+	fixture_reopen(&fixture);
+	CU_ASSERT_EQUAL(claim_as(8, true, &claimed), 2);
+	CU_ASSERT(!claimed);
+	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 0, NULL), 0);
+	CU_ASSERT_EQUAL(claim_as(8, true, &claimed), 3);
+	CU_ASSERT(!claimed);
+	/* A segment that is placed in the same call is no claim either. */
+	struct meta_placement_args args = {
+		.file = {.export_id = FIXTURE_EXPORT, .file_id = file_id},
+		.segment = 1,
+		.allocate = 1,
+		.writer = 7,
+		.if_free = 1,
+	};
+	struct meta_placement_res result = {0};
+	file_placement(fixture.exportd, &args, &result);
+	CU_ASSERT_EQUAL(result.status, 0);
+	CU_ASSERT_EQUAL(result.claimed, 0);
+	CU_ASSERT_EQUAL(result.write_epoch, 3);
+	rpc_free(RPC_XDR(xdr_meta_placement_res), &result);
 }
 
 static void each_writer_has_its_epoch(void)
@@ -519,6 +569,8 @@ int main(void)
 		{"setattr refuses", setattr_refuses},
 		{"growing is size only", growing_is_size_only},
 		{"each writer has its epoch", each_writer_has_its_epoch},
+		{"a free epoch is claimed without a new one",
+			a_free_epoch_is_claimed_without_a_new_one},
 		{"a truncation is told until carried out", truncation_is_told_until_carried_out},
 		{"written only grows", written_only_grows},
 		{"bytes from before a truncation do not count",

@@ -434,6 +434,27 @@ static void truncation_with_a_node_down_is_healed(void)
 	cluster_stop();
 }
 
+static void who_will_write_asks_exportd_once(void)
+{
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 2, 1, 4096);
+	struct stripe_file *file;
+	uint8_t bytes[100] = {1};
+
+	/* Attaching and claiming are two questions, but one to who says at once that it will write. */
+	for (uint64_t id = 0; id < 2; id++) {
+		uint64_t asked = cluster.placements_asked;
+
+		CU_ASSERT_EQUAL_FATAL((id ? stripe_file_get_to_write : stripe_file_get)(
+					      cluster.stripe, EXPORT, id, &file),
+			0);
+		CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+		CU_ASSERT_EQUAL(stripe_write(file, 100, bytes, sizeof(bytes), true), 0);
+		CU_ASSERT_EQUAL(cluster.placements_asked - asked, id ? 1 : 2);
+		stripe_file_put(file);
+	}
+	cluster_stop();
+}
+
 static void removed_file_is_stale(void)
 {
 	cluster_start(MOJETTE_NON_SYSTEMATIC, 2, 1, 4096);
@@ -1138,6 +1159,7 @@ int main(void)
 			truncation_begun_elsewhere_is_finished_on_attach},
 		{"a truncation with a node down is healed", truncation_with_a_node_down_is_healed},
 		{"a removed file is stale", removed_file_is_stale},
+		{"who will write asks exportd once", who_will_write_asks_exportd_once},
 		{"concurrent writers of one block lose nothing",
 			concurrent_writers_of_one_block_lose_nothing},
 		{"a cached block costs no read", cached_block_costs_no_read},
