@@ -32,6 +32,9 @@ struct fiber {
 	bool started;
 	uint64_t waiting; /* number of the present wait; an event for another one is stale */
 	bool timed_out;
+	bool (*sleeps_while)(const void *context); /* scheduler_sleep_while(), or NULL */
+	const void *sleeps_context;
+	uint64_t sleeps_us;
 	ucontext_t machine;
 #ifndef SWITCH_BY_CONTEXT
 	void *place[5];
@@ -93,9 +96,11 @@ static void must(bool condition, const char *what)
 
 /* -------- numbers -------- */
 
+#define RANDOM_STEP UINT64_C(0x9e3779b97f4a7c15)
+
 uint64_t scheduler_random(void)
 {
-	uint64_t x = scheduler.random_state += UINT64_C(0x9e3779b97f4a7c15);
+	uint64_t x = scheduler.random_state += RANDOM_STEP;
 
 	x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
 	x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
@@ -396,6 +401,46 @@ void scheduler_sleep(uint64_t us)
 	wait(NULL, scheduler.now + us);
 }
 
+void scheduler_sleep_while(bool (*waiting)(const void *context), const void *context, uint64_t us)
+{
+	struct fiber *fiber = scheduler.current;
+
+	if (!waiting(context))
+		return;
+	fiber->sleeps_while = waiting;
+	fiber->sleeps_context = context;
+	fiber->sleeps_us = us;
+	scheduler_sleep(us);
+	fiber->sleeps_while = NULL;
+}
+
+/* The time of the first event that is left. */
+static uint64_t next_time(void)
+{
+	if (scheduler.near.used > 0)
+		return time_of(scheduler.near.entries[0]);
+	return scheduler.far.used > 0 ? time_of(scheduler.far.entries[0]) : UINT64_MAX;
+}
+
+/*
+ * A fiber looks whether it has slept long enough: false. Until the next event of another it can
+ * only find the same, so all that is to be done for these times is to count them.
+ */
+static void sleep_again(struct event event, uint64_t limit_us)
+{
+	uint64_t us = event.fiber->sleeps_us, others = next_time();
+
+	if (others > limit_us)
+		others = limit_us;
+	while (scheduler.now + us < others) {
+		scheduler.random_state += RANDOM_STEP; /* the event's tie */
+		scheduler.now += us;
+		scheduler.events++;
+		scheduler_trace(scheduler.now);
+	}
+	event_add(scheduler.now + us, event);
+}
+
 void scheduler_reset(uint64_t seed)
 {
 	for (size_t i = 0; i < scheduler.fiber_count; i++)
@@ -433,9 +478,14 @@ bool scheduler_run(uint64_t limit_us)
 		} else if (event.fiber->waiting == event.waiting) {
 			struct fiber *fiber = event.fiber;
 			scheduler.events++;
+			scheduler_trace(scheduler.now);
+			if (fiber->sleeps_while != NULL &&
+				fiber->sleeps_while(fiber->sleeps_context)) {
+				sleep_again(event, limit_us);
+				continue;
+			}
 			fiber->timed_out = end_waiting(fiber) != NULL;
 			fiber->waiting++;
-			scheduler_trace(scheduler.now);
 			switch_to(fiber);
 		}
 	}

@@ -732,6 +732,12 @@ static void tell_of_late_messages(void)
 		scheduler_sleep(10000);
 }
 
+static bool clients_run(const void *context)
+{
+	(void)context;
+	return run.clients_left > 0 || run.nemesis_left > 0;
+}
+
 static void director(void *context)
 {
 	unsigned int clients = 1 + (unsigned int)scheduler_below(4);
@@ -766,8 +772,7 @@ static void director(void *context)
 	for (unsigned int i = 0; i < clients; i++)
 		scheduler_start(&world.nature, client, NULL);
 	scheduler_start(&world.nature, nemesis, NULL);
-	while (run.clients_left > 0 || run.nemesis_left > 0)
-		scheduler_sleep(10000);
+	scheduler_sleep_while(clients_run, NULL, 10000);
 	if (!run.failed)
 		come_to_rest();
 	if (!run.failed) {
