@@ -32,6 +32,7 @@ struct name {
 	struct name *next; /* of the machine */
 	struct name *hash_next;
 	struct name *parent; /* NULL: the root */
+	struct name *children, *sibling; /* newest first, as the machine's */
 	struct inode *now, *durable; /* NULL: not there */
 	uint64_t change; /* names that changed together have the same number */
 	uint64_t hash;
@@ -257,6 +258,8 @@ static struct name *name_find(const char *path, bool make)
 	if (parent_length(path) > 0) {
 		name->parent = name_look_up(machine, path, parent_length(path));
 		must(name->parent != NULL, "a name in no directory");
+		name->sibling = name->parent->children;
+		name->parent->children = name;
 	}
 	name->next = machine->names;
 	machine->names = name;
@@ -630,10 +633,8 @@ static int volatile_sync_directory(const char *path)
 		error = -EIO;
 	else if (!is_directory(directory))
 		error = -ENOENT;
-	for (struct name *name = machine->names; name != NULL && error == 0; name = name->next) {
-		if (name->parent == directory)
-			name_settle(name, true);
-	}
+	for (struct name *name = error ? NULL : directory->children; name; name = name->sibling)
+		name_settle(name, true);
 	pthread_mutex_unlock(&lock);
 	return error;
 }
@@ -728,8 +729,8 @@ static int volatile_list(const char *path, store_io_name each, void *context)
 		result = -EIO;
 	else if (directory == NULL || directory->now == NULL)
 		result = -ENOENT;
-	for (struct name *name = machine->names; name != NULL && result == 0; name = name->next) {
-		if (name->now != NULL && name->parent == directory) {
+	for (struct name *name = result ? NULL : directory->children; name; name = name->sibling) {
+		if (name->now != NULL) {
 			must(count < sizeof(found) / sizeof(found[0]), "too many names");
 			found[count++] = strdup(name->path + strlen(path) + 1);
 		}
