@@ -629,11 +629,14 @@ static int volatile_sync_directory(const char *path)
 
 	pthread_mutex_lock(&lock);
 	const struct name *directory = name_find(path, false);
+	struct name *first = NULL;
 	if (goes_off(machine))
 		error = -EIO;
 	else if (!is_directory(directory))
 		error = -ENOENT;
-	for (struct name *name = error ? NULL : directory->children; name; name = name->sibling)
+	else
+		first = directory->children;
+	for (struct name *name = first; name != NULL; name = name->sibling)
 		name_settle(name, true);
 	pthread_mutex_unlock(&lock);
 	return error;
@@ -725,11 +728,14 @@ static int volatile_list(const char *path, store_io_name each, void *context)
 	pthread_mutex_lock(&lock);
 	struct machine *machine = &machines[machine_of(path)];
 	const struct name *directory = name_find(path, false);
+	const struct name *first = NULL;
 	if (machine->off)
 		result = -EIO;
 	else if (directory == NULL || directory->now == NULL)
 		result = -ENOENT;
-	for (struct name *name = result ? NULL : directory->children; name; name = name->sibling) {
+	else
+		first = directory->children;
+	for (const struct name *name = first; name != NULL; name = name->sibling) {
 		if (name->now != NULL) {
 			must(count < sizeof(found) / sizeof(found[0]), "too many names");
 			found[count++] = strdup(name->path + strlen(path) + 1);
