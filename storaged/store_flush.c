@@ -66,12 +66,29 @@ too_short:
 	return NULL;
 }
 
+/* How many bytes there are before the zeros at the end. Looks at 64 at a time: pages are many. */
+static uint64_t size_without_zeros(const uint8_t *bytes, uint64_t size)
+{
+	uint64_t words[8], any = 0;
+
+	while (size >= sizeof(words)) {
+		memcpy(words, bytes + size - sizeof(words), sizeof(words));
+		for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+			any |= words[i];
+		if (any != 0)
+			break;
+		size -= sizeof(words);
+	}
+	while (size > 0 && bytes[size - 1] == 0)
+		size--;
+	return size;
+}
+
 void shard_file_redo(struct shard_file *file, unsigned int side, uint64_t offset,
 	const struct iovec *parts, int count)
 {
 	struct store_log_extent extent = {.offset = htole64(offset), .side = htole32(side)};
 	uint64_t bytes = 0, stored;
-	const uint8_t *last;
 	uint8_t *to;
 
 	for (int i = 0; i < count; i++)
@@ -79,8 +96,7 @@ void shard_file_redo(struct shard_file *file, unsigned int side, uint64_t offset
 	stored = bytes;
 	if (count == 1) {
 		/* Most of a group's page is zeros while few blocks of it were written. */
-		for (last = parts[0].iov_base; stored > 0 && last[stored - 1] == 0;)
-			stored--;
+		stored = size_without_zeros(parts[0].iov_base, bytes);
 	}
 	pthread_mutex_lock(&file->flush_lock);
 	to = redo_extend(file, sizeof(extent) + store_log_round(stored, 8));

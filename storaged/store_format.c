@@ -117,11 +117,8 @@ void store_header_put(uint8_t *page, const store_file *file, const struct store_
 
 static bool all_bytes(const uint8_t *bytes, size_t size, uint8_t value)
 {
-	for (size_t i = 0; i < size; i++) {
-		if (bytes[i] != value)
-			return false;
-	}
-	return true;
+	/* If the first is so and each is as the one before it. */
+	return size == 0 || (bytes[0] == value && memcmp(bytes, bytes + 1, size - 1) == 0);
 }
 
 enum store_header_verdict store_header_get(const uint8_t *page, const store_file *file,

@@ -327,6 +327,9 @@ struct store_page {
 struct store_pages {
 	struct shard_file *file;
 	size_t count;
+	/* Most operations use one or two: only the buckets whose bits are set have been given a
+	 * value. */
+	uint64_t used[STORE_PAGES_BUCKETS / 64];
 	struct store_page *buckets[STORE_PAGES_BUCKETS];
 };
 

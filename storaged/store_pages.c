@@ -15,13 +15,36 @@
 
 void store_pages_begin(struct store_pages *pages, struct shard_file *file)
 {
-	memset(pages, 0, sizeof(*pages));
 	pages->file = file;
+	pages->count = 0;
+	memset(pages->used, 0, sizeof(pages->used));
 }
 
 static struct store_page **bucket_of(struct store_pages *pages, uint64_t group, unsigned int side)
 {
-	return &pages->buckets[(group * STORE_SIDES + side) % STORE_PAGES_BUCKETS];
+	size_t number = (group * STORE_SIDES + side) % STORE_PAGES_BUCKETS;
+	uint64_t bit = UINT64_C(1) << number % 64;
+
+	if ((pages->used[number / 64] & bit) == 0) {
+		pages->used[number / 64] |= bit;
+		pages->buckets[number] = NULL;
+	}
+	return &pages->buckets[number];
+}
+
+/* Takes the next bucket that has been used off the set; NULL: there is none. */
+static struct store_page **bucket_next(
+	struct store_pages *pages, uint64_t used[STORE_PAGES_BUCKETS / 64])
+{
+	for (size_t i = 0; i < STORE_PAGES_BUCKETS / 64; i++) {
+		if (used[i] != 0) {
+			size_t bit = (size_t)__builtin_ctzll(used[i]);
+
+			used[i] &= used[i] - 1;
+			return &pages->buckets[i * 64 + bit];
+		}
+	}
+	return NULL;
 }
 
 /* Damage of pages; a bit of shard_file.told for each side. */
@@ -300,10 +323,13 @@ void store_pages_note_size(struct store_pages *pages, bool exact)
 
 int store_pages_finish(struct store_pages *pages)
 {
+	uint64_t used[STORE_PAGES_BUCKETS / 64];
+	struct store_page **bucket;
 	int error = 0;
 
-	for (size_t i = 0; i < STORE_PAGES_BUCKETS && error == 0; i++) {
-		for (struct store_page *page = pages->buckets[i]; page != NULL && error == 0;
+	memcpy(used, pages->used, sizeof(used));
+	while (error == 0 && (bucket = bucket_next(pages, used)) != NULL) {
+		for (struct store_page *page = *bucket; page != NULL && error == 0;
 			page = page->next) {
 			if (page->changed)
 				error = page_write(pages, page);
@@ -315,14 +341,15 @@ int store_pages_finish(struct store_pages *pages)
 
 void store_pages_abandon(struct store_pages *pages)
 {
-	for (size_t i = 0; i < STORE_PAGES_BUCKETS; i++) {
+	struct store_page **bucket;
+
+	while ((bucket = bucket_next(pages, pages->used)) != NULL) {
 		struct store_page *page, *next;
 
-		for (page = pages->buckets[i]; page != NULL; page = next) {
+		for (page = *bucket; page != NULL; page = next) {
 			next = page->next;
 			free(page);
 		}
-		pages->buckets[i] = NULL;
 	}
 	pages->count = 0;
 }

@@ -8,7 +8,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define OPS_MAX 1024
 #define CELL_OPS_MAX 64
@@ -32,8 +31,9 @@ static struct {
 	uint64_t must; /* bit i: step i must have its place */
 	struct {
 		uint64_t done, value, latest;
-		bool used;
+		uint64_t search; /* that used it; of another one: free */
 	} visited[VISITED];
+	uint64_t number; /* of this search */
 	unsigned int visited_count;
 	bool full;
 } search;
@@ -156,7 +156,7 @@ static bool visited_before(uint64_t done, uint64_t value, uint64_t latest)
 		search.full = true;
 		return true;
 	}
-	while (search.visited[at].used) {
+	while (search.visited[at].search == search.number) {
 		if (search.visited[at].done == done && search.visited[at].value == value &&
 			search.visited[at].latest == latest)
 			return true;
@@ -165,7 +165,7 @@ static bool visited_before(uint64_t done, uint64_t value, uint64_t latest)
 	search.visited[at].done = done;
 	search.visited[at].value = value;
 	search.visited[at].latest = latest;
-	search.visited[at].used = true;
+	search.visited[at].search = search.number;
 	search.visited_count++;
 	return false;
 }
@@ -249,7 +249,7 @@ static bool judge_cell(unsigned int cell)
 			search.count++;
 		}
 	}
-	memset(search.visited, 0, sizeof(search.visited));
+	search.number++;
 	search.visited_count = 0;
 	search.full = false;
 	return place(0, 0, 0) || search.full;

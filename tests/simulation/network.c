@@ -22,6 +22,7 @@ struct rpc_client {
 
 struct message {
 	struct message *next, *previous; /* in the list of all */
+	struct message *next_waited, *previous_waited; /* of those with a client */
 	struct rpc_client *client; /* NULL: nobody waits any more */
 	struct process *from;
 	unsigned int node;
@@ -40,7 +41,8 @@ struct message {
 	void *context;
 };
 
-static struct message *messages;
+/* Newest first. */
+static struct message *messages, *waited_for;
 static struct network_faults faults;
 static uint32_t faulty_nodes;
 static unsigned int epoch;
@@ -231,6 +233,12 @@ static void finish(struct message *message, int error)
 	if (!client)
 		return;
 	message->client = NULL;
+	if (message->next_waited)
+		message->next_waited->previous_waited = message->previous_waited;
+	if (message->previous_waited)
+		message->previous_waited->next_waited = message->next_waited;
+	else
+		waited_for = message->next_waited;
 	if (error != -ECANCELED)
 		client->down = error != 0;
 	if (!error) {
@@ -376,10 +384,10 @@ WRAP(struct rpc_client *, rpc_client_create, const char *address, uint16_t port,
 WRAP(void, rpc_client_destroy, struct rpc_client *client)
 {
 	while (true) {
-		struct message *message = messages;
+		struct message *message = waited_for;
 
 		while (message && message->client != client)
-			message = message->next;
+			message = message->next_waited;
 		if (!message)
 			break;
 		finish(message, -ECANCELED);
@@ -422,6 +430,7 @@ WRAP(void, rpc_call_async, struct rpc_client *client, uint32_t procedure, rpc_xd
 	struct message *message = calloc(1, sizeof(*message));
 	*message = (struct message){
 		.next = messages,
+		.next_waited = waited_for,
 		.client = client,
 		.from = client->process,
 		.node = client->port,
@@ -437,6 +446,9 @@ WRAP(void, rpc_call_async, struct rpc_client *client, uint32_t procedure, rpc_xd
 	if (message->next)
 		message->next->previous = message;
 	messages = message;
+	if (message->next_waited)
+		message->next_waited->previous_waited = message;
+	waited_for = message;
 	if (procedure == 0) {
 		message->references++;
 		message->procedure = STORE_SYNC;
@@ -529,10 +541,10 @@ void network_process_died(const struct process *process)
 		}
 	}
 	while (true) {
-		struct message *message = messages;
+		struct message *message = waited_for;
 
-		while (message && !(message->client && message->from == process))
-			message = message->next;
+		while (message && message->from != process)
+			message = message->next_waited;
 		if (!message)
 			return;
 		finish(message, -ECANCELED);

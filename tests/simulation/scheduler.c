@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,9 @@
 #define FIBERS_MAX 4096
 /* One of so many locks that are free is given to somebody else first. */
 #define PREEMPT_OF 48
+#define WAITERS 1024 /* a power of two */
+#define NEAR_US 1000
+#define NONE UINT32_MAX
 
 #if defined(__SANITIZE_ADDRESS__)
 #define SWITCH_BY_CONTEXT 1 /* AddressSanitizer follows these, not jumps */
@@ -28,23 +30,37 @@ struct fiber {
 	void (*run)(void *context);
 	void *context;
 	bool started;
-	bool running; /* or able to run: not waiting, not ended */
-	const void *waits_for; /* a lock or condition, NULL: only for time */
 	uint64_t waiting; /* number of the present wait; an event for another one is stale */
 	bool timed_out;
+	bool (*sleeps_while)(const void *context); /* scheduler_sleep_while(), or NULL */
+	const void *sleeps_context;
+	uint64_t sleeps_us;
 	ucontext_t machine;
 #ifndef SWITCH_BY_CONTEXT
-	jmp_buf place;
+	void *place[5];
 #endif
 	char *stack;
 };
 
 struct event {
-	uint64_t time, tie;
 	struct fiber *fiber; /* NULL: call */
 	uint64_t waiting;
 	void (*call)(void *context);
 	void *context;
+	uint32_t next_free;
+};
+
+/* What events are ordered by: first the high half, the time; the low half is random. */
+typedef unsigned __int128 event_key;
+
+struct heap_entry {
+	event_key key;
+	uint32_t event; /* where in scheduler.event_pool */
+};
+
+struct heap {
+	struct heap_entry *entries;
+	size_t used, room;
 };
 
 static struct {
@@ -52,18 +68,23 @@ static struct {
 	uint64_t random_state;
 	uint64_t hash;
 	uint64_t events;
-	struct event *heap;
-	size_t heap_used, heap_room;
+	struct heap near; /* the events before near_end */
+	struct heap far; /* the others: time limits, most of which will mean nothing */
+	uint64_t near_end;
+	struct event *event_pool;
+	uint32_t event_room, free_event;
 	struct fiber *fibers[FIBERS_MAX]; /* all that were ever made */
+	const void *waits_for[FIBERS_MAX]; /* a lock or condition, NULL: only for time */
+	uint16_t waiters[WAITERS]; /* how many wait for what has this hash */
 	size_t fiber_count;
 	size_t fibers_used; /* those with smaller indices were used in this run */
 	struct fiber *free_fibers;
 	struct fiber *current;
 	ucontext_t main_machine;
 #ifndef SWITCH_BY_CONTEXT
-	jmp_buf main_place;
+	void *main_place[5];
 #endif
-} scheduler;
+} scheduler = {.free_event = NONE};
 
 static void must(bool condition, const char *what)
 {
@@ -75,9 +96,11 @@ static void must(bool condition, const char *what)
 
 /* -------- numbers -------- */
 
+#define RANDOM_STEP UINT64_C(0x9e3779b97f4a7c15)
+
 uint64_t scheduler_random(void)
 {
-	uint64_t x = scheduler.random_state += UINT64_C(0x9e3779b97f4a7c15);
+	uint64_t x = scheduler.random_state += RANDOM_STEP;
 
 	x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
 	x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
@@ -115,66 +138,116 @@ uint64_t scheduler_now(void)
 	return scheduler.now;
 }
 
-/* -------- events: a heap by time -------- */
+/* -------- events: heaps by time -------- */
 
-static bool before(const struct event *left, const struct event *right)
+static void heap_add(struct heap *heap, struct heap_entry entry)
 {
-	return left->time != right->time ? left->time < right->time : left->tie < right->tie;
-}
-
-static void event_add(struct event event)
-{
-	if (scheduler.heap_used == scheduler.heap_room) {
-		scheduler.heap_room = scheduler.heap_room ? scheduler.heap_room * 2 : 1024;
-		scheduler.heap =
-			realloc(scheduler.heap, scheduler.heap_room * sizeof(*scheduler.heap));
-		must(scheduler.heap != NULL, "memory");
+	if (heap->used == heap->room) {
+		heap->room = heap->room ? heap->room * 2 : 1024;
+		heap->entries = realloc(heap->entries, heap->room * sizeof(*heap->entries));
+		must(heap->entries != NULL, "memory");
 	}
-	event.tie = scheduler_random();
-	size_t at = scheduler.heap_used++;
-	while (at > 0 && before(&event, &scheduler.heap[(at - 1) / 2])) {
-		scheduler.heap[at] = scheduler.heap[(at - 1) / 2];
+	size_t at = heap->used++;
+	while (at > 0 && entry.key < heap->entries[(at - 1) / 2].key) {
+		heap->entries[at] = heap->entries[(at - 1) / 2];
 		at = (at - 1) / 2;
 	}
-	scheduler.heap[at] = event;
+	heap->entries[at] = entry;
 }
 
-static struct event event_take(void)
+/*
+ * The hole at the top sinks to the bottom, and the last entry rises from there: nearly all of the
+ * comparisons are then between two children, which takes no jump that cannot be foreseen.
+ */
+static struct heap_entry heap_take(struct heap *heap)
 {
-	struct event first = scheduler.heap[0], last = scheduler.heap[--scheduler.heap_used];
-	size_t at = 0;
+	struct heap_entry *entries = heap->entries;
+	struct heap_entry first = entries[0], last = entries[--heap->used];
+	size_t used = heap->used, at = 0, child;
 
-	while (true) {
-		size_t child = 2 * at + 1;
-		if (child + 1 < scheduler.heap_used &&
-			before(&scheduler.heap[child + 1], &scheduler.heap[child]))
-			child++;
-		if (child >= scheduler.heap_used || !before(&scheduler.heap[child], &last))
-			break;
-		scheduler.heap[at] = scheduler.heap[child];
+	while ((child = 2 * at + 2) < used) {
+		child -= entries[child - 1].key < entries[child].key;
+		entries[at] = entries[child];
 		at = child;
 	}
-	if (scheduler.heap_used > 0)
-		scheduler.heap[at] = last;
+	if (child == used) {
+		entries[at] = entries[child - 1];
+		at = child - 1;
+	}
+	while (at > 0 && last.key < entries[(at - 1) / 2].key) {
+		entries[at] = entries[(at - 1) / 2];
+		at = (at - 1) / 2;
+	}
+	entries[at] = last;
 	return first;
+}
+
+static uint64_t time_of(struct heap_entry entry)
+{
+	return (uint64_t)(entry.key >> 64);
+}
+
+static void event_pool_grow(void)
+{
+	uint32_t room = scheduler.event_room ? scheduler.event_room * 2 : 1024;
+
+	scheduler.event_pool = realloc(scheduler.event_pool, room * sizeof(struct event));
+	must(scheduler.event_pool != NULL, "memory");
+	for (uint32_t i = room; i-- > scheduler.event_room;) {
+		scheduler.event_pool[i].next_free = scheduler.free_event;
+		scheduler.free_event = i;
+	}
+	scheduler.event_room = room;
+}
+
+static void event_add(uint64_t time, struct event event)
+{
+	if (scheduler.free_event == NONE)
+		event_pool_grow();
+	uint32_t number = scheduler.free_event;
+	scheduler.free_event = scheduler.event_pool[number].next_free;
+	scheduler.event_pool[number] = event;
+	heap_add(time < scheduler.near_end ? &scheduler.near : &scheduler.far,
+		(struct heap_entry){
+			.key = (event_key)time << 64 | scheduler_random(), .event = number});
+}
+
+static bool event_is_left(void)
+{
+	if (scheduler.near.used > 0)
+		return true;
+	if (scheduler.far.used == 0)
+		return false;
+	scheduler.near_end = time_of(scheduler.far.entries[0]) + NEAR_US;
+	while (scheduler.far.used > 0 && time_of(scheduler.far.entries[0]) < scheduler.near_end)
+		heap_add(&scheduler.near, heap_take(&scheduler.far));
+	return true;
 }
 
 void scheduler_after(uint64_t us, void (*run)(void *context), void *context)
 {
-	event_add((struct event){.time = scheduler.now + us, .call = run, .context = context});
+	event_add(scheduler.now + us, (struct event){.call = run, .context = context});
 }
 
 /* -------- fibers -------- */
 
 static void fiber_main(void);
 
+#ifndef SWITCH_BY_CONTEXT
+/* In a function of its own: in that of __builtin_setjmp() it may not be called. */
+static __attribute__((noipa)) void go_on_at(void **place)
+{
+	__builtin_longjmp(place, 1);
+}
+#endif
+
 static __attribute__((noinline)) void switch_to_main(struct fiber *fiber)
 {
 #ifdef SWITCH_BY_CONTEXT
 	swapcontext(&fiber->machine, &scheduler.main_machine);
 #else
-	if (_setjmp(fiber->place) == 0)
-		_longjmp(scheduler.main_place, 1);
+	if (__builtin_setjmp(fiber->place) == 0)
+		go_on_at(scheduler.main_place);
 #endif
 }
 
@@ -185,9 +258,9 @@ static __attribute__((noinline)) void switch_to(struct fiber *fiber)
 	fiber->started = true;
 	swapcontext(&scheduler.main_machine, &fiber->machine);
 #else
-	if (_setjmp(scheduler.main_place) == 0) {
+	if (__builtin_setjmp(scheduler.main_place) == 0) {
 		if (fiber->started)
-			_longjmp(fiber->place, 1);
+			go_on_at(fiber->place);
 		fiber->started = true;
 		setcontext(&fiber->machine);
 	}
@@ -221,8 +294,6 @@ static struct fiber *fiber_start(struct process *process, void (*run)(void *), v
 	fiber->process = process;
 	fiber->run = run;
 	fiber->context = context;
-	fiber->running = false;
-	fiber->waits_for = NULL;
 	fiber->waiting++;
 	process->fibers++;
 	/* A fiber that has run once begins anew where it ended: at the top of its loop. */
@@ -233,13 +304,10 @@ static struct fiber *fiber_start(struct process *process, void (*run)(void *), v
 		fiber->machine.uc_link = NULL;
 		makecontext(&fiber->machine, fiber_main, 0);
 	}
-	event_add((struct event){.time = scheduler.now + scheduler_below(20),
-		.fiber = fiber,
-		.waiting = fiber->waiting});
+	event_add(scheduler.now + scheduler_below(20),
+		(struct event){.fiber = fiber, .waiting = fiber->waiting});
 	return fiber;
 }
-
-static void wake_all(const void *what);
 
 static void fiber_main(void)
 {
@@ -250,7 +318,6 @@ static void fiber_main(void)
 		fiber->process->fibers--;
 		fiber->run = NULL;
 		fiber->waiting++;
-		wake_all(fiber); /* whoever joins it */
 		fiber->next_free = scheduler.free_fibers;
 		scheduler.free_fibers = fiber;
 		switch_to_main(fiber);
@@ -274,6 +341,28 @@ void scheduler_enter(struct process *process)
 	process->fibers++;
 }
 
+static uint16_t *waiters_of(const void *what)
+{
+	return &scheduler.waiters[(uintptr_t)what / sizeof(void *) % WAITERS];
+}
+
+static void begin_waiting(struct fiber *fiber, const void *what)
+{
+	scheduler.waits_for[fiber->index] = what;
+	if (what != NULL)
+		(*waiters_of(what))++;
+}
+
+static const void *end_waiting(struct fiber *fiber)
+{
+	const void *what = scheduler.waits_for[fiber->index];
+
+	if (what != NULL)
+		(*waiters_of(what))--;
+	scheduler.waits_for[fiber->index] = NULL;
+	return what;
+}
+
 /* Waits for what (or, without, for the time); an event ends the wait at `until`, if that is given.
  */
 static void wait(const void *what, uint64_t until)
@@ -281,27 +370,28 @@ static void wait(const void *what, uint64_t until)
 	struct fiber *fiber = scheduler.current;
 
 	must(fiber != NULL, "the main program would block");
-	fiber->waits_for = what;
+	begin_waiting(fiber, what);
 	fiber->waiting++;
 	fiber->timed_out = false;
 	if (until != UINT64_MAX)
-		event_add((struct event){.time = until, .fiber = fiber, .waiting = fiber->waiting});
+		event_add(until, (struct event){.fiber = fiber, .waiting = fiber->waiting});
 	switch_to_main(fiber);
 }
 
 static void wake(struct fiber *fiber)
 {
-	fiber->waits_for = NULL;
+	end_waiting(fiber);
 	fiber->waiting++; /* its deadline is stale */
-	event_add((struct event){.time = scheduler.now + scheduler_below(20),
-		.fiber = fiber,
-		.waiting = fiber->waiting});
+	event_add(scheduler.now + scheduler_below(20),
+		(struct event){.fiber = fiber, .waiting = fiber->waiting});
 }
 
 static void wake_all(const void *what)
 {
+	if (*waiters_of(what) == 0) /* as nearly always */
+		return;
 	for (size_t i = 0; i < scheduler.fibers_used; i++) {
-		if (scheduler.fibers[i]->waits_for == what)
+		if (scheduler.waits_for[i] == what)
 			wake(scheduler.fibers[i]);
 	}
 }
@@ -311,11 +401,52 @@ void scheduler_sleep(uint64_t us)
 	wait(NULL, scheduler.now + us);
 }
 
+void scheduler_sleep_while(bool (*waiting)(const void *context), const void *context, uint64_t us)
+{
+	struct fiber *fiber = scheduler.current;
+
+	if (!waiting(context))
+		return;
+	fiber->sleeps_while = waiting;
+	fiber->sleeps_context = context;
+	fiber->sleeps_us = us;
+	scheduler_sleep(us);
+	fiber->sleeps_while = NULL;
+}
+
+/* The time of the first event that is left. */
+static uint64_t next_time(void)
+{
+	if (scheduler.near.used > 0)
+		return time_of(scheduler.near.entries[0]);
+	return scheduler.far.used > 0 ? time_of(scheduler.far.entries[0]) : UINT64_MAX;
+}
+
+/*
+ * A fiber looks whether it has slept long enough: false. Until the next event of another it can
+ * only find the same, so all that is to be done for these times is to count them.
+ */
+static void sleep_again(struct event event, uint64_t limit_us)
+{
+	uint64_t us = event.fiber->sleeps_us, others = next_time();
+
+	if (others > limit_us)
+		others = limit_us;
+	while (scheduler.now + us < others) {
+		scheduler.random_state += RANDOM_STEP; /* the event's tie */
+		scheduler.now += us;
+		scheduler.events++;
+		scheduler_trace(scheduler.now);
+	}
+	event_add(scheduler.now + us, event);
+}
+
 void scheduler_reset(uint64_t seed)
 {
 	for (size_t i = 0; i < scheduler.fiber_count; i++)
 		must(scheduler.fibers[i]->run == NULL, "a fiber of the last run has not ended");
-	must(scheduler.heap_used == 0, "an event of the last run is left");
+	must(scheduler.near.used == 0 && scheduler.far.used == 0,
+		"an event of the last run is left");
 	/* In the same order for every run. */
 	scheduler.free_fibers = NULL;
 	for (size_t i = scheduler.fiber_count; i > 0; i--) {
@@ -324,6 +455,7 @@ void scheduler_reset(uint64_t seed)
 	}
 	scheduler.fibers_used = 0;
 	scheduler.now = 0;
+	scheduler.near_end = NEAR_US;
 	scheduler.hash = UINT64_C(0xcbf29ce484222325);
 	scheduler.events = 0;
 	scheduler.random_state = seed * UINT64_C(0xd1342543de82ef95) + 1;
@@ -331,22 +463,29 @@ void scheduler_reset(uint64_t seed)
 
 bool scheduler_run(uint64_t limit_us)
 {
-	while (scheduler.heap_used > 0) {
-		if (scheduler.heap[0].time > limit_us)
+	while (event_is_left()) {
+		if (time_of(scheduler.near.entries[0]) > limit_us)
 			return false;
-		struct event event = event_take();
-		if (event.time > scheduler.now)
-			scheduler.now = event.time;
+		struct heap_entry entry = heap_take(&scheduler.near);
+		struct event event = scheduler.event_pool[entry.event];
+		scheduler.event_pool[entry.event].next_free = scheduler.free_event;
+		scheduler.free_event = entry.event;
+		if (time_of(entry) > scheduler.now)
+			scheduler.now = time_of(entry);
 		if (event.fiber == NULL) {
 			scheduler.events++;
 			event.call(event.context);
 		} else if (event.fiber->waiting == event.waiting) {
 			struct fiber *fiber = event.fiber;
 			scheduler.events++;
-			fiber->timed_out = fiber->waits_for != NULL;
-			fiber->waits_for = NULL;
-			fiber->waiting++;
 			scheduler_trace(scheduler.now);
+			if (fiber->sleeps_while != NULL &&
+				fiber->sleeps_while(fiber->sleeps_context)) {
+				sleep_again(event, limit_us);
+				continue;
+			}
+			fiber->timed_out = end_waiting(fiber) != NULL;
+			fiber->waiting++;
 			switch_to(fiber);
 		}
 	}
@@ -464,8 +603,8 @@ WRAP(int, pthread_cond_init, pthread_cond_t *condition, const pthread_condattr_t
 
 WRAP(int, pthread_cond_destroy, pthread_cond_t *condition)
 {
-	for (size_t i = 0; i < scheduler.fibers_used; i++)
-		must(scheduler.fibers[i]->waits_for != condition,
+	for (size_t i = 0; i<scheduler.fibers_used && * waiters_of(condition)> 0; i++)
+		must(scheduler.waits_for[i] != condition,
 			"a condition is destroyed that somebody waits for");
 	return 0;
 }
@@ -498,10 +637,12 @@ WRAP(int, pthread_cond_signal, pthread_cond_t *condition)
 {
 	size_t count = scheduler.fibers_used, start = count ? scheduler_below(count) : 0;
 
+	if (*waiters_of(condition) == 0)
+		return 0;
 	for (size_t i = 0; i < count; i++) {
-		struct fiber *fiber = scheduler.fibers[(start + i) % count];
-		if (fiber->waits_for == condition) {
-			wake(fiber);
+		size_t at = start + i < count ? start + i : start + i - count;
+		if (scheduler.waits_for[at] == condition) {
+			wake(scheduler.fibers[at]);
 			break;
 		}
 	}

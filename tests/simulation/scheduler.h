@@ -47,6 +47,13 @@ void scheduler_enter(struct process *process);
 /* Lets others run for about so long. */
 void scheduler_sleep(uint64_t us);
 
+/*
+ * Sleeps again and again, `us` at a time, while `waiting` is true, which depends on nothing but
+ * what fibers and scheduler_after() do, and changes nothing. As a loop of scheduler_sleep() does,
+ * to the last random number, but without a switch to the fiber each time.
+ */
+void scheduler_sleep_while(bool (*waiting)(const void *context), const void *context, uint64_t us);
+
 /* Calls a function, outside of fibers, after so long. */
 void scheduler_after(uint64_t us, void (*run)(void *context), void *context);
 

@@ -20,9 +20,14 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
 
 #include "checker.h"
 #include "network.h"
@@ -734,6 +739,12 @@ static void tell_of_late_messages(void)
 		scheduler_sleep(10000);
 }
 
+static bool clients_run(const void *context)
+{
+	(void)context;
+	return run.clients_left > 0 || run.nemesis_left > 0;
+}
+
 static void director(void *context)
 {
 	unsigned int clients = 1 + (unsigned int)scheduler_below(4);
@@ -768,8 +779,7 @@ static void director(void *context)
 	for (unsigned int i = 0; i < clients; i++)
 		scheduler_start(&world.nature, client, NULL);
 	scheduler_start(&world.nature, nemesis, NULL);
-	while (run.clients_left > 0 || run.nemesis_left > 0)
-		scheduler_sleep(10000);
+	scheduler_sleep_while(clients_run, NULL, 10000);
 	if (!run.failed)
 		come_to_rest();
 	if (!run.failed) {
@@ -828,6 +838,43 @@ static bool run_seed(uint64_t seed, enum mutation mutation, uint64_t *hash)
 	total_events += scheduler_events();
 	*hash = scheduler_hash();
 	return !run.failed;
+}
+
+/* -------- ends that nothing else tells of -------- */
+
+static const char *program;
+
+static void tell_seed(void)
+{
+	dprintf(STDERR_FILENO,
+		"seed %" PRIu64 ": the program ends here (%s)\n"
+		"repeat it with: %s --first %" PRIu64 " --seeds 1 --verbose\n",
+		run.seed, run.doing ? run.doing : "reset", program, run.seed);
+}
+
+static void killed(int number)
+{
+	(void)number;
+	tell_seed(); /* and then what the signal does without this */
+}
+
+/* A crash says with which seed it came: a long run is of no use otherwise. */
+static void tell_seed_of_crashes(void)
+{
+	static char stack[64 * 1024]; /* that of a fiber may be what is at fault */
+	stack_t place = {.ss_sp = stack, .ss_size = sizeof(stack)};
+	struct sigaction action = {.sa_handler = killed, .sa_flags = SA_ONSTACK | SA_RESETHAND};
+
+	sigaltstack(&place, NULL);
+	sigaction(SIGABRT, &action, NULL);
+#if defined(__SANITIZE_ADDRESS__)
+	__sanitizer_set_death_callback(tell_seed);
+#else
+	sigaction(SIGSEGV, &action, NULL);
+	sigaction(SIGBUS, &action, NULL);
+	sigaction(SIGFPE, &action, NULL);
+	sigaction(SIGILL, &action, NULL);
+#endif
 }
 
 static void log_nothing(enum rozo_log_level level, const char *line)
@@ -922,6 +969,8 @@ int main(int argc, char **argv)
 			return usage();
 		}
 	}
+	program = argv[0];
+	tell_seed_of_crashes();
 	if (run.verbose)
 		network_set_verbose(true);
 	else

@@ -452,21 +452,27 @@ struct grave {
 	struct process *process;
 	struct stripe *stripe;
 	struct store *store;
+	unsigned int others; /* fibers that need not have ended yet */
 };
+
+static bool others_run(const void *context)
+{
+	const struct grave *grave = context;
+
+	return grave->process->fibers > grave->others;
+}
 
 /* Ends a dead process, in a fiber of it: nothing it does has an effect. */
 static void bury(void *context)
 {
 	struct grave *grave = context;
 	/* This fiber and the engine's threads. */
-	unsigned int others = 1 + (grave->stripe != NULL) * (1 + world.gather);
-
-	while (grave->process->fibers > others)
-		scheduler_sleep(200);
+	grave->others = 1 + (grave->stripe != NULL) * (1 + world.gather);
+	scheduler_sleep_while(others_run, grave, 200);
 	if (grave->stripe)
 		stripe_destroy(grave->stripe);
-	while (grave->process->fibers > 1)
-		scheduler_sleep(200);
+	grave->others = 1;
+	scheduler_sleep_while(others_run, grave, 200);
 	if (grave->store)
 		store_close(grave->store);
 	undead--;
@@ -518,10 +524,15 @@ void world_kill_engine(unsigned int number)
 		kill_process(engine->process, NULL);
 }
 
+static bool some_are_undead(const void *context)
+{
+	(void)context;
+	return undead > 0;
+}
+
 void world_bury(void)
 {
-	while (undead)
-		scheduler_sleep(500);
+	scheduler_sleep_while(some_are_undead, NULL, 500);
 }
 
 /* -------- damage -------- */

@@ -432,6 +432,43 @@ static void test_wrong_shard_is_left_out_by_its_crc(void)
 	CU_PASS("crc");
 }
 
+/* By its definition, bit by bit: RFC 3720 section 12.1. */
+static uint32_t crc32c_by_bits(const uint8_t *bytes, size_t size)
+{
+	uint32_t crc = UINT32_MAX;
+
+	for (size_t i = 0; i < size; i++) {
+		crc ^= bytes[i];
+		for (unsigned int bit = 0; bit < 8; bit++)
+			crc = crc >> 1 ^ (crc & 1 ? UINT32_C(0x82f63b78) : 0);
+	}
+	return ~crc;
+}
+
+/* Of any length, from any address, and in two parts: the lengths are computed in several ways. */
+static void test_crc32c_is_what_its_definition_says(void)
+{
+	uint8_t bytes[620], zeros[32] = {0};
+
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		bytes[i] = (uint8_t)(i * 167 + (i >> 3) * 29 + 1);
+	CU_ASSERT_EQUAL(rozo_crc32c(NULL, 0), 0);
+	CU_ASSERT_EQUAL(rozo_crc32c(zeros, sizeof(zeros)), 0x8a9136aa); /* RFC 3720 B.4 */
+	for (size_t size = 0; size <= 600; size++) {
+		for (size_t start = 0; start < 9; start += 4) {
+			const uint8_t *from = bytes + start;
+			size_t first = size * 3 / 7;
+			uint32_t crc = crc32c_by_bits(from, size);
+
+			now.what = "crc32c";
+			EXPECT(rozo_crc32c(from, size) == crc);
+			EXPECT(rozo_crc32c_more(rozo_crc32c(from, first), from + first,
+				       size - first) == crc);
+		}
+	}
+	CU_PASS("crc32c");
+}
+
 static void test_shard_crcs_are_those_of_the_bytes(void)
 {
 	for (uint8_t k = MOJETTE_K_MIN; k <= MOJETTE_K_MAX; k++) {
@@ -677,6 +714,7 @@ int main(void)
 		{"sizes", test_sizes},
 		{"golden vectors", test_golden_vectors},
 		{"a wrong shard is left out by its crc", test_wrong_shard_is_left_out_by_its_crc},
+		{"crc32c is what its definition says", test_crc32c_is_what_its_definition_says},
 		{"shard crcs are those of the bytes", test_shard_crcs_are_those_of_the_bytes},
 		{"every erasure pattern", test_every_pattern},
 		{"every erasure pattern of 16+4", test_every_pattern_16_4},

@@ -15,6 +15,7 @@
 #define UNIT 512 /* what changes are tracked by; disks write it as a whole */
 #define PAGE 4096
 #define DESCRIPTORS_MAX 4096
+#define NAME_BUCKETS 128 /* of a machine */
 
 struct inode {
 	unsigned int references; /* names of both images, descriptors */
@@ -24,14 +25,20 @@ struct inode {
 	uint8_t *now, *durable;
 	uint64_t now_bytes, durable_bytes;
 	uint8_t *dirty; /* for each unit: written since the last flush */
+	size_t dirty_first, dirty_end; /* no unit outside of these is */
 };
 
 struct name {
-	struct name *next;
-	char *path;
-	size_t length;
+	struct name *next; /* of the machine */
+	struct name *hash_next;
+	struct name *parent; /* NULL: the root */
+	struct name *children, *sibling; /* newest first, as the machine's */
 	struct inode *now, *durable; /* NULL: not there */
 	uint64_t change; /* names that changed together have the same number */
+	uint64_t hash;
+	size_t length;
+	bool log; /* a log's, under one of its names */
+	char path[];
 };
 
 struct descriptor {
@@ -42,13 +49,15 @@ struct descriptor {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct machine {
-	struct name *names;
+	struct name *names; /* once made they stay, whatever becomes of the file */
+	struct name *buckets[NAME_BUCKETS];
 	bool off;
 	uint64_t session;
 	unsigned int countdown; /* 0: none */
 	bool countdown_power_loss;
 } machines[VOLATILE_MACHINES];
 static struct descriptor descriptors[DESCRIPTORS_MAX];
+static int first_free; /* descriptors before this one are in use */
 static uint64_t random_state, changes;
 static enum volatile_flaw flaw;
 
@@ -128,21 +137,34 @@ static void inode_make_room(struct inode *inode, uint64_t bytes)
 
 static void touch(struct inode *inode, uint64_t offset, uint64_t bytes)
 {
-	if (bytes > 0)
-		memset(inode->dirty + offset / UNIT, 1,
-			(offset + bytes - 1) / UNIT - offset / UNIT + 1);
+	size_t first = offset / UNIT, end = (offset + bytes + UNIT - 1) / UNIT;
+
+	if (bytes == 0)
+		return;
+	memset(inode->dirty + first, 1, end - first);
+	if (inode->dirty_first == inode->dirty_end)
+		inode->dirty_first = first;
+	if (first < inode->dirty_first)
+		inode->dirty_first = first;
+	if (end > inode->dirty_end)
+		inode->dirty_end = end;
+}
+
+static void all_clean(struct inode *inode)
+{
+	if (inode->dirty_first < inode->dirty_end)
+		memset(inode->dirty + inode->dirty_first, 0, inode->dirty_end - inode->dirty_first);
+	inode->dirty_first = inode->dirty_end = 0;
 }
 
 static void inode_flush(struct inode *inode)
 {
 	inode->durable_bytes = inode->now_bytes;
-	if (inode->room == 0)
-		return;
-	for (size_t unit = 0; unit < inode->room / UNIT; unit++) {
+	for (size_t unit = inode->dirty_first; unit < inode->dirty_end; unit++) {
 		if (inode->dirty[unit])
 			memcpy(inode->durable + unit * UNIT, inode->now + unit * UNIT, UNIT);
 	}
-	memset(inode->dirty, 0, inode->room / UNIT);
+	all_clean(inode);
 }
 
 /* What the medium has of one file after power loss. */
@@ -169,10 +191,9 @@ static void inode_lose(struct inode *inode)
 	inode->durable_bytes = size;
 	if (inode->room > size)
 		memset(inode->durable + size, 0, inode->room - size);
-	if (inode->room > 0) {
+	if (inode->room > 0)
 		memcpy(inode->now, inode->durable, inode->room);
-		memset(inode->dirty, 0, inode->room / UNIT);
-	}
+	all_clean(inode);
 	inode->now_bytes = size;
 }
 
@@ -180,30 +201,71 @@ static void inode_lose(struct inode *inode)
 
 static unsigned int machine_of(const char *path)
 {
-	char *end;
-	unsigned long machine = strtoul(path + 1, &end, 10);
+	unsigned int machine = 0;
+	const char *at = path + 1;
 
-	must(path[0] == '/' && (*end == '/' || *end == '\0') && machine < VOLATILE_MACHINES, path);
-	return (unsigned int)machine;
+	for (; *at >= '0' && *at <= '9' && machine < VOLATILE_MACHINES; at++)
+		machine = machine * 10 + (unsigned int)(*at - '0');
+	must(path[0] == '/' && at > path + 1 && (*at == '/' || *at == '\0') &&
+			machine < VOLATILE_MACHINES,
+		path);
+	return machine;
+}
+
+static uint64_t hash_of(const char *path, size_t length)
+{
+	uint64_t hash = length, word;
+
+	for (; length >= sizeof(word); path += sizeof(word), length -= sizeof(word)) {
+		memcpy(&word, path, sizeof(word));
+		hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+		hash ^= hash >> 32;
+	}
+	for (; length > 0; path++, length--)
+		hash = (hash ^ (uint8_t)*path) * UINT64_C(0x9e3779b97f4a7c15);
+	return hash ^ hash >> 32;
+}
+
+static struct name *name_look_up(struct machine *machine, const char *path, size_t length)
+{
+	uint64_t hash = hash_of(path, length);
+	struct name *name = machine->buckets[hash % NAME_BUCKETS];
+
+	while (name != NULL && (name->hash != hash || name->length != length ||
+				       memcmp(name->path, path, length) != 0))
+		name = name->hash_next;
+	return name;
+}
+
+static size_t parent_length(const char *path)
+{
+	return (size_t)(strrchr(path, '/') - path);
 }
 
 static struct name *name_find(const char *path, bool make)
 {
 	struct machine *machine = &machines[machine_of(path)];
 	size_t length = strlen(path);
-	struct name *name;
+	struct name *name = name_look_up(machine, path, length);
 
-	for (name = machine->names; name != NULL; name = name->next) {
-		if (name->length == length && memcmp(name->path, path, length) == 0)
-			return name;
-	}
-	if (!make)
-		return NULL;
-	name = calloc(1, sizeof(*name));
-	must(name != NULL && (name->path = strdup(path)) != NULL, "memory");
+	if (name != NULL || !make)
+		return name;
+	name = calloc(1, sizeof(*name) + length + 1);
+	must(name != NULL, "memory");
+	memcpy(name->path, path, length + 1);
 	name->length = length;
+	name->log = strstr(path, "/" STORE_LOG_NAME) != NULL;
+	if (parent_length(path) > 0) {
+		name->parent = name_look_up(machine, path, parent_length(path));
+		must(name->parent != NULL, "a name in no directory");
+		name->sibling = name->parent->children;
+		name->parent->children = name;
+	}
 	name->next = machine->names;
 	machine->names = name;
+	name->hash = hash_of(path, length);
+	name->hash_next = machine->buckets[name->hash % NAME_BUCKETS];
+	machine->buckets[name->hash % NAME_BUCKETS] = name;
 	return name;
 }
 
@@ -214,31 +276,17 @@ static struct inode *look_up(const char *path)
 	return name == NULL ? NULL : name->now;
 }
 
-static size_t parent_length(const char *path)
+static bool is_directory(const struct name *name)
 {
-	return (size_t)(strrchr(path, '/') - path);
-}
-
-static bool is_parent(const char *directory, const char *path)
-{
-	size_t length = parent_length(path);
-
-	return strlen(directory) == length && strncmp(directory, path, length) == 0;
+	return name != NULL && name->now != NULL && name->now->directory;
 }
 
 /* True if the directory that a path is in is there; "/3" is in the root, which always is. */
 static bool parent_exists(const char *path)
 {
-	char parent[4200];
 	size_t length = parent_length(path);
 
-	if (length == 0)
-		return true;
-	must(length < sizeof(parent), "path");
-	memcpy(parent, path, length);
-	parent[length] = '\0';
-	struct inode *inode = look_up(parent);
-	return inode != NULL && inode->directory;
+	return length == 0 || is_directory(name_look_up(&machines[machine_of(path)], path, length));
 }
 
 static void name_set(struct name *name, struct inode *inode, uint64_t change)
@@ -276,7 +324,8 @@ static void machine_lose(struct machine *machine)
 	while (removed) {
 		removed = false;
 		for (struct name *name = machine->names; name != NULL; name = name->next) {
-			if (name->now != NULL && !parent_exists(name->path)) {
+			if (name->now != NULL && name->parent != NULL &&
+				!is_directory(name->parent)) {
 				name_set(name, NULL, 0);
 				name_settle(name, true);
 				removed = true;
@@ -365,9 +414,9 @@ void volatile_reset(uint64_t seed)
 			machines[i].names = name->next;
 			inode_put(name->now);
 			inode_put(name->durable);
-			free(name->path);
 			free(name);
 		}
+		memset(machines[i].buckets, 0, sizeof(machines[i].buckets));
 		machines[i].off = false;
 		machines[i].countdown = 0;
 		snprintf(path, sizeof(path), "/%u", i);
@@ -387,7 +436,7 @@ static int open_locked(const char *path, int flags)
 {
 	struct machine *machine = &machines[machine_of(path)];
 	struct inode *inode;
-	int at = 0;
+	int at;
 
 	if (machine->off)
 		return -EIO;
@@ -404,18 +453,21 @@ static int open_locked(const char *path, int flags)
 		if (goes_off(machine))
 			return -EIO;
 		inode = inode_make(false);
-		inode->log = strstr(path, "/" STORE_LOG_NAME) != NULL;
-		name_set(name_find(path, true), inode, ++changes);
+		struct name *name = name_find(path, true);
+		inode->log = name->log;
+		name_set(name, inode, ++changes);
 	}
 	if ((flags & O_TRUNC) != 0 && inode->now_bytes > 0) {
 		memset(inode->now, 0, inode->now_bytes);
 		touch(inode, 0, inode->now_bytes);
 		inode->now_bytes = 0;
 	}
+	at = first_free;
 	while (at < DESCRIPTORS_MAX && descriptors[at].inode != NULL)
 		at++;
 	if (at == DESCRIPTORS_MAX)
 		stop("too many descriptors");
+	first_free = at + 1;
 	descriptors[at] = (struct descriptor){
 		.inode = inode_get(inode),
 		.machine = machine_of(path),
@@ -438,6 +490,8 @@ static void volatile_close(int descriptor)
 	pthread_mutex_lock(&lock);
 	inode_put(descriptors[descriptor].inode);
 	descriptors[descriptor].inode = NULL;
+	if (descriptor < first_free)
+		first_free = descriptor;
 	pthread_mutex_unlock(&lock);
 }
 
@@ -556,7 +610,7 @@ static int volatile_sync_file_system(int descriptor)
 		/* The log is flushed for itself; here it would only hide that it was not. */
 		if (name->now != NULL && !name->now->log)
 			inode_flush(name->now);
-		if (strstr(name->path, "/" STORE_LOG_NAME) == NULL)
+		if (!name->log)
 			name_settle(name, true);
 	}
 	pthread_mutex_unlock(&lock);
@@ -574,14 +628,16 @@ static int volatile_sync_directory(const char *path)
 	int error = 0;
 
 	pthread_mutex_lock(&lock);
+	const struct name *directory = name_find(path, false);
+	struct name *first = NULL;
 	if (goes_off(machine))
 		error = -EIO;
-	else if (look_up(path) == NULL || !look_up(path)->directory)
+	else if (!is_directory(directory))
 		error = -ENOENT;
-	for (struct name *name = machine->names; name != NULL && error == 0; name = name->next) {
-		if (is_parent(path, name->path))
-			name_settle(name, true);
-	}
+	else
+		first = directory->children;
+	for (struct name *name = first; name != NULL; name = name->sibling)
+		name_settle(name, true);
 	pthread_mutex_unlock(&lock);
 	return error;
 }
@@ -671,12 +727,16 @@ static int volatile_list(const char *path, store_io_name each, void *context)
 
 	pthread_mutex_lock(&lock);
 	struct machine *machine = &machines[machine_of(path)];
+	const struct name *directory = name_find(path, false);
+	const struct name *first = NULL;
 	if (machine->off)
 		result = -EIO;
-	else if (look_up(path) == NULL)
+	else if (directory == NULL || directory->now == NULL)
 		result = -ENOENT;
-	for (struct name *name = machine->names; name != NULL && result == 0; name = name->next) {
-		if (name->now != NULL && is_parent(path, name->path)) {
+	else
+		first = directory->children;
+	for (const struct name *name = first; name != NULL; name = name->sibling) {
+		if (name->now != NULL) {
 			must(count < sizeof(found) / sizeof(found[0]), "too many names");
 			found[count++] = strdup(name->path + strlen(path) + 1);
 		}
