@@ -17,6 +17,7 @@
 struct rpc_client {
 	uint16_t port;
 	bool down; /* the last call failed */
+	bool waited; /* in vain, for a machine without power */
 	struct process *process; /* of the engine */
 };
 
@@ -239,8 +240,10 @@ static void finish(struct message *message, int error)
 		message->previous_waited->next_waited = message->next_waited;
 	else
 		waited_for = message->next_waited;
-	if (error != -ECANCELED)
+	if (error != -ECANCELED) {
 		client->down = error != 0;
+		client->waited = error == -ETIMEDOUT && world_lost_power(message->node);
+	}
 	if (!error) {
 		memcpy(message->caller_result, message->result, result_bytes(message->procedure));
 		free(message->result); /* what is in it is the caller's now */
@@ -457,7 +460,11 @@ WRAP(void, rpc_call_async, struct rpc_client *client, uint32_t procedure, rpc_xd
 		return;
 	}
 	message->references++;
-	scheduler_after((uint64_t)timeout_ms * 1000, times_out, message);
+	/* Only the first call waits: rpc/ refuses the next ones as long as it cannot connect. */
+	bool refused = client->waited && world_lost_power(client->port);
+	scheduler_after(refused ? latency() : (uint64_t)timeout_ms * 1000, times_out, message);
+	if (refused)
+		return;
 	if (faulty && scheduler_chance(faults.lost)) {
 		if (verbose)
 			print_message(message, NULL, -ETIMEDOUT);

@@ -40,10 +40,10 @@
 /*
  * Simulated time that one operation of a client may take, with those before it in its way: if
  * messages arrive or are refused; if any may be lost, for 5 s each; and after everything is well
- * again. Here each call to a machine without power takes 5 s; rpc/ makes only the first one wait
+ * again. A call to a machine without power takes 5 s, but only the first one, as in rpc/
  * (test_rpc.c, "silent peer costs one wait only").
  */
-#define OPERATION_LIMIT_US (240 * UINT64_C(1000000))
+#define OPERATION_LIMIT_US (30 * UINT64_C(1000000))
 #define LOSSY_LIMIT_US (600 * UINT64_C(1000000))
 #define CALM_LIMIT_US (20 * UINT64_C(1000000))
 #define RUN_LIMIT_US (UINT64_C(3600) * 1000000)
