@@ -300,6 +300,7 @@ static const struct segment *add_segment(
 		return NULL;
 	segment->number = number;
 	segment->shard_count = placement->nodes.nodes_len;
+	segment->placed_epoch = placement->write_epoch;
 	segment->switch_epoch = placement->switch_epoch;
 	segment->rebuilding = placement->rebuilding;
 	segment->asked = now_s();
@@ -323,6 +324,8 @@ static const struct segment *add_segment(
 	if (same) {
 		free(segment);
 		same->superseded = false;
+		if (same->placed_epoch < placement->write_epoch)
+			same->placed_epoch = placement->write_epoch;
 		same->asked = now_s();
 		return same;
 	}
@@ -363,6 +366,10 @@ void file_note_truncation(struct stripe_file *file, uint32_t write_epoch)
 		/* What made the epochs between is not known. */
 		if (write_epoch != file->placed_epoch + 1)
 			supersede_segments(file);
+		for (struct segment *segment = file->segments; segment; segment = segment->next) {
+			if (!segment->superseded && segment->placed_epoch < write_epoch)
+				segment->placed_epoch = write_epoch;
+		}
 		file->placed_epoch = write_epoch;
 	}
 	pthread_mutex_unlock(&file->lock);
@@ -376,9 +383,13 @@ uint32_t file_placed_epoch(struct stripe_file *file)
 	return write_epoch;
 }
 
-bool file_epoch_is_old(struct stripe_file *file, uint32_t write_epoch)
+bool segment_is_outdated(
+	struct stripe_file *file, const struct segment *segment, uint32_t write_epoch)
 {
-	return write_epoch > file_placed_epoch(file);
+	pthread_mutex_lock(&file->lock);
+	bool outdated = write_epoch > segment->placed_epoch;
+	pthread_mutex_unlock(&file->lock);
+	return outdated;
 }
 
 /*

@@ -51,7 +51,7 @@ static int survey_take(struct stripe_file *file, const struct segment *segment,
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		if ((answered & (1u << s)) && survey->results[s].blocks.blocks_len == count) {
 			survey->reachable |= 1u << s;
-			if (file_epoch_is_old(file, survey->results[s].write_epoch))
+			if (segment_is_outdated(file, segment, survey->results[s].write_epoch))
 				error = -ESTALE;
 		}
 	}

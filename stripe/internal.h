@@ -49,9 +49,9 @@ struct node {
 };
 
 /*
- * Which node holds which shard of one segment. Immutable once in the file's list but for
- * `superseded`: when exportd moves a shard to another node there is a new one of the same number,
- * and the old one stays for what was begun with it.
+ * Which node holds which shard of one segment. Immutable once in the file's list but for what
+ * stripe_file.lock guards: when exportd moves a shard to another node there is a new one of the
+ * same number, and the old one stays for what was begun with it.
  */
 struct segment {
 	struct segment *next;
@@ -64,7 +64,9 @@ struct segment {
 	struct node *origins[MOJETTE_N_MAX]; /* who had a shard that is being made; NULL: nobody */
 	uint32_t former; /* bit s: shard s's node is that one (segment_former()) */
 	time_t asked; /* exportd, monotonic seconds */
-	bool superseded; /* guarded by stripe_file.lock: perhaps not the newest, to be asked anew */
+	/* Guarded by stripe_file.lock. */
+	uint32_t placed_epoch; /* the write epoch under which it was known to be so */
+	bool superseded; /* perhaps not the newest, to be asked anew */
 };
 
 /* Blocks that were written with one version. */
@@ -295,10 +297,13 @@ int file_segment(
 int file_report_size(struct stripe_file *file, uint64_t end, uint32_t write_epoch);
 
 /*
- * Finds out whether a store's answer comes from after a change of the file that is not known here:
- * shards may have moved to other nodes, so no conclusions must be drawn from the old ones.
+ * Finds out whether a store's answer, with this write epoch in it, comes from after a change of the
+ * file that is not known of the segment: shards may have moved to other nodes, so no conclusions
+ * must be drawn from the old ones. What was begun before another thread heard of the change still
+ * has the segment of before.
  */
-bool file_epoch_is_old(struct stripe_file *file, uint32_t write_epoch);
+bool segment_is_outdated(
+	struct stripe_file *file, const struct segment *segment, uint32_t write_epoch);
 
 /* The newest write epoch that exportd is known to have made; see stripe_file.placed_epoch. */
 uint32_t file_placed_epoch(struct stripe_file *file);

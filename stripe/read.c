@@ -264,8 +264,8 @@ static void block_clear(const struct stripe_file *file, struct block *block)
 static bool round_is_ahead(const struct round *round)
 {
 	for (unsigned int s = 0; s < round->segment->shard_count; s++) {
-		if (round->offsets[s] &&
-			file_epoch_is_old(round->file, round->results[s].write_epoch))
+		if (round->offsets[s] && segment_is_outdated(round->file, round->segment,
+						 round->results[s].write_epoch))
 			return true;
 	}
 	return false;
@@ -703,10 +703,10 @@ int stripe_read(struct stripe_file *file, uint64_t offset, void *buffer, size_t 
 			.buffer = buffer,
 			.length = length,
 		};
+		uint32_t before = file_placed_epoch(file);
 		int error = read_piece(file, block, (uint32_t)count, &sink);
 		if (error == -ESTALE && refreshes++ < REFRESHES_MAX) {
 			/* Not with the range held: a truncation may have to be carried out. */
-			uint32_t before = file_placed_epoch(file);
 			error = stripe_file_refresh(file);
 			/* Who reads need not care if a truncation could not be. */
 			if (!error || file_placed_epoch(file) != before)

@@ -77,8 +77,8 @@ static void opinions_of_block(
 static bool opinions_are_ahead(struct stripe_file *file, const struct opinions *opinions)
 {
 	for (unsigned int s = 0; s < opinions->segment->shard_count; s++) {
-		if (opinion_given(opinions, s) &&
-			file_epoch_is_old(file, opinions->results[s].write_epoch))
+		if (opinion_given(opinions, s) && segment_is_outdated(file, opinions->segment,
+							  opinions->results[s].write_epoch))
 			return true;
 	}
 	return false;

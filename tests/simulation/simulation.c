@@ -43,7 +43,7 @@
  * again. A call to a machine without power takes 5 s, but only the first one, as in rpc/
  * (test_rpc.c, "silent peer costs one wait only").
  */
-#define OPERATION_LIMIT_US (30 * UINT64_C(1000000))
+#define OPERATION_LIMIT_US (60 * UINT64_C(1000000))
 #define LOSSY_LIMIT_US (600 * UINT64_C(1000000))
 #define CALM_LIMIT_US (20 * UINT64_C(1000000))
 #define RUN_LIMIT_US (UINT64_C(3600) * 1000000)
