@@ -437,7 +437,7 @@ static void truncation_with_a_node_down_is_healed(void)
 static void who_will_write_asks_exportd_once(void)
 {
 	cluster_start(MOJETTE_NON_SYSTEMATIC, 2, 1, 4096);
-	struct stripe_file *file;
+	struct stripe_file *file = NULL;
 	uint8_t bytes[100] = {1};
 
 	/* Attaching and claiming are two questions, but one to who says at once that it will write. */
