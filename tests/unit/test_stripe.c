@@ -440,7 +440,8 @@ static void who_will_write_asks_exportd_once(void)
 	struct stripe_file *file = NULL;
 	uint8_t bytes[100] = {1};
 
-	/* Attaching and claiming are two questions, but one to who says at once that it will write. */
+	/* Attaching and claiming are two questions, but one to who says at once that it will write.
+	 */
 	for (uint64_t id = 0; id < 2; id++) {
 		uint64_t asked = cluster.placements_asked;
 
