@@ -48,7 +48,8 @@ struct scrubber {
 	uint64_t files, blocks, bytes, found, repaired, lagging, compare_failed;
 	/*
 	 * Lost records of blocks that no node has: where a file was cut the store cannot know which
-	 * were in use (or the block is just being written). Nobody needs them.
+	 * were in use. While another node of the file is away they stay (or the block is just being
+	 * written). Nobody needs them.
 	 */
 	uint64_t nowhere;
 };

@@ -94,6 +94,24 @@ struct batch {
 	uint32_t restarted; /* bit s: shard s's store, between two writes */
 };
 
+/*
+ * For a block that no store has anything of: the shards whose stores lost the record that would say
+ * so, with others beside it. They are given the oldest emptiness there is, so that they need not
+ * keep for ever that something may have been there. Only if all others know better.
+ */
+static uint32_t lost_of_nothing(const struct segment *segment, const struct block_answer *answers)
+{
+	uint32_t lost = 0;
+
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (answers[s].state == STORE_DAMAGED && answers[s].newest.generation == 0)
+			lost |= 1u << s;
+		else if (!answers[s].answered)
+			return 0;
+	}
+	return segment->rebuilding ? 0 : lost;
+}
+
 static struct diagnosis diagnose(const struct stripe_file *file, const struct segment *segment,
 	const struct survey *survey, uint32_t index)
 {
@@ -109,6 +127,12 @@ static struct diagnosis diagnose(const struct stripe_file *file, const struct se
 	store_version version = judgement.version;
 	diagnosis.unknown =
 		judgement.verdict == BLOCK_UNKNOWN || judgement.verdict == BLOCK_IN_DOUBT;
+	if (judgement.verdict == BLOCK_EMPTY && judgement.undecided.generation == 0) {
+		diagnosis.needed = lost_of_nothing(segment, answers);
+		if (diagnosis.needed)
+			diagnosis.version.generation = UINT64_C(1) << GENERATION_COUNTER_BITS;
+		return diagnosis;
+	}
 	if (judgement.verdict != BLOCK_VERSION && judgement.verdict != BLOCK_OPEN)
 		return diagnosis;
 	diagnosis.version = version;

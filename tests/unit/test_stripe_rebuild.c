@@ -547,6 +547,59 @@ static void a_read_that_meets_damage_has_it_repaired(void)
 	stop();
 }
 
+/* How many blocks of group 1, the last ones of the file and some that were never written, are bad.
+ */
+static size_t bad_in_group_1(unsigned int node)
+{
+	const store_file key = {.export_id = EXPORT, .file_id = FILE_ID};
+	struct store_check check;
+
+	CU_ASSERT_EQUAL(store_check_blocks(cluster.nodes[node].store, &key, 31, 31, &check), 0);
+	return check.bad_count;
+}
+
+static void a_lost_page_is_made_again_with_what_it_never_had(void)
+{
+	uint8_t noise[4096];
+	struct stripe_heal_result result;
+
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	change(file, 0, SIZE, true);
+	for (unsigned int node = 0; node < 6; node++)
+		wait_committed(node, 36);
+	fill(noise, sizeof(noise));
+	node_stop(2);
+	side_path[0] = '\0';
+	nftw(cluster.nodes[2].directory, find_side, 16, FTW_PHYS);
+	int fd = open(side_path, O_RDWR);
+	CU_ASSERT_FATAL(fd >= 0);
+	CU_ASSERT_EQUAL(pwrite(fd, noise, sizeof(noise), 32 * 4096), sizeof(noise));
+	close(fd);
+	node_start(2);
+	wait_for_nodes(file, 0x3f);
+	CU_ASSERT_EQUAL(bad_in_group_1(2), 31);
+	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 31, 31, true, &result), 0);
+	CU_ASSERT_EQUAL(bad_in_group_1(2), 0);
+	/* Nothing is left to be done, and such a block can be written like any other. */
+	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 31, 31, true, &result), 0);
+	CU_ASSERT_EQUAL(result.healed, 0);
+	CU_ASSERT(reads_right(file));
+	uint8_t bytes[BLOCK];
+	fill(bytes, BLOCK);
+	CU_ASSERT_EQUAL(stripe_write(file, 45 * BLOCK, bytes, BLOCK, true), 0);
+	node_stop(0);
+	node_stop(1);
+	static uint8_t seen[3 * BLOCK];
+	CU_ASSERT_EQUAL(stripe_read(file, 44 * BLOCK, seen, 3 * BLOCK), 0);
+	CU_ASSERT(memcmp(seen + BLOCK, bytes, BLOCK) == 0);
+	for (unsigned int i = 0; i < BLOCK; i++)
+		CU_ASSERT(seen[i] == 0 && seen[2 * BLOCK + i] == 0);
+	CU_ASSERT(reads_right(file));
+	stripe_file_put(file);
+	stop();
+}
+
 int main(void)
 {
 	static CU_TestInfo tests[] = {
@@ -570,6 +623,8 @@ int main(void)
 			what_lags_without_a_record_is_found_by_comparing},
 		{"a read that meets damage has it repaired",
 			a_read_that_meets_damage_has_it_repaired},
+		{"a lost page is made again with what it never had",
+			a_lost_page_is_made_again_with_what_it_never_had},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {
