@@ -154,7 +154,7 @@ static int truncate_stores(struct stripe_file *file, uint64_t size, uint32_t wri
 	 * epoch even if they have nothing to cut, since a gateway may have bytes in memory for it.
 	 */
 	uint64_t number = size / file->block_bytes / file->segment_blocks;
-	int error = size % file->block_bytes ? cut_block(file, size, write_epoch) : 0;
+	int error = 0;
 
 	pthread_mutex_lock(&file->lock);
 	uint32_t segment_count = file->segment_count;
@@ -172,7 +172,11 @@ static int truncate_stores(struct stripe_file *file, uint64_t size, uint32_t wri
 			error = empty_blocks(
 				file, segment, first > begin ? first - begin : 0, write_epoch);
 	}
-	return error;
+	/*
+	 * Last: nobody can have a write under an older epoch decided any more, so that what is
+	 * found to be short stays so.
+	 */
+	return error || size % file->block_bytes == 0 ? error : cut_block(file, size, write_epoch);
 }
 
 /* Tells exportd that a truncation was carried out. Returns 0; -EAGAIN: not the newest one. */
