@@ -136,8 +136,11 @@ static inline void kv_close(struct kv *kv)
 /* Address space set aside for the map of the database file, which is as large as its contents. */
 #define KV_LMDB_MAP_BYTES (64ull << 30)
 
-/* Of each of the two files of the redo log. When one is full a checkpoint begins. */
-#define KV_LMDB_LOG_BYTES (8ull << 20)
+/*
+ * Of each of the two files of the redo log. When one is full a checkpoint begins, so this bounds
+ * how much a checkpoint has to flush, and how many pages of data.mdb wait for it to be used again.
+ */
+#define KV_LMDB_LOG_BYTES (2ull << 20)
 
 /*
  * Opens or creates an LMDB database with its redo log in an existing directory: data.mdb, lock.mdb,

@@ -55,20 +55,20 @@ struct file {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static atomic_bool recording;
-static char watched[256];
+static char watched[256], slow[64];
+static unsigned int slow_us;
 static struct event *events;
 static uint64_t event_count, event_room;
 static struct file files[FILES_MAX];
 
-static struct {
+static struct failure {
 	bool armed;
-	enum power_io_call call;
 	char name[64];
 	unsigned int number, count;
 	uint64_t from_offset;
 	int error;
 	unsigned int failures;
-} failure;
+} failing[POWER_IO_CALLS];
 
 static void must(bool condition, const char *what)
 {
@@ -148,26 +148,27 @@ static bool is_lock_file(const char *name)
 /* True if this call is to fail. *bytes: of a write, those that are to be written nevertheless. */
 static bool fails(enum power_io_call call, int descriptor, uint64_t offset, uint64_t *bytes)
 {
+	struct failure *failure = &failing[call];
 	char path[4096];
 	const char *name;
 
-	if (!failure.armed || failure.call != call || !path_of(descriptor, path, sizeof(path)))
+	if (!failure->armed || !path_of(descriptor, path, sizeof(path)))
 		return false;
-	name = name_in(path);
-	if (name == NULL || strcmp(name, failure.name) != 0)
+	name = strrchr(path, '/');
+	if (name == NULL || strcmp(name + 1, failure->name) != 0)
 		return false;
-	if (bytes != NULL && offset + *bytes <= failure.from_offset)
+	if (bytes != NULL && offset + *bytes <= failure->from_offset)
 		return false;
-	if (failure.number > 1) {
-		failure.number--;
+	if (failure->number > 1) {
+		failure->number--;
 		return false;
 	}
-	if (failure.count > 0 && failure.failures == failure.count)
+	if (failure->count > 0 && failure->failures == failure->count)
 		return false;
-	failure.failures++;
+	failure->failures++;
 	if (bytes != NULL)
-		*bytes = offset < failure.from_offset ? failure.from_offset - offset : 0;
-	errno = failure.error;
+		*bytes = offset < failure->from_offset ? failure->from_offset - offset : 0;
+	errno = failure->error;
 	return true;
 }
 
@@ -181,11 +182,11 @@ static ssize_t write_at(int descriptor, const void *data, size_t count, off_t of
 	int file;
 
 	pthread_mutex_lock(&lock);
-	file = recording || failure.armed ? file_of(descriptor) : -1;
+	file = recording ? file_of(descriptor) : -1;
 	failed = fails(POWER_IO_WRITE, descriptor, (uint64_t)offset, &bytes);
 	if (failed && bytes == 0) {
 		pthread_mutex_unlock(&lock);
-		errno = failure.error;
+		errno = failing[POWER_IO_WRITE].error;
 		return -1;
 	}
 	if (file >= 0)
@@ -254,7 +255,7 @@ static int flush(int descriptor, bool whole)
 	pthread_mutex_lock(&lock);
 	if (fails(POWER_IO_FLUSH, descriptor, 0, NULL)) {
 		pthread_mutex_unlock(&lock);
-		errno = failure.error;
+		errno = failing[POWER_IO_FLUSH].error;
 		return -1;
 	}
 	from = event_count;
@@ -270,7 +271,9 @@ static int flush(int descriptor, bool whole)
 	if (file < 0)
 		return (int)syscall(whole ? SYS_fsync : SYS_fdatasync, descriptor);
 	/* What others write meanwhile need not be flushed. */
-	sched_yield();
+	if (path_of(descriptor, path, sizeof(path)) &&
+		strcmp(path + strlen(watched) + 1, slow) == 0)
+		usleep(slow_us);
 	pthread_mutex_lock(&lock);
 	event = add(FLUSHED, file);
 	event->bytes = ALL;
@@ -476,26 +479,33 @@ uint64_t power_io_now(void)
 	return count;
 }
 
+void power_io_slow(const char *name, unsigned int us)
+{
+	snprintf(slow, sizeof(slow), "%s", name);
+	slow_us = us;
+}
+
 void power_io_fail(enum power_io_call call, const char *name, unsigned int number,
 	unsigned int count, uint64_t from_offset, int error)
 {
 	pthread_mutex_lock(&lock);
-	memset(&failure, 0, sizeof(failure));
-	failure.armed = true;
-	failure.call = call;
-	snprintf(failure.name, sizeof(failure.name), "%s", name);
-	failure.number = number;
-	failure.count = count;
-	failure.from_offset = from_offset;
-	failure.error = error;
+	failing[call] = (struct failure){.armed = true,
+		.number = number,
+		.count = count,
+		.from_offset = from_offset,
+		.error = error};
+	snprintf(failing[call].name, sizeof(failing[call].name), "%s", name);
 	pthread_mutex_unlock(&lock);
 }
 
 unsigned int power_io_fail_no_more(void)
 {
+	unsigned int failures = 0;
+
 	pthread_mutex_lock(&lock);
-	unsigned int failures = failure.failures;
-	memset(&failure, 0, sizeof(failure));
+	for (unsigned int i = 0; i < POWER_IO_CALLS; i++)
+		failures += failing[i].failures;
+	memset(failing, 0, sizeof(failing));
 	pthread_mutex_unlock(&lock);
 	return failures;
 }

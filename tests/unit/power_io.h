@@ -32,15 +32,20 @@ uint64_t power_io_now(void);
  */
 void power_io_image(uint64_t events, uint64_t seed, const char *directory);
 
+/* Lets flushes of a file take so long, so that others write meanwhile. Before power_io_start(). */
+void power_io_slow(const char *name, unsigned int us);
+
 enum power_io_call {
 	POWER_IO_WRITE,
 	POWER_IO_FLUSH,
 	POWER_IO_ALLOCATE,
+	POWER_IO_CALLS,
 };
 
 /*
- * Lets calls fail, from the number-th on (1: the next), for a file of the directory: `count` of
- * them, 0 for all. In writes what lies before `from_offset` succeeds, also as a part of a write.
+ * Lets calls of one kind fail, from the number-th on (1: the next), for files of this name,
+ * anywhere: `count` of them, 0 for all. In writes what lies before `from_offset` succeeds, also as
+ * a part of a write.
  */
 void power_io_fail(enum power_io_call call, const char *name, unsigned int number,
 	unsigned int count, uint64_t from_offset, int error);

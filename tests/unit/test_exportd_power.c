@@ -4,7 +4,7 @@
  * with every transaction that was acknowledged or seen by a reader, in order, and of the others
  * each wholly or not at all. power_io.c records what the store and LMDB do to their files.
  *
- * ROZO_SEEDS: how many histories (default 150). ROZO_SEED: the first of them.
+ * ROZO_SEEDS: how many histories (default 600). ROZO_SEED: the first of them.
  */
 #include <CUnit/Basic.h>
 #include <dirent.h>
@@ -272,6 +272,7 @@ static bool live_and_die(uint64_t *least, uint64_t *most, bool new)
 	char next[64];
 	int result;
 
+	power_io_slow("data.mdb", random_number() % 2 == 0 ? 0 : 200);
 	power_io_start(directory);
 	result = open_store();
 	if (result != 0) {
@@ -389,7 +390,7 @@ static uint64_t number_from(const char *name, uint64_t otherwise)
 
 static void whatever_a_power_failure_leaves(void)
 {
-	uint64_t seeds = number_from("ROZO_SEEDS", 150), first = number_from("ROZO_SEED", 1);
+	uint64_t seeds = number_from("ROZO_SEEDS", 600), first = number_from("ROZO_SEED", 1);
 	uint64_t wrong = 0;
 
 	for (uint64_t i = 0; i < seeds && wrong < 10; i++)
