@@ -26,7 +26,7 @@ struct kv_lmdb_txn {
 	bool write;
 	bool nested;
 	int broken; /* the error of a change after which LMDB refuses to commit, or 0 */
-	size_t mark; /* the payload of the record when it began */
+	size_t mark; /* nested: the payload of the record when it began */
 };
 
 static struct kv_lmdb *kv_lmdb(struct kv *kv)
@@ -121,7 +121,8 @@ static int kv_lmdb_begin(
 			return result;
 		}
 	}
-	made->mark = store->record.payload_bytes;
+	if (made->nested)
+		made->mark = store->record.payload_bytes;
 	*txn = &made->txn;
 	return 0;
 }
