@@ -355,7 +355,10 @@ static int apply_log(struct opening *opening, struct redo_log_found *found)
 	return result;
 }
 
-/* True if what was opened is the state of the checkpoint. */
+/*
+ * Checks that what was opened is the state of the checkpoint, and holds it. It is not if lock.mdb
+ * was in use: LMDB then goes by the newest transaction that is noted there.
+ */
 static int check_state(struct opening *opening)
 {
 	const struct kv_checkpoint *checkpoint = opening->store->checkpoint;
@@ -375,7 +378,10 @@ static int check_state(struct opening *opening)
 		mdb_txn_id(reader) != checkpoint->transaction ||
 		id.mv_size != sizeof(checkpoint->mark.database_id) ||
 		memcmp(id.mv_data, checkpoint->mark.database_id, id.mv_size) != 0)
-		return not_of_one(opening, "data.mdb does not have the state of the checkpoint");
+		return not_of_one(opening,
+			"data.mdb does not have the state of the checkpoint, or a program that had "
+			"it "
+			"open before (mdb_copy, mdb_stat) still has, and is to be ended first");
 	return 0;
 }
 

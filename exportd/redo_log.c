@@ -362,7 +362,7 @@ static int find_later(void *context, uint64_t offset, const struct redo_log_head
 			"%s: redo-%u.log has a record of checkpoint %" PRIu64
 			", but the newest one that can be read in the file \"checkpoint\" is "
 			"%" PRIu64 ": that file is damaged or an old copy. Put the right one back, "
-				   "or restore the "
+			"or restore the "
 			"directory from a backup",
 			reading->log->directory, reading->damaged_file, le64toh(header->checkpoint),
 			mark->checkpoint);
@@ -506,9 +506,8 @@ int redo_log_append(struct redo_log *log, enum redo_log_kind kind, struct redo_l
 		result = -EIO;
 	if (result != 0) {
 		complain(log->directory, log->current, "writing it", -result);
-		/* What was longer than the file may have found no room; what was not, had it. */
-		if (end > log->lengths[log->current] &&
-			(result == -ENOSPC || result == -EDQUOT || result == -EFBIG) &&
+		/* A flush that failed is something else: it says EIO. */
+		if ((result == -ENOSPC || result == -EDQUOT || result == -EFBIG) &&
 			take_back(log) == 0)
 			return -ENOSPC;
 		return -EIO;
