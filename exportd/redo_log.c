@@ -505,7 +505,8 @@ int redo_log_append(struct redo_log *log, enum redo_log_kind kind, struct redo_l
 	if (result == 0 && fdatasync(file) != 0)
 		result = -EIO;
 	if (result != 0) {
-		complain(log->directory, log->current, "writing it", -result);
+		rozo_log_limited(ERROR, "%s/redo-%u.log: writing it: %s", log->directory,
+			log->current, strerror(-result));
 		/* A flush that failed is something else: it says EIO. */
 		if ((result == -ENOSPC || result == -EDQUOT || result == -EFBIG) &&
 			take_back(log) == 0)
