@@ -26,8 +26,8 @@
 /* More than the threads that can be in exportd at once. */
 #define READERS 512
 
-/* So much of the log is applied in one transaction. */
-#define BATCH_BYTES (4u << 20)
+/* So much of the log is applied in one transaction, which LMDB holds in memory. */
+#define BATCH_BYTES (16u << 10)
 
 struct opening {
 	struct kv_lmdb *store;

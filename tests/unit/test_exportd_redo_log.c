@@ -112,6 +112,21 @@ static void flip_bit(const char *in, const char *name, uint64_t offset)
 	close(file);
 }
 
+static bool same_file(const char *in, const char *as, const char *name)
+{
+	static uint8_t left[1 << 20], right[1 << 20];
+	int a = open_file(in, name), b = open_file(as, name);
+	ssize_t got;
+	bool same = true;
+
+	while ((got = read(a, left, sizeof(left))) > 0)
+		same = same && read(b, right, sizeof(right)) == got &&
+		       memcmp(left, right, (size_t)got) == 0;
+	close(a);
+	close(b);
+	return same;
+}
+
 /* -------- stores -------- */
 
 static int open_in(const char *path, struct kv **opened)
@@ -328,8 +343,27 @@ static void damage_in_the_log_is_refused(void)
 	CU_ASSERT_EQUAL(numbers_of(copy), 4 * RECORDS);
 }
 
+/* True if a record was written when this checkpoint was durable. */
+static bool is_named(const char *in, uint64_t serial)
+{
+	struct redo_log_header header;
+	bool named = false;
+
+	for (uint32_t i = 0; i < 2; i++) {
+		int file = open_file(in, log_name(i));
+
+		for (uint64_t at = 0;
+			pread(file, &header, sizeof(header), (off_t)at) == sizeof(header);
+			at += REDO_LOG_UNIT)
+			named = named || (le64toh(header.magic) == REDO_LOG_MAGIC &&
+						 le64toh(header.checkpoint) == serial);
+		close(file);
+	}
+	return named;
+}
+
 /* The slot with the larger serial, of those with a header. */
-static uint32_t newest_slot(const char *in)
+static uint32_t newest_slot(const char *in, uint64_t *serial)
 {
 	struct kv_checkpoint_header headers[2];
 	int file = open_file(in, "checkpoint");
@@ -339,18 +373,24 @@ static uint32_t newest_slot(const char *in)
 					(off_t)i * KV_CHECKPOINT_SLOT_BYTES),
 			sizeof(headers[i]));
 	close(file);
-	return le64toh(headers[1].serial) > le64toh(headers[0].serial);
+	*serial = le64toh(headers[1].serial);
+	if (*serial > le64toh(headers[0].serial))
+		return 1;
+	*serial = le64toh(headers[0].serial);
+	return 0;
 }
 
 static void damage_in_the_checkpoint(void)
 {
-	uint64_t slot, newest, found, refused = 0;
+	uint64_t slot, newest, serial, found, refused = 0;
+	bool named;
 
 	for (uint64_t count = 0; count < 4 * RECORDS; count += 5) {
 		put_numbers(count, count + 5);
 		for (uint64_t where = 0; where <= 8400; where += 120) {
 			kill_into(copy);
-			newest = newest_slot(copy);
+			newest = newest_slot(copy, &serial);
+			named = is_named(copy, serial);
 			slot = newest * KV_CHECKPOINT_SLOT_BYTES;
 			/* Between header and pages there is nothing. */
 			if (where >= sizeof(struct kv_checkpoint_header) &&
@@ -358,8 +398,9 @@ static void damage_in_the_checkpoint(void)
 				continue;
 			flip_bit(copy, "checkpoint", slot + where);
 			found = numbers_of(copy);
-			/* The one before counts until a record names the newest: never less. */
-			CU_ASSERT(found == UINT64_MAX || found == count + 5);
+			/* The one before leads to the same until a record names the newest. */
+			CU_ASSERT(found == (named ? UINT64_MAX : count + 5) ||
+				  (!named && found == UINT64_MAX));
 			refused += found == UINT64_MAX;
 			if (where % 960 == 0) {
 				/* The other one does not matter. */
@@ -381,7 +422,8 @@ static void damage_in_the_checkpoint(void)
 	kv_close(kv);
 	kv = NULL;
 	kill_into(copy);
-	flip_bit(copy, "checkpoint", newest_slot(copy) * KV_CHECKPOINT_SLOT_BYTES + 20);
+	newest = newest_slot(copy, &serial);
+	flip_bit(copy, "checkpoint", newest * KV_CHECKPOINT_SLOT_BYTES + 20);
 	CU_ASSERT_EQUAL(numbers_of(copy), (4 * RECORDS + 4) / 5 * 5);
 }
 
@@ -421,6 +463,8 @@ static void what_does_not_belong_together_is_refused(void)
 	kill_into(copy);
 	copy_file(other, copy, "data.mdb");
 	CU_ASSERT_EQUAL(error_of(copy), -EINVAL);
+	/* It was not touched: it is good where it belongs. */
+	CU_ASSERT(same_file(copy, other, "data.mdb"));
 	kill_into(copy);
 	copy_file(other, copy, "checkpoint");
 	CU_ASSERT_EQUAL(error_of(copy), -EINVAL);
@@ -440,6 +484,37 @@ static void what_does_not_belong_together_is_refused(void)
 	remove_file(copy, "redo-0.log");
 	remove_file(copy, "redo-1.log");
 	CU_ASSERT_EQUAL(numbers_of(copy), 3 * RECORDS);
+}
+
+/* Two that began as one, and went different ways under the same numbers. */
+static void logs_of_two_copies_are_told_apart(void)
+{
+	struct kv *second = NULL;
+
+	put_numbers(0, 5);
+	kill_into(copy);
+	kv_close(kv);
+	kv = NULL;
+	for (size_t i = 0; i < sizeof(store_files) / sizeof(store_files[0]); i++)
+		copy_file(copy, directory, store_files[i]);
+	CU_ASSERT_EQUAL_FATAL(open_in(directory, &kv), 0);
+	put_numbers(5, 10);
+	CU_ASSERT_EQUAL_FATAL(open_in(copy, &second), 0);
+	for (uint64_t i = 5; i < 9; i++)
+		CU_ASSERT_EQUAL(put_number(second, i, 200), 0);
+	for (uint32_t i = 0; i < 2; i++) {
+		empty_directory(other);
+		copy_file(copy, other, "data.mdb");
+		copy_file(copy, other, "checkpoint");
+		copy_file(copy, other, "redo-0.log");
+		copy_file(copy, other, "redo-1.log");
+		if (i == 1) {
+			copy_file(directory, other, "redo-0.log");
+			copy_file(directory, other, "redo-1.log");
+		}
+		CU_ASSERT_EQUAL(error_of(other), i == 0 ? 0 : -EINVAL);
+	}
+	kv_close(second);
 }
 
 /* A log that was begun and not finished when the power failed does not count. */
@@ -662,6 +737,7 @@ int main(void)
 		{"damage in the checkpoint", damage_in_the_checkpoint},
 		{"what does not belong together is refused",
 			what_does_not_belong_together_is_refused},
+		{"logs of two copies are told apart", logs_of_two_copies_are_told_apart},
 		{"making a log may be cut short", making_a_log_may_be_cut_short},
 		{"a copy made by LMDB is a backup", a_copy_made_by_lmdb_is_a_backup},
 		{"a full disk refuses and goes on", a_full_disk_refuses_and_goes_on},
