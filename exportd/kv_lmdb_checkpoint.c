@@ -59,10 +59,10 @@ static int find_offset(struct kv_lmdb *store, uint32_t page_bytes, MDB_val shown
 int kv_lmdb_checkpoint_begin(struct kv_lmdb *store, uint64_t sequence)
 {
 	struct kv_checkpoint *checkpoint = store->checkpoint;
-	MDB_val key = KV_LMDB_OWN_KEY, id;
+	MDB_val key = KV_LMDB_OWN_KEY, id = {0};
 	MDB_txn *reader = NULL;
-	MDB_envinfo info;
-	MDB_stat stat;
+	MDB_envinfo info = {0};
+	MDB_stat stat = {0};
 	uint64_t id_offset = 0;
 	int result;
 
@@ -73,19 +73,20 @@ int kv_lmdb_checkpoint_begin(struct kv_lmdb *store, uint64_t sequence)
 		result = mdb_env_stat(store->env, &stat);
 	if (result == 0)
 		result = mdb_get(reader, store->dbi, &key, &id);
-	if (result == 0 && (mdb_txn_id(reader) != info.me_last_txnid ||
-				   id.mv_size != sizeof(checkpoint->mark.database_id) ||
-				   stat.ms_psize > KV_CHECKPOINT_PAGE_BYTES_MAX))
+	if (result == 0 && (mdb_txn_id(reader) != info.me_last_txnid || id.mv_data == NULL ||
+				   id.mv_size != sizeof(checkpoint->mark.database_id)))
 		result = MDB_CORRUPTED;
-	result = kv_lmdb_error("checkpoint", result);
-	if (result == 0)
-		result = find_offset(store, stat.ms_psize, id, &id_offset);
+	if (result == 0 && (stat.ms_psize == 0 || stat.ms_psize > KV_CHECKPOINT_PAGE_BYTES_MAX))
+		result = MDB_VERSION_MISMATCH;
+	if (result != 0) {
+		result = kv_lmdb_error("checkpoint", result);
+		goto failed;
+	}
+	result = find_offset(store, stat.ms_psize, id, &id_offset);
 	if (result == 0)
 		result = read_meta(store, stat.ms_psize);
-	if (result != 0) {
-		mdb_txn_abort(reader);
-		return result == -ENOENT ? -EIO : result;
-	}
+	if (result != 0)
+		goto failed;
 	checkpoint->mark.checkpoint++;
 	checkpoint->mark.sequence = sequence;
 	memcpy(checkpoint->mark.database_id, id.mv_data, id.mv_size);
@@ -94,6 +95,9 @@ int kv_lmdb_checkpoint_begin(struct kv_lmdb *store, uint64_t sequence)
 	checkpoint->id_offset = id_offset;
 	store->held_next = reader;
 	return 0;
+failed:
+	mdb_txn_abort(reader);
+	return result == -ENOENT ? -EIO : result;
 }
 
 int kv_lmdb_checkpoint_finish(struct kv_lmdb *store)

@@ -147,7 +147,9 @@ static int open_file(const char *directory, unsigned int number, int flags)
 
 	snprintf(path, sizeof(path), "%s/redo-%u.log", directory, number);
 	int file = open(path, flags | O_RDWR | O_CLOEXEC, 0600);
-	return file < 0 ? -errno : file;
+	if (file < 0)
+		return -errno;
+	return file;
 }
 
 int redo_log_create(const char *directory, uint64_t file_bytes)

@@ -84,8 +84,10 @@ static struct event *add(enum kind kind, int file)
 {
 	if (event_count == event_room) {
 		event_room = event_room ? 2 * event_room : 1024;
-		events = realloc(events, event_room * sizeof(*events));
-		must(events != NULL, "memory");
+		struct event *grown = realloc(events, event_room * sizeof(*events));
+
+		must(grown != NULL, "memory");
+		events = grown;
 	}
 	struct event *event = &events[event_count++];
 	*event = (struct event){.kind = kind, .file = file};
@@ -370,6 +372,8 @@ int open(const char *path, int flags, ...)
 
 	if ((flags & O_CREAT) != 0) {
 		va_start(arguments, flags);
+		/* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): it does not see va_start()
+		 */
 		mode = va_arg(arguments, mode_t);
 		va_end(arguments);
 	}
@@ -383,6 +387,8 @@ int open64(const char *path, int flags, ...)
 
 	if ((flags & O_CREAT) != 0) {
 		va_start(arguments, flags);
+		/* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): it does not see va_start()
+		 */
 		mode = va_arg(arguments, mode_t);
 		va_end(arguments);
 	}
