@@ -372,8 +372,7 @@ int open(const char *path, int flags, ...)
 
 	if ((flags & O_CREAT) != 0) {
 		va_start(arguments, flags);
-		/* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): it does not see va_start()
-		 */
+		/* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): it is */
 		mode = va_arg(arguments, mode_t);
 		va_end(arguments);
 	}
@@ -387,8 +386,7 @@ int open64(const char *path, int flags, ...)
 
 	if ((flags & O_CREAT) != 0) {
 		va_start(arguments, flags);
-		/* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): it does not see va_start()
-		 */
+		/* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): it is */
 		mode = va_arg(arguments, mode_t);
 		va_end(arguments);
 	}
