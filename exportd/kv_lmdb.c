@@ -68,8 +68,8 @@ int kv_lmdb_error(const char *what, int result)
 void kv_lmdb_fail(struct kv_lmdb *store)
 {
 	if (!atomic_exchange(&store->failed, true))
-		rozo_log(ERROR, "metadata database: no more changes are accepted after this error; "
-				"mend the file system and start rozo-exportd again");
+		rozo_log(ERROR, "metadata database: no more changes are accepted after this "
+				"error; mend the file system and start rozo-exportd again");
 }
 
 /* Keys that begin with a zero byte are the backend's. */

@@ -177,11 +177,9 @@ static int adopt(struct opening *opening)
 		return result;
 	if (used) {
 		rozo_log(ERROR,
-			"%s: there is a redo log, but no file \"checkpoint\" to say from where on "
-			"it "
-			"counts. Put that back, or restore the directory from a backup. If "
-			"data.mdb "
-			"is a whole copy from a backup, remove redo-0.log and redo-1.log",
+			"%s: there is a redo log, but no file \"checkpoint\" to say from where "
+			"on it counts. Put that back, or restore the directory from a backup. If "
+			"data.mdb is a whole copy from a backup, remove redo-0.log and redo-1.log",
 			opening->directory);
 		return -EINVAL;
 	}
@@ -208,12 +206,9 @@ static int not_of_one(const struct opening *opening, const char *what)
 {
 	rozo_log(ERROR,
 		"%s: data.mdb and the files \"checkpoint\", redo-0.log and redo-1.log do not "
-		"belong "
-		"together: %s. Put the right files back, or restore the directory from a backup. "
-		"If "
-		"data.mdb is a whole copy from a backup and is to be used without the others, "
-		"remove "
-		"those",
+		"belong together: %s. Put the right files back, or restore the directory from a "
+		"backup. If data.mdb is a whole copy from a backup and is to be used without the "
+		"others, remove those",
 		opening->directory, what);
 	return -EINVAL;
 }
@@ -379,9 +374,9 @@ static int check_state(struct opening *opening)
 		id.mv_size != sizeof(checkpoint->mark.database_id) ||
 		memcmp(id.mv_data, checkpoint->mark.database_id, id.mv_size) != 0)
 		return not_of_one(opening,
-			"data.mdb does not have the state of the checkpoint, or a program that had "
-			"it "
-			"open before (mdb_copy, mdb_stat) still has, and is to be ended first");
+			"data.mdb does not have the state of the checkpoint, or a program that "
+			"had it open before (mdb_copy, mdb_stat) still has, and is to be ended "
+			"first");
 	return 0;
 }
 

@@ -191,9 +191,8 @@ int redo_log_open(const char *directory, uint64_t file_bytes, struct redo_log **
 		if (result == -ENOENT)
 			rozo_log(ERROR,
 				"%s/redo-%u.log is missing: it belongs to %s/checkpoint and may "
-				"hold "
-				"changes that data.mdb does not have yet; put it back, or restore "
-				"the directory from a backup",
+				"hold changes that data.mdb does not have yet; put it back, or "
+				"restore the directory from a backup",
 				directory, i, directory);
 		else if (result != 0)
 			complain(directory, i, "opening it", -result);
@@ -363,9 +362,8 @@ static int find_later(void *context, uint64_t offset, const struct redo_log_head
 		rozo_log(ERROR,
 			"%s: redo-%u.log has a record of checkpoint %" PRIu64
 			", but the newest one that can be read in the file \"checkpoint\" is "
-			"%" PRIu64 ": that file is damaged or an old copy. Put the right one back, "
-			"or restore the "
-			"directory from a backup",
+			"%" PRIu64 ": that file is damaged or an old copy. Put the right one "
+			"back, or restore the directory from a backup",
 			reading->log->directory, reading->damaged_file, le64toh(header->checkpoint),
 			mark->checkpoint);
 	else if (later)
@@ -373,8 +371,8 @@ static int find_later(void *context, uint64_t offset, const struct redo_log_head
 			"%s: record %" PRIu64
 			" of the redo log is damaged or missing, but record %" PRIu64
 			" is in redo-%u.log at %" PRIu64
-			": changes that were acknowledged would be lost. Mend the disk and put the "
-			"file back, or restore the directory from a backup",
+			": changes that were acknowledged would be lost. Mend the disk and put "
+			"the file back, or restore the directory from a backup",
 			reading->log->directory, reading->sequence, le64toh(header->sequence),
 			reading->damaged_file, offset);
 	return newer_mark || later ? -EBADMSG : 0;
