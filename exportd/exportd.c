@@ -2,8 +2,8 @@
 /*
  * Making, opening and closing a data directory, and agreement between it and the configuration.
  *
- * The directory holds data.mdb and lock.mdb (LMDB's) and exportd.lock, on which the daemon that
- * uses the directory holds a flock(). Runs before and after all other threads of the daemon.
+ * The directory holds the files of the key-value store (kv.h) and exportd.lock, on which the daemon
+ * that uses the directory holds a flock(). Runs before and after all other threads of the daemon.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -212,6 +212,42 @@ static int open_check_meta(struct kv_txn *txn, void *context)
 	return 0;
 }
 
+/*
+ * Gives an older database this version's number. Version 1 had no redo log, and a daemon of that
+ * time would take a database without its log for the whole: so the number is to be in data.mdb
+ * itself before anything else is changed, which closing the store sees to.
+ */
+static int open_newer(struct exportd *exportd, size_t map_bytes)
+{
+	const char *path = exportd->config->exportd_data;
+	struct record_meta meta;
+	struct kv_txn *txn;
+	uint32_t before;
+	int result;
+
+	result = kv_begin(exportd->kv, KV_WRITE, NULL, &txn);
+	if (result != 0)
+		return result;
+	result = record_meta_get(txn, &meta);
+	if (result != 0 || meta.database_version == RECORD_DATABASE_VERSION) {
+		kv_abort(txn);
+		return result;
+	}
+	before = meta.database_version;
+	meta.database_version = RECORD_DATABASE_VERSION;
+	result = record_meta_put(txn, &meta);
+	if (result == 0)
+		result = kv_commit(txn);
+	else
+		kv_abort(txn);
+	if (result != 0)
+		return result;
+	rozo_log(INFO, "%s: from format %" PRIu32 " to %d", path, before, RECORD_DATABASE_VERSION);
+	kv_close(exportd->kv);
+	exportd->kv = NULL;
+	return kv_lmdb_open(path, map_bytes, &exportd->kv);
+}
+
 /* Makes an export's records and its root directory. */
 static int export_create(
 	struct kv_txn *txn, const struct config_export *config, struct record_export *record)
@@ -376,6 +412,8 @@ int exportd_open(const struct config *config, size_t map_bytes, struct exportd *
 	if (result != 0)
 		goto out;
 	result = exportd_read(made, open_check_meta, (void *)config);
+	if (result == 0)
+		result = open_newer(made, map_bytes);
 	if (result != 0)
 		goto out;
 	made->commit = commit_create(made->kv);

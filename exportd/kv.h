@@ -2,10 +2,11 @@
 /*
  * An ordered key-value store with transactions: what exportd asks of a metadata backend.
  *
- * Keys and values are byte strings; keys sort by memcmp(), the shorter first. A read transaction
- * sees the newest committed state as it was when it began, and never waits. There is at most one
- * write transaction at a time; it is used by the thread that began it. A transaction may be nested
- * in a write transaction: its changes go to the parent when it commits and vanish when it aborts.
+ * Keys and values are byte strings; keys sort by memcmp(), the shorter first. Keys that begin with
+ * a zero byte belong to the backend: they cannot be set, and are not found. A read transaction sees
+ * the newest committed state as it was when it began, and never waits. There is at most one write
+ * transaction at a time; it is used by the thread that began it. A transaction may be nested in a
+ * write transaction: its changes go to the parent when it commits and vanish when it aborts.
  */
 #ifndef ROZO_EXPORTD_KV_H
 #define ROZO_EXPORTD_KV_H
@@ -79,14 +80,16 @@ static inline int kv_get(struct kv_txn *txn, struct kv_bytes key, struct kv_byte
 
 /*
  * Sets a key's value, replacing an older one. Both are copied.
- * Returns 0, -ENOSPC (the store is full), -EINVAL (key empty or too long), -ENOMEM or -EIO.
+ * Returns 0, -ENOSPC (the store is full), -EINVAL (key empty, too long or the backend's), -EFBIG
+ * (more in one transaction than the store takes), -ENOMEM or -EIO. After an error other than
+ * -EINVAL and -EFBIG the transaction cannot be committed.
  */
 static inline int kv_put(struct kv_txn *txn, struct kv_bytes key, struct kv_bytes value)
 {
 	return txn->kv->operations->put(txn, key, value);
 }
 
-/* Removes a key. Returns 0, -ENOENT, -ENOSPC, -ENOMEM or -EIO. */
+/* Removes a key. Returns 0, -ENOENT, or an error of kv_put(). */
 static inline int kv_remove(struct kv_txn *txn, struct kv_bytes key)
 {
 	return txn->kv->operations->remove(txn, key);
@@ -134,11 +137,25 @@ static inline void kv_close(struct kv *kv)
 #define KV_LMDB_MAP_BYTES (64ull << 30)
 
 /*
- * Opens or creates an LMDB database, data.mdb and lock.mdb, in an existing directory.
+ * Of each of the two files of the redo log. When one is full a checkpoint begins, so this bounds
+ * how much a checkpoint has to flush, and how many pages of data.mdb wait for it to be used again.
+ */
+#define KV_LMDB_LOG_BYTES (2ull << 20)
+
+/*
+ * Opens or creates an LMDB database with its redo log in an existing directory: data.mdb, lock.mdb,
+ * redo-0.log, redo-1.log and checkpoint. What was committed before a crash or a power failure is
+ * there again when this returns. Whoever calls sees to it that nobody else has it open.
  * map_bytes: the largest size the database may reach. *kv is closed by kv_close().
- * Returns 0; -ENOENT (no such directory), -EACCES, -EROFS, -ENOSPC, -ENOMEM; -EIO (not an LMDB
- * database of this version, or damaged); the reason has been logged.
+ * Returns 0; -ENOENT (no such directory, or a file of the log is missing), -EACCES, -EROFS,
+ * -ENOSPC, -ENOMEM; -EINVAL (files that do not belong together, or of a newer format); -EBADMSG
+ * (the log or the checkpoint is damaged in a way that would lose changes); -EIO (not an LMDB
+ * database of this version, or damaged); the reason and the remedy have been logged.
  */
 int kv_lmdb_open(const char *directory, size_t map_bytes, struct kv **kv);
+
+/* The same with another size of the log's files, when they are made: a multiple of 4 KiB. */
+int kv_lmdb_open_with_log(
+	const char *directory, size_t map_bytes, uint64_t log_bytes, struct kv **kv);
 
 #endif

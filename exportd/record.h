@@ -27,7 +27,7 @@
 #define RECORD_WRITE_EPOCH_MAX 0xffffffu /* generations of blocks have 24 bits for it */
 
 /* The format of the whole database; grows when an older rozo-exportd could not use it. */
-#define RECORD_DATABASE_VERSION 1
+#define RECORD_DATABASE_VERSION 2
 
 /* First letter of a key, and kind in the header of its value. */
 enum record_kind {

@@ -93,7 +93,8 @@ uint64_t fixture_faults(struct fixture *fixture)
 
 uint64_t fixture_close(struct fixture *fixture)
 {
-	static const char *const files[] = {"data.mdb", "lock.mdb", "exportd.lock"};
+	static const char *const files[] = {
+		"data.mdb", "lock.mdb", "exportd.lock", "checkpoint", "redo-0.log", "redo-1.log"};
 	uint64_t faults = fixture_faults(fixture);
 	char path[128];
 	uint32_t i;

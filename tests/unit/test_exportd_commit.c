@@ -31,15 +31,17 @@ static void open_store(void)
 
 static void close_store(void)
 {
+	static const char *const files[] = {
+		"data.mdb", "lock.mdb", "checkpoint", "redo-0.log", "redo-1.log"};
 	char path[128];
 
 	commit_destroy(commit);
 	kv_close(kv);
-	snprintf(path, sizeof(path), "%s/data.mdb", directory);
-	unlink(path);
-	snprintf(path, sizeof(path), "%s/lock.mdb", directory);
-	unlink(path);
-	rmdir(directory);
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+		snprintf(path, sizeof(path), "%s/%s", directory, files[i]);
+		CU_ASSERT_EQUAL(unlink(path), 0);
+	}
+	CU_ASSERT_EQUAL(rmdir(directory), 0);
 }
 
 static struct kv_bytes bytes(const char *text)

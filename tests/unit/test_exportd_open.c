@@ -52,6 +52,18 @@ static void init_wants_an_empty_directory(void)
 	fixture.config.exportd_data = fixture.directory;
 }
 
+/* Leaves data.mdb as it is without a redo log. */
+static void remove_log(const char *directory)
+{
+	static const char *const files[] = {"checkpoint", "redo-0.log", "redo-1.log"};
+	char path[128];
+
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+		snprintf(path, sizeof(path), "%s/%s", directory, files[i]);
+		CU_ASSERT_EQUAL(unlink(path), 0);
+	}
+}
+
 static void open_wants_initialised_data(void)
 {
 	char directory[] = "/tmp/rozo-init-XXXXXX";
@@ -66,6 +78,7 @@ static void open_wants_initialised_data(void)
 	fclose(fopen(path, "w"));
 	CU_ASSERT_EQUAL(exportd_open(&fixture.config, FIXTURE_MAP_BYTES, &other), -ENOENT);
 	unlink(path);
+	remove_log(directory);
 	/* A file that is no database. */
 	snprintf(path, sizeof(path), "%s/exportd.lock", directory);
 	fclose(fopen(path, "w"));
@@ -127,6 +140,36 @@ static void a_newer_format_is_refused(void)
 	CU_ASSERT_EQUAL(put_newer_format(txn, &version), 0);
 	CU_ASSERT_EQUAL(kv_commit(txn), 0);
 	kv_close(kv);
+	CU_ASSERT_EQUAL(open_again(), 0);
+}
+
+static int see_version(struct kv_txn *txn, void *context)
+{
+	struct record_meta meta;
+	int result = record_meta_get(txn, &meta);
+
+	*(uint32_t *)context = meta.database_version;
+	return result;
+}
+
+/* Version 1 had no redo log, and wrote everything else as it is written now. */
+static void a_database_without_a_log_is_taken_over(void)
+{
+	uint32_t version = 1;
+	uint64_t file, found = 0;
+
+	CU_ASSERT_EQUAL(do_create(&fixture, RECORD_ROOT_ID, "before", META_DIRECTORY, &file), 0);
+	CU_ASSERT_EQUAL(commit_execute(fixture.exportd->commit, put_newer_format, &version), 0);
+	exportd_close(fixture.exportd);
+	fixture.exportd = NULL;
+	remove_log(fixture.directory);
+	CU_ASSERT_EQUAL_FATAL(
+		exportd_open(&fixture.config, FIXTURE_MAP_BYTES, &fixture.exportd), 0);
+	CU_ASSERT_EQUAL(exportd_read(fixture.exportd, see_version, &version), 0);
+	CU_ASSERT_EQUAL(version, RECORD_DATABASE_VERSION);
+	CU_ASSERT_EQUAL(do_lookup(&fixture, RECORD_ROOT_ID, "before", &found), 0);
+	CU_ASSERT_EQUAL(found, file);
+	CU_ASSERT_EQUAL(fixture_faults(&fixture), 0);
 	CU_ASSERT_EQUAL(open_again(), 0);
 }
 
@@ -197,6 +240,7 @@ int main(void)
 		{"one instance only", one_instance_only},
 		{"another cluster is refused", another_cluster_is_refused},
 		{"a newer format is refused", a_newer_format_is_refused},
+		{"a database without a log is taken over", a_database_without_a_log_is_taken_over},
 		{"the code of an export cannot change", the_code_of_an_export_cannot_change},
 		{"exports come and go", exports_come_and_go},
 		CU_TEST_INFO_NULL,
