@@ -328,10 +328,10 @@ static bool doubt_resolve(
 static int settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
 	uint32_t count, uint32_t left_out, uint64_t *largest_generation)
 {
-	size_t room = (size_t)count * segment->shard_count;
+	size_t room = (size_t)count * (segment->shard_count + 1);
 	struct opinions *opinions = malloc(sizeof(*opinions));
 	struct forward forward = {.runs = calloc(count, sizeof(struct run))};
-	struct verdicts decided = {.runs = calloc(room + count, sizeof(store_decided))};
+	struct verdicts decided = {.runs = calloc(room, sizeof(store_decided))};
 	struct verdicts back = {.runs = calloc(room, sizeof(store_decided))};
 	struct verdicts superseded = {.runs = calloc(room, sizeof(store_decided))};
 	struct doubt *doubts = calloc(count, sizeof(*doubts));
