@@ -86,6 +86,9 @@ struct batch {
 	uint64_t first_block;
 	uint32_t count;
 	bool thorough;
+	/* As it was before anything was asked: what is written belongs to that time, and stores
+	 * that have been truncated since refuse it. */
+	uint32_t write_epoch;
 	struct block *block; /* room for one */
 	struct stripe_heal_result *result;
 	struct survey survey;
@@ -203,9 +206,6 @@ static int write_shards(struct batch *batch, uint64_t block_number, const struct
 		if (error)
 			goto out;
 	}
-	pthread_mutex_lock(&file->lock);
-	uint32_t write_epoch = file->write_epoch;
-	pthread_mutex_unlock(&file->lock);
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		if (!(needed & (1u << s)))
 			continue;
@@ -219,7 +219,7 @@ static int write_shards(struct batch *batch, uint64_t block_number, const struct
 			.file = file_store_file(file, segment),
 			.geometry = file_geometry(file),
 			.shard = s,
-			.write_epoch = write_epoch,
+			.write_epoch = batch->write_epoch,
 			.block_version = block->version,
 			/* It must know who else lacks it, or nobody may feel called upon. */
 			.missed = diagnosis->recorded,
@@ -464,6 +464,8 @@ static void conclude(struct batch *batch)
 static int heal_batch(struct batch *batch)
 {
 	uint64_t largest;
+
+	batch->write_epoch = file_write_epoch(batch->file);
 	int error = versions_settle(
 		batch->file, batch->segment, batch->first_block, batch->count, &largest);
 
