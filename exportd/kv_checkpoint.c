@@ -74,22 +74,6 @@ static int decode(const uint8_t *slot, struct kv_checkpoint *checkpoint)
 	return 0;
 }
 
-static int write_all(int file, const uint8_t *bytes, size_t count, uint64_t offset)
-{
-	while (count > 0) {
-		ssize_t written = pwrite(file, bytes, count, (off_t)offset);
-
-		if (written < 0 && errno == EINTR)
-			continue;
-		if (written <= 0)
-			return written < 0 ? -errno : -EIO;
-		bytes += written;
-		count -= (size_t)written;
-		offset += (uint64_t)written;
-	}
-	return 0;
-}
-
 static uint64_t slot_offset(const struct kv_checkpoint *checkpoint)
 {
 	return checkpoint->mark.checkpoint % 2 * KV_CHECKPOINT_SLOT_BYTES;
@@ -110,7 +94,7 @@ int kv_checkpoint_create(const char *directory, const struct kv_checkpoint *chec
 	if (file < 0)
 		result = -errno;
 	if (result == 0)
-		result = write_all(file, image, FILE_BYTES, 0);
+		result = redo_log_write_all(file, image, FILE_BYTES, 0);
 	if (result == 0 && fsync(file) != 0)
 		result = -errno;
 	if (file >= 0)
@@ -205,7 +189,7 @@ int kv_checkpoint_write(int file, const struct kv_checkpoint *checkpoint)
 
 	if (slot == NULL)
 		return -ENOMEM;
-	result = write_all(file, slot, encode(checkpoint, slot), slot_offset(checkpoint));
+	result = redo_log_write_all(file, slot, encode(checkpoint, slot), slot_offset(checkpoint));
 	if (result == 0 && fdatasync(file) != 0)
 		result = -errno;
 	free(slot);

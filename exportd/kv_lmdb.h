@@ -9,9 +9,11 @@
  * forget all that came later, and the log is applied. So that the state of that checkpoint is still
  * whole then, a read transaction of it is held: LMDB never overwrites pages that a reader may use.
  *
- *   commit    ... | n      | n+1 | n+2            | ...           one at a time: LMDB's writer
- * mutex log is full: S: begin a reader, copy the meta pages go on in the other file thread        |
- * flush data.mdb | write checkpoint S, flush | end the reader of the last one: its file is free
+ * A checkpoint S, in this order:
+ * - whoever commits and finds the log's file full begins a reader and copies the meta pages (LMDB's
+ *   writer mutex is held, so nobody else commits), and goes on in the other file;
+ * - the thread flushes data.mdb, then writes and flushes the checkpoint, while others commit;
+ * - it ends the reader of the checkpoint before, whose file of the log is free from then on.
  *
  * Locks: LMDB's writer mutex (from the begin to the end of a write transaction), then `mutex`.
  */

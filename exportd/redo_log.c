@@ -88,7 +88,7 @@ static int complain(const char *directory, unsigned int number, const char *what
 	return -error;
 }
 
-static int write_all(int file, const uint8_t *bytes, size_t count, uint64_t offset)
+int redo_log_write_all(int file, const uint8_t *bytes, size_t count, uint64_t offset)
 {
 	while (count > 0) {
 		ssize_t written = pwrite(file, bytes, count, (off_t)offset);
@@ -132,7 +132,7 @@ static int write_zeros(int file, uint64_t from, uint64_t to)
 	while (result == 0 && from < to) {
 		size_t piece = to - from < PIECE_BYTES ? to - from : PIECE_BYTES;
 
-		result = write_all(file, zeros, piece, from);
+		result = redo_log_write_all(file, zeros, piece, from);
 		from += piece;
 	}
 	if (result == 0 && fdatasync(file) != 0)
@@ -472,7 +472,7 @@ static int take_back(struct redo_log *log)
 {
 	static const uint8_t zeros[REDO_LOG_UNIT];
 	int file = log->files[log->current];
-	int result = write_all(file, zeros, sizeof(zeros), log->position);
+	int result = redo_log_write_all(file, zeros, sizeof(zeros), log->position);
 
 	if (result == 0 && fdatasync(file) != 0)
 		result = -errno;
@@ -501,7 +501,7 @@ int redo_log_append(struct redo_log *log, enum redo_log_kind kind, struct redo_l
 	memcpy(record->bytes, &header, sizeof(header));
 	memset(record->bytes + sizeof(header) + payload, 0, bytes - sizeof(header) - payload);
 
-	result = write_all(file, record->bytes, bytes, log->position);
+	result = redo_log_write_all(file, record->bytes, bytes, log->position);
 	if (result == 0 && fdatasync(file) != 0)
 		result = -EIO;
 	if (result != 0) {

@@ -150,6 +150,12 @@ int redo_log_turn(struct redo_log *log);
 /* A newer checkpoint is durable: the following records say so. May be called by any thread. */
 void redo_log_set_checkpoint(struct redo_log *log, uint64_t checkpoint);
 
+/*
+ * Writes all of some bytes at an offset, as the log itself does: also for the mark that belongs to
+ * it. Does not flush. Returns 0 or a negative errno.
+ */
+int redo_log_write_all(int file, const uint8_t *bytes, size_t count, uint64_t offset);
+
 /* The number of the last record; bytes of the current file that are in use. */
 uint64_t redo_log_sequence(const struct redo_log *log);
 uint64_t redo_log_used(const struct redo_log *log);

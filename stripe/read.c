@@ -263,12 +263,13 @@ static void block_clear(const struct stripe_file *file, struct block *block)
 /* True if a store knows of a change of the file that we do not know: its nodes may be others. */
 static bool round_is_ahead(const struct round *round)
 {
+	uint32_t newest = 0;
+
 	for (unsigned int s = 0; s < round->segment->shard_count; s++) {
-		if (round->offsets[s] && segment_is_outdated(round->file, round->segment,
-						 round->results[s].write_epoch))
-			return true;
+		if (round->offsets[s] && round->results[s].write_epoch > newest)
+			newest = round->results[s].write_epoch;
 	}
-	return false;
+	return segment_is_outdated(round->file, round->segment, newest);
 }
 
 /*

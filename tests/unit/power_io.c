@@ -379,19 +379,7 @@ int open(const char *path, int flags, ...)
 	return open_at(path, flags, mode);
 }
 
-int open64(const char *path, int flags, ...)
-{
-	mode_t mode = 0;
-	va_list arguments;
-
-	if ((flags & O_CREAT) != 0) {
-		va_start(arguments, flags);
-		/* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): it is */
-		mode = va_arg(arguments, mode_t);
-		va_end(arguments);
-	}
-	return open_at(path, flags, mode);
-}
+int open64(const char *path, int flags, ...) __attribute__((alias("open")));
 
 int rename(const char *from, const char *to)
 {
