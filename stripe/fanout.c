@@ -81,7 +81,9 @@ static void call_done(void *context, int error)
 		fanout->succeeded++;
 	if (--fanout->busy == 0)
 		ended = fanout->ended;
-	pthread_cond_signal(&fanout->changed);
+	/* Who waits is not woken by each of many answers. */
+	if (fanout->busy == 0 || fanout->succeeded >= fanout->wanted)
+		pthread_cond_signal(&fanout->changed);
 	pthread_mutex_unlock(&fanout->lock);
 	if (ended) {
 		fanout_destroy(fanout);
@@ -168,6 +170,7 @@ bool fanout_wait_for(struct fanout *fanout, unsigned int successes, unsigned int
 		pthread_mutex_unlock(&fanout->lock);
 	}
 	pthread_mutex_lock(&fanout->lock);
+	fanout->wanted = successes;
 	while (fanout->busy && fanout->succeeded < successes && waited != ETIMEDOUT) {
 		if (delay_ms == UINT_MAX)
 			pthread_cond_wait(&fanout->changed, &fanout->lock);

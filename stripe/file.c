@@ -570,6 +570,14 @@ void file_raise_epoch(struct stripe_file *file, uint32_t write_epoch)
 	pthread_mutex_unlock(&file->lock);
 }
 
+/* Sets the counter beyond a generation of that write epoch. Called with file->lock. */
+static void pass_generation(struct stripe_file *file, uint64_t generation, uint32_t write_epoch)
+{
+	if (generation >> GENERATION_COUNTER_BITS == write_epoch &&
+		(generation & GENERATION_COUNTER_MASK) > file->counter)
+		file->counter = generation & GENERATION_COUNTER_MASK;
+}
+
 int file_next_version(struct stripe_file *file, const struct segment *segment, uint32_t write_epoch,
 	uint64_t above, store_version *version)
 {
@@ -585,9 +593,7 @@ int file_next_version(struct stripe_file *file, const struct segment *segment, u
 		segment->superseded) {
 		error = -ESTALE;
 	} else {
-		if (above >> GENERATION_COUNTER_BITS == write_epoch &&
-			(above & GENERATION_COUNTER_MASK) > file->counter)
-			file->counter = above & GENERATION_COUNTER_MASK;
+		pass_generation(file, above, write_epoch);
 		*version = (store_version){
 			.generation =
 				(uint64_t)write_epoch << GENERATION_COUNTER_BITS | ++file->counter,
@@ -596,6 +602,15 @@ int file_next_version(struct stripe_file *file, const struct segment *segment, u
 	}
 	pthread_mutex_unlock(&file->lock);
 	return error;
+}
+
+bool file_met_generation(struct stripe_file *file, uint64_t generation)
+{
+	pthread_mutex_lock(&file->lock);
+	pass_generation(file, generation, file->write_epoch);
+	bool behind = generation >> GENERATION_COUNTER_BITS > file->write_epoch;
+	pthread_mutex_unlock(&file->lock);
+	return behind;
 }
 
 uint32_t stripe_file_layout_epoch(const struct stripe_file *constant)

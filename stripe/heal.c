@@ -307,37 +307,49 @@ static uint32_t unsound_shards(struct stripe_file *file, const struct segment *s
 	return shards & ~sound;
 }
 
+/*
+ * Asks the former stores for a block whose version the new ones cannot tell. What they have on
+ * record of who missed it is to be known to the new ones as well: when the shards have moved nobody
+ * asks the former ones any more, and who has none on record may be talked into dropping it.
+ */
+static int ask_former(struct batch *batch, uint32_t index)
+{
+	struct diagnosis *diagnosis = &batch->blocks[index];
+	const struct block *block = batch->block;
+
+	int error = block_read_former(
+		batch->file, batch->segment, batch->first_block + index, batch->block);
+	if (error)
+		return error;
+	diagnosis->unknown = false;
+	diagnosis->version = block->version;
+	diagnosis->recorded = block->missed;
+	for (unsigned int s = 0; s < batch->segment->shard_count; s++) {
+		if (!(batch->survey.reachable & (1u << s)))
+			continue;
+		struct block_answer answer =
+			block_answer(batch->segment, s, &batch->survey.results[s], index);
+		if (block_answer_is_sound(&answer) &&
+			version_compare(answer.newest, block->version) == 0)
+			diagnosis->holders |= 1u << s;
+		else
+			diagnosis->needed |= 1u << s;
+	}
+	return 0;
+}
+
 /* Makes the shards of one block. Returns 0, or why there are none; the others are not held up. */
 static int heal_block(struct batch *batch, uint32_t index)
 {
 	struct diagnosis *diagnosis = &batch->blocks[index];
 	struct block *block = batch->block;
 	uint64_t number = batch->first_block + index;
-	int error = 0;
+	bool read = diagnosis->unknown;
+	int error = diagnosis->unknown ? ask_former(batch, index) : 0;
 
-	if (diagnosis->unknown) {
-		error = block_read_former(batch->file, batch->segment, number, block);
-		if (error)
-			return error;
-		diagnosis->unknown = false;
-		diagnosis->version = block->version;
-		for (unsigned int s = 0; s < batch->segment->shard_count; s++) {
-			if (!(batch->survey.reachable & (1u << s)))
-				continue;
-			struct block_answer answer =
-				block_answer(batch->segment, s, &batch->survey.results[s], index);
-			if (block_answer_is_sound(&answer) &&
-				version_compare(answer.newest, block->version) == 0)
-				diagnosis->holders |= 1u << s;
-			else
-				diagnosis->needed |= 1u << s;
-		}
-		return block->version.generation ? write_shards(batch, number, block, diagnosis)
-						 : 0;
-	}
 	/* What has been written since it was settled is looked at by the next pass. */
-	if (diagnosis->version.generation == 0 || diagnosis->undecided)
-		return 0;
+	if (error || diagnosis->version.generation == 0 || diagnosis->undecided)
+		return error;
 	uint32_t doubtful = diagnosis->holders & (diagnosis->recorded | batch->segment->rebuilding);
 	if (doubtful) {
 		uint32_t unsound = unsound_shards(
@@ -350,7 +362,7 @@ static int heal_block(struct batch *batch, uint32_t index)
 	if (VERSION_IS_EMPTINESS(diagnosis->version)) {
 		block->version = diagnosis->version;
 		block->length_bytes = 0;
-	} else {
+	} else if (!read) {
 		error = block_read(batch->file, batch->segment, number, false, block);
 	}
 	if (error)

@@ -201,6 +201,7 @@ struct fanout {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	unsigned int busy, succeeded; /* guarded by lock */
+	unsigned int wanted; /* guarded by lock: successes that end the wait */
 	void (*ended)(void *context); /* guarded by lock: nobody waits any more */
 	void *context;
 	unsigned int started; /* since the last wait */
@@ -326,6 +327,12 @@ uint32_t file_write_epoch(struct stripe_file *file);
 
 /* From now on this engine writes under this epoch, if it is newer than what it knows. */
 void file_raise_epoch(struct stripe_file *file, uint32_t write_epoch);
+
+/*
+ * Notes a generation that is out there, or that stores were asked to refuse: versions made from now
+ * on under the same epoch are newer. Returns true if it is of a newer epoch than the file's.
+ */
+bool file_met_generation(struct stripe_file *file, uint64_t generation);
 
 /*
  * The next version of this writer under a write epoch (the file's, or that of a truncation which is
@@ -526,6 +533,7 @@ struct block {
 	store_version version; /* generation 0: empty */
 	uint32_t length_bytes;
 	bool committed; /* a store says that the version is decided */
+	uint32_t missed; /* shards that a store has on record as having missed it */
 	uint8_t *bytes;
 };
 

@@ -219,7 +219,7 @@ static int decode(struct stripe_file *file, const struct block_shards *shards,
 	uint8_t *rows[MOJETTE_K_MAX];
 	unsigned int n = file->code.k + file->code.m;
 	unsigned int count = 0;
-	uint32_t length_bytes = 0;
+	uint32_t length_bytes = 0, missed = 0;
 	bool committed = false;
 
 	for (unsigned int s = 0; s < n; s++) {
@@ -232,11 +232,13 @@ static int decode(struct stripe_file *file, const struct block_shards *shards,
 			return -ENODATA; /* one version has one length */
 		usable[s] = shards->bytes[s];
 		committed |= shards->answers[s].state == STORE_COMMITTED;
+		missed |= shards->answers[s].missed;
 	}
 	if (count < file->code.k && !VERSION_IS_EMPTINESS(version))
 		return -ENODATA;
 	block->version = version;
 	block->committed = committed;
+	block->missed = missed;
 	block->length_bytes = length_bytes;
 	size_t row_bytes = 0;
 	if (length_bytes) {
@@ -256,6 +258,7 @@ static void block_clear(const struct stripe_file *file, struct block *block)
 {
 	block->version = (store_version){0};
 	block->committed = true;
+	block->missed = 0;
 	block->length_bytes = 0;
 	memset(block->bytes, 0, file->block_bytes);
 }

@@ -363,6 +363,8 @@ static int settle(struct stripe_file *file, const struct segment *segment, uint6
 		opinions_ask(file, opinions, open);
 		newest = opinions_newest_open(opinions);
 	}
+	/* Who has others refuse something does not offer it to them. */
+	file_met_generation(file, open.generation);
 	/* Those who can tell may be others by now. */
 	if (opinions_are_ahead(file, opinions)) {
 		opinions_free(opinions);

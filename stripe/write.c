@@ -82,13 +82,7 @@ int block_write_recover(struct stripe_file *file, const struct segment *segment,
 		return error;
 	if (newest.generation > largest)
 		largest = newest.generation;
-	pthread_mutex_lock(&file->lock);
-	uint64_t epoch = largest >> GENERATION_COUNTER_BITS;
-	if (epoch == file->write_epoch && file->counter < (largest & GENERATION_COUNTER_MASK))
-		file->counter = largest & GENERATION_COUNTER_MASK;
-	bool behind = epoch > file->write_epoch;
-	pthread_mutex_unlock(&file->lock);
-	return behind ? -ESTALE : 0;
+	return file_met_generation(file, largest) ? -ESTALE : 0;
 }
 
 static int write_whole(struct stripe_file *file, const struct segment *segment,

@@ -151,6 +151,53 @@ static uint64_t truncated_until(const struct op *truncation, unsigned int cell)
 	return until;
 }
 
+/*
+ * Until when readers may see what a truncation takes away, though others have seen zeros already:
+ * if it failed, until something has been written since, which nobody does before it was carried
+ * out.
+ */
+static uint64_t pending_until(const struct op *truncation)
+{
+	uint64_t until = UINT64_MAX;
+
+	if (truncation->finished != UINT64_MAX)
+		return 0;
+	for (unsigned int i = 0; i < op_count; i++) {
+		if (ops[i].kind != OP_READ && ops[i].invoked >= truncation->ended &&
+			ops[i].finished < until)
+			until = ops[i].finished;
+	}
+	return until;
+}
+
+/* True if another write of the cell came between, as a whole. */
+static bool is_covered(const struct op *write, const struct op *truncation, unsigned int cell)
+{
+	for (unsigned int i = 0; i < op_count; i++) {
+		if (ops[i].kind != OP_READ && covers(&ops[i], cell) &&
+			ops[i].invoked > write->ended && ops[i].finished < truncation->invoked)
+			return true;
+	}
+	return false;
+}
+
+/* Until when a write of the cell may be seen again for the sake of truncations that failed. */
+static uint64_t seen_again_until(const struct op *write, unsigned int cell)
+{
+	uint64_t until = 0;
+
+	for (unsigned int i = 0; i < op_count; i++) {
+		if (ops[i].kind == OP_TRUNCATE && covers(&ops[i], cell) &&
+			write->invoked <= ops[i].invoked && !is_covered(write, &ops[i], cell)) {
+			uint64_t pending = pending_until(&ops[i]);
+
+			if (pending > until)
+				until = pending;
+		}
+	}
+	return until;
+}
+
 static bool visited_before(uint64_t done, uint64_t value, uint64_t latest)
 {
 	uint64_t hash = (done * UINT64_C(0x9e3779b97f4a7c15)) ^ (value << 20) ^ latest;
@@ -240,7 +287,8 @@ static bool judge_cell(unsigned int cell)
 			.write = write,
 			.optional = optional,
 		};
-		if (write && search.count < CELL_OPS_MAX && met_another(i, cell)) {
+		uint64_t again = write ? seen_again_until(op, cell) : 0;
+		if (write && search.count < CELL_OPS_MAX && (again || met_another(i, cell))) {
 			/* It may be carried out more than once. */
 			search.steps[search.count] = search.steps[search.count - 1];
 			search.steps[search.count].optional = true;
@@ -248,6 +296,8 @@ static bool judge_cell(unsigned int cell)
 			search.steps[search.count].finished = UINT64_MAX;
 			uint64_t ended =
 				op->kind == OP_TRUNCATE ? truncated_until(op, cell) : op->ended;
+			if (again > ended)
+				ended = again;
 			if (ended < op->deadline)
 				search.steps[search.count].deadline = ended;
 			search.count++;

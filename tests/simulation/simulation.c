@@ -356,13 +356,14 @@ static bool do_heal(unsigned int engine, bool calm)
 		return false;
 	}
 	for (uint32_t segment = 0; segment * WORLD_SEGMENT_BLOCKS < WORLD_BLOCKS; segment++) {
-		uint64_t left = 0;
-		int error =
-			stripe_heal(session.file, segment, 0, WORLD_SEGMENT_BLOCKS, NULL, &left);
+		struct stripe_heal_result result;
+		/* At the end as the scrubber does it: a flipped bit that nobody reads stays. */
+		int error = stripe_heal_range(session.file, segment, 0, WORLD_SEGMENT_BLOCKS,
+			calm && run.damage, &result);
 		if (error == -ENOENT) /* nothing was ever written there */
 			continue;
 		/* The healer tries again; come_to_rest() says for how long. */
-		done = done && !error && !left;
+		done = done && !error && !result.left;
 	}
 	session_end(&session);
 	/* Healing a file is many operations; only with nothing in their way must they be quick. */

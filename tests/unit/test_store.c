@@ -660,6 +660,52 @@ static void truncation_fences_a_store_without_the_file(void)
 	end();
 }
 
+static bool watching;
+static unsigned int pending_in_flush;
+
+/* What readers are told while a flush is under way. */
+static int watched_sync(int descriptor)
+{
+	store_version version;
+
+	pending_in_flush += watching && fixture_state(&fixture, 2, &version) == STORE_PENDING;
+	return store_io_posix.sync_data(descriptor);
+}
+
+static void a_record_of_a_miss_is_pending_until_it_is_durable(void)
+{
+	static struct store_io watched;
+	store_missed_args args = {.file = FIXTURE_FILE,
+		.first_block = 2,
+		.count = 1,
+		.block_version = VERSION(1, 1),
+		.missed = 4};
+	store_status_res res;
+
+	watched = store_io_posix;
+	watched.sync_data = watched_sync;
+	begin();
+	fixture_close(&fixture);
+	fixture.io = &watched;
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 3), 0);
+	CU_ASSERT(IS(&fixture, 2, VERSION(1, 1), STORE_FINALIZED));
+	/* Who reads the record takes it for one that a loss of power does not undo. */
+	watching = true;
+	store_missed(fixture.store, &args, &res);
+	CU_ASSERT_EQUAL(res.status, 0);
+	CU_ASSERT(pending_in_flush > 0);
+	CU_ASSERT(IS(&fixture, 2, VERSION(1, 1), STORE_FINALIZED));
+	/* That nobody missed it any more needs no such care. */
+	args.clear = 1;
+	pending_in_flush = 0;
+	store_missed(fixture.store, &args, &res);
+	CU_ASSERT_EQUAL(res.status, 0);
+	CU_ASSERT_EQUAL(pending_in_flush, 0);
+	watching = false;
+	end();
+}
+
 static void unstable_writes_are_pending_until_synced(void)
 {
 	begin();
@@ -1118,6 +1164,7 @@ int main(void)
 	TEST(promises_outlive_a_restart_also_of_an_empty_store);
 	TEST(truncation_fences_a_store_without_the_file);
 	TEST(unstable_writes_are_pending_until_synced);
+	TEST(a_record_of_a_miss_is_pending_until_it_is_durable);
 	TEST(truncation_empties_and_gives_space_back);
 	TEST(removal_removes);
 	TEST(a_block_written_empty_is_empty);

@@ -307,6 +307,69 @@ static void what_only_the_old_node_can_tell_is_not_made_up(void)
 	stop();
 }
 
+static void what_the_old_node_tells_comes_with_its_record(void)
+{
+	const store_file key = {.export_id = EXPORT, .file_id = FILE_ID};
+	struct stripe_heal_result sum;
+	struct store_missed_block blocks[8];
+	uint64_t next;
+	size_t count;
+
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	change(file, 0, SIZE, true);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe);
+	cluster.stripe = silent_engine();
+	file = open_in(cluster.stripe);
+	/* Acknowledged on 0, 1, 2 and 5, which have 3 and 4 on record; the writer dies. */
+	node_stop(3);
+	node_stop(4);
+	change(file, 10 * BLOCK, BLOCK, true);
+	stripe_file_put(file);
+	/* Without node 2 nobody can tell; it is asked for what its shard's new node needs. */
+	node_stop(2);
+	node_start(3);
+	node_start(4);
+	unsigned int spare = move_shard(FILE_ID, 2, 0);
+	struct stripe *worker = engine_create_at(spare);
+	file = open_in(worker);
+	wait_for_nodes(file, 0x3b);
+	CU_ASSERT_EQUAL(rebuild(worker, &sum), 1);
+	node_stop(4);
+	node_start(2);
+	for (unsigned int i = 0; i < 100 && (i == 0 || sum.lacking & (1u << 2)); i++) {
+		usleep(100000);
+		stripe_heal_range(file, 0, 10, 1, false, &sum);
+	}
+	CU_ASSERT_EQUAL(sum.lacking, 1u << 4);
+	end_rebuilding(FILE_ID, 2);
+	/* It is one of the holders now: without the record it might be asked to drop what it has.
+	 */
+	CU_ASSERT_EQUAL(
+		store_missed_blocks(cluster.nodes[spare].store, &key, 0, blocks, 8, &count, &next),
+		0);
+	CU_ASSERT_EQUAL_FATAL(count, 1);
+	CU_ASSERT_EQUAL(blocks[0].block, 10);
+	CU_ASSERT_EQUAL(blocks[0].missed, 1u << 4);
+	/* When that is back, all is made, and nothing is left on record. */
+	node_start(4);
+	file = open_in(worker);
+	wait_for_nodes(file, 0x3f);
+	CU_ASSERT_EQUAL(
+		stripe_heal_range(file, 0, 0, 37, false, &(struct stripe_heal_result){0}), 0);
+	CU_ASSERT_EQUAL(
+		store_missed_blocks(cluster.nodes[spare].store, &key, 0, blocks, 8, &count, &next),
+		0);
+	CU_ASSERT_EQUAL(count, 0);
+	node_stop(0);
+	node_stop(1);
+	CU_ASSERT(reads_right(file));
+	stripe_file_put(file);
+	stripe_destroy(worker);
+	stop();
+}
+
 static void a_segment_first_met_after_the_move_is_written_under_the_new_epoch(void)
 {
 	start();
@@ -410,6 +473,29 @@ static void a_healed_shard_knows_who_else_missed_the_write(void)
 	CU_ASSERT_EQUAL(
 		store_missed_blocks(cluster.nodes[0].store, &key, 0, blocks, 64, &count, &next), 0);
 	CU_ASSERT_EQUAL(count, 0);
+	stripe_file_put(file);
+	stop();
+}
+
+static void who_settled_a_file_writes_it_without_a_conflict(void)
+{
+	struct stripe_counters before, after;
+
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	change(file, 0, BLOCK, true);
+	struct stripe *writer = silent_engine();
+	struct stripe_file *writer_file = open_in(writer);
+	change(writer_file, 0, BLOCK, true);
+	stripe_file_put(writer_file);
+	/* What the other one left is settled: stores refuse what is not a little newer than that.
+	 */
+	CU_ASSERT_EQUAL(stripe_heal(file, 0, 0, 1, NULL, NULL), 0);
+	stripe_counters(cluster.stripe, &before);
+	change(file, 3 * BLOCK, BLOCK, true);
+	stripe_counters(cluster.stripe, &after);
+	CU_ASSERT_EQUAL(after.conflicts, before.conflicts);
+	stripe_destroy(writer);
 	stripe_file_put(file);
 	stop();
 }
@@ -613,12 +699,16 @@ int main(void)
 			a_truncation_by_who_knows_only_the_old_nodes_reaches_the_new_one},
 		{"what only the old node can tell is not made up",
 			what_only_the_old_node_can_tell_is_not_made_up},
+		{"what the old node tells comes with its record",
+			what_the_old_node_tells_comes_with_its_record},
 		{"a segment first met after the move is written under the new epoch",
 			a_segment_first_met_after_the_move_is_written_under_the_new_epoch},
 		{"a store that is made is no witness against lost updates",
 			a_store_that_is_made_is_no_witness_against_lost_updates},
 		{"a healed shard knows who else missed the write",
 			a_healed_shard_knows_who_else_missed_the_write},
+		{"who settled a file writes it without a conflict",
+			who_settled_a_file_writes_it_without_a_conflict},
 		{"what lags without a record is found by comparing",
 			what_lags_without_a_record_is_found_by_comparing},
 		{"a read that meets damage has it repaired",
