@@ -274,7 +274,8 @@ static int change_missed(struct store_pages *pages, const store_missed_args *arg
 		store_slot_set_missed(pair.pages[pair.newest]->bytes, &file->shape, block, missed);
 		pair.pages[pair.newest]->changed = true;
 		pair.pages[pair.newest]->durable = true;
-		/* Readers rely on what is told to be on record: it is PENDING until it is durable. */
+		/* Readers rely on what is told to be on record: it is PENDING until it is durable.
+		 */
 		if (!args->clear)
 			pair.pages[pair.newest]->rows |= store_row_bit(&file->shape, block);
 		if (pages->count > PAGES_MAX)

@@ -240,7 +240,7 @@ static int load_headers(struct shard_file *file)
 			}
 			file->groups_recorded[side] = fields.groups_durable;
 			if (fields.write_epoch > file->write_epoch)
-				file->write_epoch = fields.write_epoch;
+				file->write_epoch = file->epoch_kept = fields.write_epoch;
 			if (store_version_compare(fields.refused, file->refused) > 0)
 				file->refused = fields.refused;
 			if (side == 0)
@@ -336,6 +336,8 @@ static void forget(struct shard_file *file)
 	file->blank = false;
 	file->shape_known = false;
 	file->write_epoch = 0;
+	file->epoch_kept = 0;
+	file->epoch_change = 0;
 	file->refused = (store_version){0};
 	file->refused_change = 0;
 	file->flags = 0;

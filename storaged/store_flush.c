@@ -171,6 +171,16 @@ bool shard_file_settled(struct shard_file *file)
 	return settled;
 }
 
+bool shard_file_durable(struct shard_file *file, uint64_t changes)
+{
+	bool durable;
+
+	pthread_mutex_lock(&file->flush_lock);
+	durable = file->settled && file->durable >= changes;
+	pthread_mutex_unlock(&file->flush_lock);
+	return durable;
+}
+
 uint64_t shard_file_unsynced(struct shard_file *file, uint64_t group, unsigned int side)
 {
 	uint64_t rows;

@@ -151,6 +151,8 @@ struct shard_file {
 	bool shape_known;
 	struct store_shape shape;
 	uint32_t write_epoch;
+	uint32_t epoch_kept; /* as it is in page 0 */
+	uint64_t epoch_change; /* the change that put it there, 0: it was there */
 	uint32_t flags; /* of page 0 of side a */
 	uint64_t size_bytes[STORE_SIDES];
 	uint64_t groups_recorded[STORE_SIDES]; /* header.groups_durable as it is in the file */
@@ -290,6 +292,9 @@ int shard_file_flush(struct shard_file *file, uint64_t changes, bool settle);
 
 /* True if what lies in the file is durable, except the rows in `unsynced` and `syncing`. */
 bool shard_file_settled(struct shard_file *file);
+
+/* True if so many changes are durable, and what was there before them. */
+bool shard_file_durable(struct shard_file *file, uint64_t changes);
 
 /* The rows of a group with changes that are not durable. */
 uint64_t shard_file_unsynced(struct shard_file *file, uint64_t group, unsigned int side);

@@ -290,6 +290,10 @@ static int page_write(struct store_pages *pages, struct store_page *page)
 		shard_file_redo(file, page->side, offset, &part, 1);
 		shard_file_written(
 			file, page->side, page->group, page->rows, file->size_bytes[page->side]);
+		if (page->group == 0 && page->side == 0 && file->epoch_kept != file->write_epoch) {
+			file->epoch_kept = file->write_epoch;
+			file->epoch_change = shard_file_changes(file);
+		}
 	}
 	page->changed = false;
 	return 0;

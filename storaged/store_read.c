@@ -335,6 +335,8 @@ static int read_file(struct read_call *call, store_read_res *res)
 			continue;
 		}
 		res->write_epoch = file->write_epoch;
+		if (shard_file_durable(file, file->epoch_change))
+			res->durable_epoch = file->epoch_kept;
 		if (file->exists && !store_shape_equal(&file->shape, &call->shape))
 			error = -EINVAL;
 		call->unsettled = false;

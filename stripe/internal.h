@@ -417,7 +417,7 @@ struct block_answer {
 	/* The write epochs since which, and until before which, this store is asked; 0: no limit.
 	 */
 	uint32_t since, until;
-	bool aware; /* of the last move of shards: it refuses writers that are not */
+	bool aware; /* of the last move of shards: it refuses writers that are not, for good */
 };
 
 /* What the store of a shard said of the block of that index in its answer. */

@@ -87,7 +87,7 @@ struct block_answer block_answer(const struct segment *segment, unsigned int sha
 		.partial = partial,
 		.since = segment->rebuilding & (1u << shard) ? segment->switch_epoch : 0,
 		.until = segment->former & (1u << shard) ? segment->switch_epoch : 0,
-		.aware = result->write_epoch >= segment->switch_epoch,
+		.aware = result->durable_epoch >= segment->switch_epoch,
 	};
 }
 

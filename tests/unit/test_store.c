@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/param.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -660,21 +661,63 @@ static void truncation_fences_a_store_without_the_file(void)
 	end();
 }
 
-static bool watching;
-static unsigned int pending_in_flush;
+/* What readers of block 2 are told while a flush is under way. */
+static struct {
+	bool on;
+	unsigned int pending;
+	uint32_t write_epoch, durable_epoch; /* the newest */
+} watch;
 
-/* What readers are told while a flush is under way. */
+static void tell_epochs(uint32_t *state, uint32_t *write_epoch, uint32_t *durable_epoch)
+{
+	store_read_args args = {.file = FIXTURE_FILE,
+		.geometry = fixture_4_2,
+		.first_block = 2,
+		.count = 1,
+		.headers_only = 1};
+	store_read_res res = {0};
+
+	store_read(fixture.store, &args, &res);
+	*state = res.status == 0 ? res.blocks.blocks_val[0].state : STORE_EMPTY;
+	*write_epoch = res.write_epoch;
+	*durable_epoch = res.durable_epoch;
+	rpc_free(RPC_XDR(xdr_store_read_res), &res);
+}
+
 static int watched_sync(int descriptor)
 {
-	store_version version;
+	uint32_t state, write_epoch, durable_epoch;
 
-	pending_in_flush += watching && fixture_state(&fixture, 2, &version) == STORE_PENDING;
+	if (watch.on) {
+		tell_epochs(&state, &write_epoch, &durable_epoch);
+		watch.pending += state == STORE_PENDING;
+		watch.write_epoch = MAX(watch.write_epoch, write_epoch);
+		watch.durable_epoch = MAX(watch.durable_epoch, durable_epoch);
+	}
 	return store_io_posix.sync_data(descriptor);
+}
+
+static void begin_watched(void)
+{
+	static struct store_io watched;
+
+	watched = store_io_posix;
+	watched.sync_data = watched_sync;
+	memset(&watch, 0, sizeof(watch));
+	begin();
+	fixture_close(&fixture);
+	fixture.io = &watched;
+	fixture_open(&fixture);
+}
+
+static void end_watched(void)
+{
+	watch.on = false;
+	end();
 }
 
 static void a_record_of_a_miss_is_pending_until_it_is_durable(void)
 {
-	static struct store_io watched;
 	store_missed_args args = {.file = FIXTURE_FILE,
 		.first_block = 2,
 		.count = 1,
@@ -682,28 +725,52 @@ static void a_record_of_a_miss_is_pending_until_it_is_durable(void)
 		.missed = 4};
 	store_status_res res;
 
-	watched = store_io_posix;
-	watched.sync_data = watched_sync;
-	begin();
-	fixture_close(&fixture);
-	fixture.io = &watched;
-	fixture_open(&fixture);
+	begin_watched();
 	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 3), 0);
 	CU_ASSERT(IS(&fixture, 2, VERSION(1, 1), STORE_FINALIZED));
 	/* Who reads the record takes it for one that a loss of power does not undo. */
-	watching = true;
+	watch.on = true;
 	store_missed(fixture.store, &args, &res);
 	CU_ASSERT_EQUAL(res.status, 0);
-	CU_ASSERT(pending_in_flush > 0);
+	CU_ASSERT(watch.pending > 0);
 	CU_ASSERT(IS(&fixture, 2, VERSION(1, 1), STORE_FINALIZED));
 	/* That nobody missed it any more needs no such care. */
 	args.clear = 1;
-	pending_in_flush = 0;
+	watch.pending = 0;
 	store_missed(fixture.store, &args, &res);
 	CU_ASSERT_EQUAL(res.status, 0);
-	CU_ASSERT_EQUAL(pending_in_flush, 0);
-	watching = false;
-	end();
+	CU_ASSERT_EQUAL(watch.pending, 0);
+	end_watched();
+}
+
+static void an_epoch_is_called_durable_when_it_is(void)
+{
+	store_truncate_args fence = {.file = FIXTURE_FILE,
+		.geometry = fixture_4_2,
+		.write_epoch = 3,
+		.first_block = 100,
+		.block_version = {.generation = UINT64_C(3) << 40}};
+	uint32_t state, write_epoch, durable_epoch;
+	store_status_res res;
+
+	begin_watched();
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 3), 0);
+	tell_epochs(&state, &write_epoch, &durable_epoch);
+	CU_ASSERT_EQUAL(write_epoch, 1);
+	CU_ASSERT_EQUAL(durable_epoch, 1);
+	watch.on = true;
+	store_truncate(fixture.store, &fence, &res);
+	CU_ASSERT_EQUAL(res.status, 0);
+	CU_ASSERT_EQUAL(watch.write_epoch, 3);
+	CU_ASSERT(watch.durable_epoch < 3);
+	watch.on = false;
+	tell_epochs(&state, &write_epoch, &durable_epoch);
+	CU_ASSERT_EQUAL(durable_epoch, 3);
+	fixture_reopen(&fixture);
+	CU_ASSERT_EQUAL(fixture_sync(&fixture, FIXTURE_FILE), 0);
+	tell_epochs(&state, &write_epoch, &durable_epoch);
+	CU_ASSERT_EQUAL(durable_epoch, 3);
+	end_watched();
 }
 
 static void unstable_writes_are_pending_until_synced(void)
@@ -1165,6 +1232,7 @@ int main(void)
 	TEST(truncation_fences_a_store_without_the_file);
 	TEST(unstable_writes_are_pending_until_synced);
 	TEST(a_record_of_a_miss_is_pending_until_it_is_durable);
+	TEST(an_epoch_is_called_durable_when_it_is);
 	TEST(truncation_empties_and_gives_space_back);
 	TEST(removal_removes);
 	TEST(a_block_written_empty_is_empty);
