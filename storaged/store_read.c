@@ -147,7 +147,7 @@ static int judge_block(struct read_call *call, uint32_t i)
 	 * by their headers must not be misled. Nor must they where damage was found before.
 	 */
 	if (slot->shard_bytes > 0 &&
-		(!args->headers_only || (told->state == STORE_FINALIZED && !file->made_here) ||
+		(!args->headers_only || (told->state != STORE_COMMITTED && !file->made_here) ||
 			(store_mask_get(
 				 &file->suspect, block / file->shape.rows, (unsigned int)side) &
 				store_row_bit(&file->shape, block)) != 0)) {
