@@ -80,7 +80,7 @@ static int check_args(const store_write_args *args, struct write_call *call)
 }
 
 /* The version is there already: sound, or to be written again. Returns 0, -EAGAIN or -errno. */
-static int plan_same(struct write_call *call, uint32_t i, struct store_pair *pair)
+static int plan_same(struct write_call *call, uint32_t i, struct store_pair *pair, bool refused)
 {
 	const store_write_block *block = &call->args->blocks.blocks_val[i];
 	unsigned int side = (unsigned int)pair->newest;
@@ -111,7 +111,8 @@ static int plan_same(struct write_call *call, uint32_t i, struct store_pair *pai
 	free(buffer);
 	if (error == -EBADMSG || error == -EIO) {
 		plan->skip = false;
-		error = 0;
+		/* Who was promised that it is not written was told that it is not here. */
+		error = refused ? -EAGAIN : 0;
 	}
 	return error;
 }
@@ -184,7 +185,7 @@ static int plan_block(struct write_call *call, uint32_t i, struct store_pair *pa
 	newest = &pair->slots[pair->newest];
 	order = store_version_compare(newest->version, args->block_version);
 	if (order == 0)
-		return plan_same(call, i, pair);
+		return plan_same(call, i, pair, refused);
 	if (order > 0 || refused)
 		return -EAGAIN;
 	plan->side = (uint8_t)(1 - pair->newest);

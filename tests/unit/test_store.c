@@ -744,6 +744,37 @@ static void a_record_of_a_miss_is_pending_until_it_is_durable(void)
 	end_watched();
 }
 
+/* As after a loss of power: the record of block 2 is there, its row is not. */
+static void tear_block_2(void)
+{
+	char path[256];
+
+	fixture_close(&fixture);
+	fixture_side(&fixture, 0, path, sizeof(path));
+	int fd = open(path, O_RDWR);
+	CU_ASSERT_FATAL(fd >= 0);
+	CU_ASSERT_EQUAL(pwrite(fd, "torn", 4, 4096 + 2 * 4096), 4);
+	close(fd);
+	fixture_open(&fixture);
+}
+
+static void what_is_torn_is_not_completed_once_it_is_refused(void)
+{
+	begin();
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 3), 0);
+	tear_block_2();
+	/* A message that comes twice completes it. */
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .first = 2), 0);
+	CU_ASSERT(IS(&fixture, 2, VERSION(1, 1), STORE_FINALIZED));
+	/* Not so when somebody was told that it is not here and will not be. */
+	tear_block_2();
+	have_refused(VERSION(4, 1));
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .first = 2), EAGAIN);
+	/* What is sound is here, and was when the promise was made. */
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .first = 1), 0);
+	end();
+}
+
 static void what_is_torn_stays_so_while_a_miss_is_recorded(void)
 {
 	const store_missed_args args = {.file = FIXTURE_FILE,
@@ -752,17 +783,10 @@ static void what_is_torn_stays_so_while_a_miss_is_recorded(void)
 		.block_version = VERSION(1, 1),
 		.missed = 4};
 	store_status_res res;
-	char path[256];
 
 	begin_watched();
 	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 3), 0);
-	fixture_close(&fixture);
-	fixture_side(&fixture, 0, path, sizeof(path));
-	int fd = open(path, O_RDWR);
-	CU_ASSERT_FATAL(fd >= 0);
-	CU_ASSERT_EQUAL(pwrite(fd, "torn", 4, 4096 + 2 * 4096), 4);
-	close(fd);
-	fixture_open(&fixture);
+	tear_block_2();
 	/* Its row is not there: whoever counts holders must not take it for one. */
 	watch.on = true;
 	store_missed(fixture.store, &args, &res);
@@ -1261,6 +1285,7 @@ int main(void)
 	TEST(truncation_fences_a_store_without_the_file);
 	TEST(unstable_writes_are_pending_until_synced);
 	TEST(a_record_of_a_miss_is_pending_until_it_is_durable);
+	TEST(what_is_torn_is_not_completed_once_it_is_refused);
 	TEST(what_is_torn_stays_so_while_a_miss_is_recorded);
 	TEST(an_epoch_is_called_durable_when_it_is);
 	TEST(truncation_empties_and_gives_space_back);
