@@ -77,6 +77,7 @@ struct run {
 	uint32_t count;
 	store_version version;
 	bool replaced; /* by a newer run, before it was committed */
+	bool lost; /* not all of it is there any more, and the verifier has changed for that */
 	uint32_t written; /* bit s: shard s was accepted */
 	uint32_t holders; /* those of them that still count */
 	uint32_t untold; /* of a decided run: holders that have not heard so */
@@ -551,6 +552,18 @@ int block_read(struct stripe_file *file, const struct segment *segment, uint64_t
  */
 int block_read_former(struct stripe_file *file, const struct segment *segment,
 	uint64_t block_number, struct block *block);
+
+/* True if an unstable write of this engine is about some of these blocks. */
+bool unstable_overlaps(struct stripe_file *file, const struct segment *segment,
+	uint64_t first_block, uint32_t count);
+
+/*
+ * To be told what is found in blocks: if it is older than what this engine wrote there unstably,
+ * others have discarded that, since they could not tell what became of it (docs/protocol.md). The
+ * write verifier changes then, once, so that clients send it again (RFC 1813 section 3.3.21).
+ */
+void unstable_met_older(struct stripe_file *file, const struct segment *segment,
+	uint64_t first_block, uint32_t count, store_version version);
 
 /* What block_write_run() is to write. */
 struct write_run {

@@ -601,6 +601,7 @@ static int read_run(struct stripe_file *file, const struct segment *segment, uin
 		return -ENOMEM;
 	}
 	void *scratch = temporary + file->block_bytes;
+	bool unstable = unstable_overlaps(file, segment, first_block, count);
 	round_ask_enough(round);
 	bool complete = round->asked == all;
 	for (uint32_t i = 0; i < count && !error; i++) {
@@ -619,6 +620,8 @@ static int read_run(struct stripe_file *file, const struct segment *segment, uin
 		if (error == -EAGAIN)
 			error = block_read_carefully(
 				file, segment, first_block + i, &block, scratch);
+		if (!error && unstable)
+			unstable_met_older(file, segment, first_block + i, 1, block.version);
 		if (!error)
 			gather_overlay(file, start / file->block_bytes, &block);
 		if (error || whole)

@@ -265,19 +265,33 @@ static void unstable_replaced(
 	pthread_mutex_unlock(&file->lock);
 }
 
-/*
- * A write to a part of a block is based on an older version than one that we wrote unstably: others
- * have discarded that, since they could not tell what became of it (docs/protocol.md). The new
- * verifier makes clients send it again (RFC 1813 section 3.3.21).
- */
-static void notice_lost_unstable(struct stripe_file *file, const struct write_run *write)
+bool unstable_overlaps(struct stripe_file *file, const struct segment *segment,
+	uint64_t first_block, uint32_t count)
 {
+	const struct write_run blocks = {
+		.segment = segment, .first_block = first_block, .count = count};
+	const struct run *run;
+
+	pthread_mutex_lock(&file->lock);
+	for (run = file->unstable; run && !overlaps(run, &blocks); run = run->next)
+		;
+	pthread_mutex_unlock(&file->lock);
+	return run != NULL;
+}
+
+void unstable_met_older(struct stripe_file *file, const struct segment *segment,
+	uint64_t first_block, uint32_t count, store_version version)
+{
+	const struct write_run blocks = {
+		.segment = segment, .first_block = first_block, .count = count};
 	bool lost = false;
 
 	pthread_mutex_lock(&file->lock);
-	for (const struct run *run = file->unstable; run; run = run->next)
-		lost = lost ||
-		       (overlaps(run, write) && version_compare(run->version, write->base) > 0);
+	for (struct run *run = file->unstable; run; run = run->next) {
+		if (!run->lost && overlaps(run, &blocks) &&
+			version_compare(run->version, version) > 0)
+			lost = run->lost = true;
+	}
 	pthread_mutex_unlock(&file->lock);
 	if (lost)
 		atomic_fetch_add(&file->stripe->verifier, 1);
@@ -412,7 +426,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 		goto out;
 
 	if (write->exact_base != STORE_BASE_ANY)
-		notice_lost_unstable(file, write);
+		unstable_met_older(file, segment, write->first_block, write->count, write->base);
 	left_out = shards_left_out(file, write);
 	store_version version;
 	error = file_next_version(

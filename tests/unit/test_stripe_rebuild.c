@@ -500,6 +500,57 @@ static void who_settled_a_file_writes_it_without_a_conflict(void)
 	stop();
 }
 
+/* What another engine does that finds it undecided for good. */
+static void discard(unsigned int node, uint64_t block)
+{
+	store_read_args args = {
+		.file = {.export_id = EXPORT, .file_id = FILE_ID},
+		.geometry = {.form = MOJETTE_NON_SYSTEMATIC, .k = 4, .m = 2, .row_bytes = 4096},
+		.shard = node,
+		.first_block = block,
+		.count = 1,
+		.headers_only = 1,
+	};
+	store_read_res res = {0};
+	store_status_res discarded;
+
+	store_read(cluster.nodes[node].store, &args, &res);
+	CU_ASSERT_EQUAL_FATAL(res.status, 0);
+	store_decided run = {.first_block = block,
+		.count = 1,
+		.block_version = res.blocks.blocks_val[0].block_version};
+	store_commit_args commit = {
+		.file = args.file, .discard = 1, .runs = {.runs_len = 1, .runs_val = &run}};
+	store_commit(cluster.nodes[node].store, &commit, &discarded);
+	CU_ASSERT_EQUAL(discarded.status, 0);
+	rpc_free(RPC_XDR(xdr_store_read_res), &res);
+}
+
+static void a_read_that_misses_unstable_bytes_changes_the_verifier(void)
+{
+	uint8_t bytes[BLOCK];
+
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	fill(bytes, BLOCK);
+	CU_ASSERT_EQUAL(stripe_write(file, 3 * BLOCK, bytes, BLOCK, false), 0);
+	CU_ASSERT_EQUAL(stripe_write(file, 8 * BLOCK, bytes, BLOCK, false), 0);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	CU_ASSERT_EQUAL(stripe_read(file, 3 * BLOCK, bytes, BLOCK), 0);
+	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	for (unsigned int node = 0; node < 6; node++)
+		discard(node, 3);
+	/* Clients send again what they see is not there any more. */
+	CU_ASSERT_EQUAL(stripe_read(file, 3 * BLOCK, bytes, BLOCK), 0);
+	CU_ASSERT_EQUAL(bytes[0] | bytes[BLOCK - 1], 0);
+	CU_ASSERT_NOT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	verifier = stripe_write_verifier(cluster.stripe);
+	CU_ASSERT_EQUAL(stripe_read(file, 3 * BLOCK, bytes, BLOCK), 0);
+	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	stripe_file_put(file);
+	stop();
+}
+
 /* Until a node knows that what it has of a block is decided. */
 static void wait_committed(unsigned int node, uint64_t block)
 {
@@ -709,6 +760,8 @@ int main(void)
 			a_healed_shard_knows_who_else_missed_the_write},
 		{"who settled a file writes it without a conflict",
 			who_settled_a_file_writes_it_without_a_conflict},
+		{"a read that misses unstable bytes changes the verifier",
+			a_read_that_misses_unstable_bytes_changes_the_verifier},
 		{"what lags without a record is found by comparing",
 			what_lags_without_a_record_is_found_by_comparing},
 		{"a read that meets damage has it repaired",
