@@ -101,9 +101,10 @@ static void commit_group(struct commit *commit, struct commit_waiter *group)
 	if (result == 0)
 		return;
 failed:
-	/* Those that failed by themselves keep their own reason. */
+	/* Those that failed by themselves keep their own reason. Others may have seen what is lost.
+	 */
 	for (waiter = group; waiter != NULL; waiter = waiter->next)
-		if (waiter->result == 0)
+		if (waiter->result >= 0)
 			waiter->result = result;
 }
 

@@ -18,7 +18,8 @@ struct commit;
 
 /*
  * Changes the store in txn. Runs in whichever thread leads, one operation at a time.
- * Returns 0, or a negative errno: then nothing of it stays.
+ * Returns 0; 1: there is nothing to change; or a negative errno. Unless it is 0 nothing of it
+ * stays.
  */
 typedef int (*commit_operation)(struct kv_txn *txn, void *context);
 
@@ -32,8 +33,8 @@ void commit_destroy(struct commit *commit);
  * Executes one operation and returns when its outcome is durable.
  * Returns what the operation returned, or, if the transaction could not be begun or committed, an
  * error of kv_begin() or kv_commit(); then too nothing stays.
- * An operation that returned 0 has been executed; whatever it left in its context counts only if
- * commit_execute() returns 0.
+ * An operation that returned 0 or 1 has been executed; whatever it left in its context counts only
+ * if commit_execute() returns that, too.
  */
 int commit_execute(struct commit *commit, commit_operation operation, void *context);
 

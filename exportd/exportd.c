@@ -19,6 +19,7 @@
 
 #include "exportd/clock.h"
 #include "exportd/exportd.h"
+#include "exportd/reply_cache.h"
 #include "rpc/log.h"
 
 #define LOCK_FILE "exportd.lock"
@@ -385,6 +386,8 @@ static int open_exports(struct kv_txn *txn, void *context)
 
 	for (i = 0; result == 0 && i < exportd->config->export_count; i++)
 		result = open_one_export(txn, &exportd->config->exports[i], &exportd->exports[i]);
+	if (result == 0)
+		result = reply_cache_expire(txn);
 	if (result == 0)
 		result = kv_scan(txn, record_key_bytes(&all), RECORD_PREFIX_KIND, report_unserved,
 			(void *)exportd->config);

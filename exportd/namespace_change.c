@@ -21,6 +21,7 @@
 #include "exportd/inode.h"
 #include "exportd/namespace.h"
 #include "exportd/record.h"
+#include "exportd/reply_cache.h"
 #include "rpc/log.h"
 
 struct change_call {
@@ -29,7 +30,36 @@ struct change_call {
 	const void *args;
 	void *result;
 	struct file_nodes nodes; /* if a regular file may be created */
+	/* For the reply cache. */
+	const meta_slot *slot;
+	uint32_t procedure;
+	rpc_xdr result_xdr;
+	commit_operation operation; /* returns 1 if there was nothing to change */
 };
+
+/* What was executed before is answered as it was then. */
+static int execute_once(struct kv_txn *txn, void *context)
+{
+	struct change_call *call = context;
+	int result =
+		reply_cache_find(txn, call->slot, call->procedure, call->result_xdr, call->result);
+
+	if (result != 0)
+		return result;
+	result = call->operation(txn, call);
+	if (result == 0)
+		result = reply_cache_keep(
+			txn, call->slot, call->procedure, call->result_xdr, call->result);
+	return result;
+}
+
+/* Returns 0 or a negative errno, when the outcome is durable. */
+static int change(struct change_call *call)
+{
+	int result = commit_execute(call->exportd->commit, execute_once, call);
+
+	return result > 0 ? 0 : result;
+}
 
 /* -------- entries -------- */
 
@@ -133,7 +163,10 @@ static int create_check(const struct meta_create_args *args)
 	return 0;
 }
 
-/* The name is taken: by what the caller would have made, or by something in its way? */
+/*
+ * The name is taken: by what the caller would have made, or by something in its way?
+ * Returns 1 (nothing is to be done) or a negative errno.
+ */
 static int create_existing(struct kv_txn *txn, struct change_call *call, uint64_t file_id,
 	const struct record_inode *directory)
 {
@@ -150,9 +183,9 @@ static int create_existing(struct kv_txn *txn, struct change_call *call, uint64_
 	if (args->how == META_CREATE_GUARDED)
 		return -EEXIST;
 	if (args->how == META_CREATE_EXCLUSIVE)
-		return inode.type == META_REGULAR && inode.verifier == args->verifier ? 0 : -EEXIST;
+		return inode.type == META_REGULAR && inode.verifier == args->verifier ? 1 : -EEXIST;
 	if (inode.type == META_REGULAR)
-		return 0;
+		return 1;
 	return inode.type == META_DIRECTORY ? -EISDIR : -EEXIST;
 }
 
@@ -264,13 +297,17 @@ void namespace_create(struct exportd *exportd, const struct meta_create_args *ar
 		.export = exportd_export(exportd, args->export_id),
 		.args = args,
 		.result = result,
+		.slot = &args->slot,
+		.procedure = META_CREATE,
+		.result_xdr = RPC_XDR(xdr_meta_create_res),
+		.operation = create_operation,
 	};
 	int error = call.export != NULL ? create_check(args) : -ESTALE;
 
 	if (error == 0 && args->type == META_REGULAR)
 		error = file_nodes_get(exportd, &call.nodes);
 	if (error == 0)
-		error = commit_execute(exportd->commit, create_operation, &call);
+		error = change(&call);
 	file_nodes_free(&call.nodes);
 	/* Nobody has written to it: the first writer need not ask for another epoch. */
 	if (error == 0 && result->created && args->type == META_REGULAR)
@@ -330,11 +367,15 @@ void namespace_link(struct exportd *exportd, const struct meta_link_args *args,
 		.export = exportd_export(exportd, args->file.export_id),
 		.args = args,
 		.result = result,
+		.slot = &args->slot,
+		.procedure = META_LINK,
+		.result_xdr = RPC_XDR(xdr_meta_attributes_res),
+		.operation = link_operation,
 	};
 	int error = call.export != NULL ? inode_check_new_name(args->name) : -ESTALE;
 
 	if (error == 0)
-		error = commit_execute(exportd->commit, link_operation, &call);
+		error = change(&call);
 	result->status = (uint32_t)-error;
 }
 
@@ -391,11 +432,15 @@ void namespace_unlink(struct exportd *exportd, const struct meta_unlink_args *ar
 		.export = exportd_export(exportd, args->export_id),
 		.args = args,
 		.result = result,
+		.slot = &args->slot,
+		.procedure = META_UNLINK,
+		.result_xdr = RPC_XDR(xdr_meta_unlink_res),
+		.operation = unlink_operation,
 	};
 	int error = call.export != NULL ? inode_check_new_name(args->name) : -ESTALE;
 
 	if (error == 0)
-		error = commit_execute(exportd->commit, unlink_operation, &call);
+		error = change(&call);
 	result->status = (uint32_t)-error;
 }
 
@@ -531,7 +576,7 @@ static int rename_operation(struct kv_txn *txn, void *context)
 
 	error = rename_check(txn, &rename);
 	if (error != 0)
-		return error > 0 ? 0 : error;
+		return error;
 	error = record_entry_remove(txn, args->export_id, args->from_directory_id, args->from_name,
 		&rename.moved_entry);
 	if (error != 0)
@@ -565,12 +610,16 @@ void namespace_rename(struct exportd *exportd, const struct meta_rename_args *ar
 		.export = exportd_export(exportd, args->export_id),
 		.args = args,
 		.result = result,
+		.slot = &args->slot,
+		.procedure = META_RENAME,
+		.result_xdr = RPC_XDR(xdr_meta_rename_res),
+		.operation = rename_operation,
 	};
 	int error = call.export != NULL ? inode_check_new_name(args->from_name) : -ESTALE;
 
 	if (error == 0)
 		error = inode_check_new_name(args->to_name);
 	if (error == 0)
-		error = commit_execute(exportd->commit, rename_operation, &call);
+		error = change(&call);
 	result->status = (uint32_t)-error;
 }

@@ -520,6 +520,55 @@ int record_target_remove(struct kv_txn *txn, uint32_t export_id, uint64_t file_i
 	return kv_remove(txn, record_key_bytes(&key));
 }
 
+int record_reply_decode(struct kv_bytes key, struct kv_bytes value, struct record_reply *reply)
+{
+	struct disk_reply disk;
+	struct kv_bytes rest;
+	int result;
+
+	result = value_open(key, value, &disk, sizeof(disk), &rest);
+	if (result != 0)
+		return result;
+	if (rest.bytes == 0 || rest.bytes > RECORD_REPLY_MAX || rest.bytes % 4 != 0)
+		return damaged(key, "its result is not as long as results are");
+	*reply = (struct record_reply){
+		.sequence = le64toh(disk.sequence),
+		.seconds = (int64_t)le64toh((uint64_t)disk.seconds),
+		.procedure = le32toh(disk.procedure),
+		.bytes = (uint32_t)rest.bytes,
+	};
+	memcpy(reply->result, rest.data, rest.bytes);
+	return 0;
+}
+
+int record_reply_get(struct kv_txn *txn, uint64_t caller, uint32_t slot, struct record_reply *reply)
+{
+	struct record_key key = record_key_reply(caller, slot);
+	struct kv_bytes value;
+	int result;
+
+	result = kv_get(txn, record_key_bytes(&key), &value);
+	if (result != 0)
+		return result;
+	return record_reply_decode(record_key_bytes(&key), value, reply);
+}
+
+int record_reply_put(
+	struct kv_txn *txn, uint64_t caller, uint32_t slot, const struct record_reply *reply)
+{
+	struct record_key key = record_key_reply(caller, slot);
+	uint8_t value[sizeof(struct disk_reply) + RECORD_REPLY_MAX];
+	struct disk_reply disk = {
+		.sequence = htole64(reply->sequence),
+		.seconds = (int64_t)htole64((uint64_t)reply->seconds),
+		.procedure = htole32(reply->procedure),
+	};
+
+	memcpy(value, &disk, sizeof(disk));
+	memcpy(value + sizeof(disk), reply->result, reply->bytes);
+	return value_put(txn, &key, value, sizeof(disk) + reply->bytes);
+}
+
 int record_placement_decode(
 	struct kv_bytes key, struct kv_bytes value, struct record_placement *placement)
 {

@@ -44,6 +44,7 @@ enum record_kind {
 	RECORD_FREE = 'Q', /* Q sequence               a segment to be freed */
 	RECORD_FREE_NODE = 'F', /* F node sequence          the same, by node */
 	RECORD_REBUILD = 'R', /* R node urgency export file segment: a shard to be made there */
+	RECORD_REPLY = 'L', /* L caller slot            the last reply in a slot */
 };
 
 struct record_meta {
@@ -155,6 +156,16 @@ struct record_free {
 		nodes[RECORD_SHARDS_MAX]; /* that have not freed it yet; none in RECORD_FREE_NODE */
 };
 
+#define RECORD_REPLY_MAX 512
+
+struct record_reply {
+	uint64_t sequence;
+	int64_t seconds; /* since 1970, when it was given */
+	uint32_t procedure; /* of rpc/meta.x */
+	uint32_t bytes;
+	uint8_t result[RECORD_REPLY_MAX]; /* in XDR */
+};
+
 /* -------- keys -------- */
 
 struct record_key {
@@ -177,6 +188,8 @@ struct record_key record_key_placement(uint32_t export_id, uint64_t file_id, uin
 struct record_key record_key_free(uint64_t sequence);
 struct record_key record_key_free_node(uint32_t node, uint64_t sequence);
 struct record_key record_key_rebuild(const struct record_rebuild *rebuild);
+
+struct record_key record_key_reply(uint64_t caller, uint32_t slot);
 
 #define RECORD_KEY_REBUILD_BYTES 22
 
@@ -244,6 +257,11 @@ int record_free_node_put(
 	struct kv_txn *txn, uint32_t node, uint64_t sequence, const struct record_free *item);
 
 /* origin: the node that had the shard before. remove: -ENOENT if there is no such entry. */
+int record_reply_get(
+	struct kv_txn *txn, uint64_t caller, uint32_t slot, struct record_reply *reply);
+int record_reply_put(
+	struct kv_txn *txn, uint64_t caller, uint32_t slot, const struct record_reply *reply);
+
 int record_rebuild_put(struct kv_txn *txn, const struct record_rebuild *rebuild, uint32_t origin);
 int record_rebuild_remove(struct kv_txn *txn, const struct record_rebuild *rebuild);
 
@@ -255,6 +273,7 @@ int record_entry_decode(struct kv_bytes key, struct kv_bytes value, struct recor
 int record_cookie_decode(struct kv_bytes key, struct kv_bytes value, struct record_cookie *cookie);
 int record_placement_decode(
 	struct kv_bytes key, struct kv_bytes value, struct record_placement *placement);
+int record_reply_decode(struct kv_bytes key, struct kv_bytes value, struct record_reply *reply);
 int record_rebuild_decode(struct kv_bytes key, struct kv_bytes value,
 	struct record_rebuild *rebuild, uint32_t *origin);
 int record_free_decode(struct kv_bytes key, struct kv_bytes value, struct record_free *item);

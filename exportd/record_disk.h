@@ -118,6 +118,16 @@ _Static_assert(sizeof(struct disk_cookie) == 16, "format");
 
 /* A symbolic link's target follows the header, to the value's end. */
 
+struct disk_reply {
+	struct disk_header header;
+	uint64_t sequence;
+	int64_t seconds;
+	uint32_t procedure;
+	uint32_t reserved;
+	/* the result, to the value's end */
+};
+_Static_assert(sizeof(struct disk_reply) == 32, "format");
+
 struct disk_placement {
 	struct disk_header header;
 	uint32_t count;

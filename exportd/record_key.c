@@ -139,6 +139,15 @@ struct record_key record_key_rebuild(const struct record_rebuild *rebuild)
 	return key;
 }
 
+struct record_key record_key_reply(uint64_t caller, uint32_t slot)
+{
+	struct record_key key = key_begin(RECORD_REPLY);
+
+	key_add_u64(&key, caller);
+	key_add_u32(&key, slot);
+	return key;
+}
+
 struct kv_bytes record_key_bytes(const struct record_key *key)
 {
 	return (struct kv_bytes){key->bytes, key->length};
@@ -222,6 +231,10 @@ void record_key_describe(struct kv_bytes key, char *text, size_t text_bytes)
 			" in the list of shards to be made on node %" PRIu32,
 			key.bytes >= RECORD_KEY_REBUILD_BYTES ? record_key_u32(key, 18) : 0,
 			key.bytes >= RECORD_KEY_REBUILD_BYTES ? record_key_u64(key, 10) : 0, first);
+		break;
+	case RECORD_REPLY:
+		snprintf(text, text_bytes, "the last reply in slot %" PRIu32 " of a caller",
+			key.bytes >= 13 ? record_key_u32(key, 9) : 0);
 		break;
 	default:
 		snprintf(text, text_bytes, "a record of unknown kind 0x%02x",

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <time.h>
 
 #include "rpc/log.h"
@@ -22,6 +23,8 @@
 #define MAP_INTERVAL_MS 1000
 #define MAP_CALL_MS 3000
 #define AVOIDED_MAX 256
+#define SLOTS 256 /* changes of names at once */
+#define AGAIN_MS 20 /* between attempts of a call whose connection broke */
 
 /* A gateway that a client cannot use. */
 struct avoided {
@@ -48,6 +51,10 @@ struct cluster {
 	uint32_t *incarnations; /* beside config->nodes */
 	struct avoided avoided[AVOIDED_MAX];
 	bool exportd_silent; /* its silence has been logged */
+	uint64_t caller; /* of meta_slot; constant */
+	pthread_cond_t slot_free;
+	bool slot_used[SLOTS];
+	uint64_t slot_sequence[SLOTS];
 };
 
 static pthread_mutex_t clusters_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -130,6 +137,77 @@ int cluster_call(struct cluster *cluster, uint32_t procedure, rpc_xdr args_xdr, 
 		return 0;
 	rpc_free(result_xdr, result);
 	return -(int)status;
+}
+
+/* ---- calls that are executed once ---- */
+
+static meta_slot take_slot(struct cluster *cluster)
+{
+	meta_slot slot = {.caller = cluster->caller};
+	uint32_t i = 0;
+
+	pthread_mutex_lock(&cluster->lock);
+	while (cluster->slot_used[i]) {
+		if (++i < SLOTS)
+			continue;
+		pthread_cond_wait(&cluster->slot_free, &cluster->lock);
+		i = 0;
+	}
+	cluster->slot_used[i] = true;
+	slot.slot = i;
+	slot.sequence = ++cluster->slot_sequence[i];
+	pthread_mutex_unlock(&cluster->lock);
+	return slot;
+}
+
+static void put_slot(struct cluster *cluster, uint32_t slot)
+{
+	pthread_mutex_lock(&cluster->lock);
+	cluster->slot_used[slot] = false;
+	pthread_cond_signal(&cluster->slot_free);
+	pthread_mutex_unlock(&cluster->lock);
+}
+
+/*
+ * Sends a call until it is answered, or the time is over, or it is certain that it was not
+ * executed, unless persist is set.
+ */
+static int call_until_answered(struct cluster *cluster, uint32_t procedure, rpc_xdr args_xdr,
+	const void *args, rpc_xdr result_xdr, void *result, unsigned int timeout_ms, bool persist,
+	bool *answered)
+{
+	static const struct timespec pause = {.tv_nsec = AGAIN_MS * 1000000L};
+	uint64_t end_ms = cluster_now_ms() + timeout_ms;
+
+	for (;;) {
+		uint64_t now_ms = cluster_now_ms();
+		int error = cluster_call(cluster, procedure, args_xdr, args, result_xdr, result,
+			end_ms > now_ms ? (unsigned int)(end_ms - now_ms) : 1, answered);
+
+		persist = persist || error == -ECONNRESET;
+		if (*answered || !persist || cluster_now_ms() + AGAIN_MS >= end_ms)
+			return error;
+		nanosleep(&pause, NULL);
+	}
+}
+
+int cluster_call_once(struct cluster *cluster, uint32_t procedure, rpc_xdr args_xdr,
+	const void *args, meta_slot *slot, rpc_xdr result_xdr, void *result,
+	unsigned int timeout_ms, bool *answered)
+{
+	*slot = take_slot(cluster);
+	/* What was not executed the client can as well be told to ask again. */
+	int error = call_until_answered(cluster, procedure, args_xdr, args, result_xdr, result,
+		timeout_ms, false, answered);
+	put_slot(cluster, slot->slot);
+	return error;
+}
+
+int cluster_call_persistently(struct cluster *cluster, uint32_t procedure, rpc_xdr args_xdr,
+	const void *args, rpc_xdr result_xdr, void *result, unsigned int timeout_ms, bool *answered)
+{
+	return call_until_answered(
+		cluster, procedure, args_xdr, args, result_xdr, result, timeout_ms, true, answered);
 }
 
 /* ---- the cluster map ---- */
@@ -296,6 +374,7 @@ static void cluster_free(struct cluster *cluster)
 	if (cluster->config)
 		config_free(cluster->config);
 	pthread_cond_destroy(&cluster->stop_wanted);
+	pthread_cond_destroy(&cluster->slot_free);
 	pthread_mutex_destroy(&cluster->lock);
 	free(cluster->incarnations);
 	free(cluster->path);
@@ -346,8 +425,13 @@ static int cluster_create(const char *path, struct cluster **made, char *text, s
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&cluster->stop_wanted, &monotonic);
 	pthread_condattr_destroy(&monotonic);
+	pthread_cond_init(&cluster->slot_free, NULL);
 	cluster->references = 1;
 
+	while (cluster->caller == 0) {
+		if (getrandom(&cluster->caller, sizeof(cluster->caller), 0) < 0)
+			cluster->caller = 0;
+	}
 	error = -ENOMEM;
 	cluster->path = strdup(path);
 	if (!cluster->path)

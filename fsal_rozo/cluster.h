@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "config/config.h"
+#include "rpc/meta.h"
 #include "stripe/stripe.h"
 
 /* For one call of exportd. Ganesha's worker waits for it. */
@@ -46,6 +47,25 @@ const uint8_t *cluster_handle_key(const struct cluster *cluster);
  */
 int cluster_call(struct cluster *cluster, uint32_t procedure, rpc_xdr args_xdr, const void *args,
 	rpc_xdr result_xdr, void *result, unsigned int timeout_ms, bool *answered);
+
+/*
+ * The same for a call that changes names and must not be executed twice. Fills in *slot, which is
+ * part of args. If the connection breaks when the call has been sent, it is sent again as long as
+ * there is time: exportd knows whether it has executed it (meta_slot in rpc/meta.x). Waits if so
+ * many of them are under way that there is no slot.
+ */
+int cluster_call_once(struct cluster *cluster, uint32_t procedure, rpc_xdr args_xdr,
+	const void *args, meta_slot *slot, rpc_xdr result_xdr, void *result,
+	unsigned int timeout_ms, bool *answered);
+
+/*
+ * cluster_call() that sends the call again as long as exportd cannot be reached and there is time.
+ * For calls that may be executed twice and whose failure would make what was done before look
+ * undone.
+ */
+int cluster_call_persistently(struct cluster *cluster, uint32_t procedure, rpc_xdr args_xdr,
+	const void *args, rpc_xdr result_xdr, void *result, unsigned int timeout_ms,
+	bool *answered);
 
 /*
  * How often the node came back into service, as of the last cluster map; 0: not known yet.

@@ -70,20 +70,44 @@ fsal_status_t meta_stripe_status(int error)
 	}
 }
 
+/*
+ * The request in which this thread has changed a name. Ganesha asks for attributes after that, and
+ * tells the client to repeat the whole request if it does not get them: it would be found done.
+ */
+static _Thread_local struct rozo_request changed;
+
 static fsal_status_t call(struct rozo_export *export, uint32_t procedure, rpc_xdr args_xdr,
 	const void *args, rpc_xdr result_xdr, void *result)
 {
-	bool answered;
-	int error = cluster_call(export->cluster, procedure, args_xdr, args, result_xdr, result,
-		CLUSTER_CALL_MS, &answered);
+	bool answered, persist = op_ctx && rozo_request_is_now(&changed);
+	int error = (persist ? cluster_call_persistently : cluster_call)(export->cluster, procedure,
+		args_xdr, args, result_xdr, result, CLUSTER_CALL_MS, &answered);
 
 	if (error == 0)
 		return fsalstat(ERR_FSAL_NO_ERROR, 0);
 	return answered ? meta_status(-error) : call_status(error);
 }
 
+static fsal_status_t call_once(struct rozo_export *export, uint32_t procedure, rpc_xdr args_xdr,
+	const void *args, meta_slot *slot, rpc_xdr result_xdr, void *result)
+{
+	bool answered;
+	int error = cluster_call_once(export->cluster, procedure, args_xdr, args, slot, result_xdr,
+		result, CLUSTER_CALL_MS, &answered);
+
+	if (error != 0)
+		return answered ? meta_status(-error) : call_status(error);
+	changed = rozo_request_now();
+	return fsalstat(ERR_FSAL_NO_ERROR, 0);
+}
+
 #define CALL(procedure, args_type, args, result_type, result)                                      \
 	call(export, procedure, RPC_XDR(xdr_##args_type), args, RPC_XDR(xdr_##result_type), result)
+
+/* Of a call that changes names. */
+#define CALL_ONCE(procedure, args_type, args, result_type, result)                                 \
+	call_once(export, procedure, RPC_XDR(xdr_##args_type), args, &(args)->slot,                \
+		RPC_XDR(xdr_##result_type), result)
 
 fsal_status_t meta_attach(struct rozo_export *export, meta_attach_res *result, bool *answered)
 {
@@ -150,7 +174,7 @@ fsal_status_t meta_create(
 
 	args->export_id = export->id;
 	absent_change_begins(&export->absent, args->directory_id);
-	status = CALL(META_CREATE, meta_create_args, args, meta_create_res, result);
+	status = CALL_ONCE(META_CREATE, meta_create_args, args, meta_create_res, result);
 	absent_change_ends(&export->absent, args->directory_id);
 	return status;
 }
@@ -180,7 +204,7 @@ fsal_status_t meta_link(struct rozo_export *export, uint64_t file_id, uint64_t d
 	fsal_status_t status;
 
 	absent_change_begins(&export->absent, directory_id);
-	status = CALL(META_LINK, meta_link_args, &args, meta_attributes_res, &result);
+	status = CALL_ONCE(META_LINK, meta_link_args, &args, meta_attributes_res, &result);
 	absent_change_ends(&export->absent, directory_id);
 	if (FSAL_IS_SUCCESS(status))
 		*attributes = result.attributes;
@@ -195,7 +219,7 @@ fsal_status_t meta_unlink(struct rozo_export *export, uint64_t directory_id, con
 		.name = (char *)name,
 		.directory = directory};
 
-	return CALL(META_UNLINK, meta_unlink_args, &args, meta_unlink_res, result);
+	return CALL_ONCE(META_UNLINK, meta_unlink_args, &args, meta_unlink_res, result);
 }
 
 fsal_status_t meta_rename(struct rozo_export *export, uint64_t from_directory_id,
@@ -210,7 +234,7 @@ fsal_status_t meta_rename(struct rozo_export *export, uint64_t from_directory_id
 	fsal_status_t status;
 
 	absent_change_begins(&export->absent, to_directory_id);
-	status = CALL(META_RENAME, meta_rename_args, &args, meta_rename_res, &result);
+	status = CALL_ONCE(META_RENAME, meta_rename_args, &args, meta_rename_res, &result);
 	absent_change_ends(&export->absent, to_directory_id);
 	if (FSAL_IS_SUCCESS(status))
 		*replaced_id = result.replaced_id;

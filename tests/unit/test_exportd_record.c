@@ -78,6 +78,12 @@ static const struct record_placement placement = {.count = 3, .nodes = {5, 1, 65
 static const struct record_free item = {
 	.export_id = 1, .segment = 2, .file_id = 17, .count = 2, .nodes = {3, 4}};
 
+static const struct record_reply reply = {.sequence = 0x6162636465666768,
+	.seconds = 1700000003,
+	.procedure = 8,
+	.bytes = 8,
+	.result = {0, 0, 0, 0, 1, 2, 3, 4}};
+
 /* Both are zeroed first, padding included. */
 #define SAME(a, b) (memcmp((const void *)&(a), (const void *)&(b), sizeof(a)) == 0)
 #define TARGET "../somewhere/else"
@@ -96,6 +102,7 @@ static int put_all(void)
 	result = result != 0 ? result : record_placement_put(txn, 7, 17, 1, &placement);
 	result = result != 0 ? result : record_free_put(txn, 33, &item);
 	result = result != 0 ? result : record_free_node_put(txn, 4, 33, &item);
+	result = result != 0 ? result : record_reply_put(txn, 0x7172737475767778, 5, &reply);
 	return result;
 }
 
@@ -133,6 +140,7 @@ static int get_any(uint8_t kind)
 		struct record_cookie cookie;
 		struct record_placement placement;
 		struct record_free item;
+		struct record_reply reply;
 		char target[RECORD_TARGET_MAX + 1];
 	} read;
 	struct record_key by_cookie = record_key_cookie(7, 5, 21);
@@ -219,6 +227,10 @@ static int get_any(uint8_t kind)
 		result = record_free_get(txn, 33, &read.item);
 		CU_ASSERT(result != 0 || SAME(read.item, item));
 		break;
+	case RECORD_REPLY:
+		result = record_reply_get(txn, 0x7172737475767778, 5, &read.reply);
+		CU_ASSERT(result != 0 || SAME(read.reply, reply));
+		break;
 	case RECORD_FREE_NODE:
 		result = kv_get(txn, record_key_bytes(&by_node), &value);
 		if (result == 0)
@@ -256,7 +268,7 @@ static void golden_bytes_are_written(void)
 	CU_ASSERT_EQUAL_FATAL(put_all(), 0);
 	if (getenv("ROZO_PRINT_GOLDEN") != NULL) /* how they were made */
 		kv_scan(txn, (struct kv_bytes){"A", 1}, 0, print_one, NULL);
-	CU_ASSERT_EQUAL(GOLDEN_COUNT, 12);
+	CU_ASSERT_EQUAL(GOLDEN_COUNT, 13);
 	for (i = 0; i < GOLDEN_COUNT; i++) {
 		key_bytes = from_hex(golden[i].key, key);
 		expected_bytes = from_hex(golden[i].value, expected);

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* See reply_cache.h. Results are kept in XDR, as they were sent. Takes no locks. */
+#include "exportd/reply_cache.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "exportd/record.h"
+#include "rpc/log.h"
+
+/* Callers give a call up after seconds. */
+#define EXPIRE_SECONDS 86400
+
+int reply_cache_find(struct kv_txn *txn, const meta_slot *slot, uint32_t procedure,
+	rpc_xdr result_xdr, void *result)
+{
+	struct record_reply reply;
+	XDR xdrs;
+	int error;
+
+	if (slot->caller == 0)
+		return 0;
+	if (slot->slot >= META_SLOTS_MAX || slot->sequence == 0)
+		return -EINVAL;
+	error = record_reply_get(txn, slot->caller, slot->slot, &reply);
+	if (error != 0)
+		return error == -ENOENT ? 0 : error;
+	if (slot->sequence > reply.sequence)
+		return 0;
+	if (slot->sequence < reply.sequence || procedure != reply.procedure)
+		return -EBADMSG;
+	xdrmem_ncreate(&xdrs, (char *)reply.result, reply.bytes, XDR_DECODE);
+	return result_xdr(&xdrs, result) ? 1 : -EIO;
+}
+
+int reply_cache_keep(struct kv_txn *txn, const meta_slot *slot, uint32_t procedure,
+	rpc_xdr result_xdr, const void *result)
+{
+	struct record_reply reply = {
+		.sequence = slot->sequence, .seconds = time(NULL), .procedure = procedure};
+	XDR xdrs;
+
+	if (slot->caller == 0)
+		return 0;
+	xdrmem_ncreate(&xdrs, (char *)reply.result, RECORD_REPLY_MAX, XDR_ENCODE);
+	if (!result_xdr(&xdrs, (void *)result))
+		return -EIO;
+	reply.bytes = XDR_GETPOS(&xdrs);
+	return record_reply_put(txn, slot->caller, slot->slot, &reply);
+}
+
+struct expire {
+	int64_t now;
+	struct record_key *keys;
+	size_t count, room;
+};
+
+static int expire_reply(void *context, struct kv_bytes key, struct kv_bytes value)
+{
+	struct expire *expire = context;
+	struct record_reply reply;
+
+	if (record_reply_decode(key, value, &reply) == 0 &&
+		expire->now - reply.seconds < EXPIRE_SECONDS)
+		return 0;
+	if (key.bytes != record_key_reply(0, 0).length)
+		return 0; /* not one of ours; --check tells */
+	/* A damaged one is of no use either; it has been named in the log. */
+	if (expire->count == expire->room) {
+		size_t room = expire->room == 0 ? 64 : expire->room * 2;
+		struct record_key *keys = realloc(expire->keys, room * sizeof(*keys));
+
+		if (keys == NULL)
+			return -ENOMEM;
+		expire->keys = keys;
+		expire->room = room;
+	}
+	expire->keys[expire->count++] =
+		record_key_reply(record_key_u64(key, 1), record_key_u32(key, 9));
+	return 0;
+}
+
+int reply_cache_expire(struct kv_txn *txn)
+{
+	struct record_key all = record_key_reply(0, 0);
+	struct expire expire = {.now = time(NULL)};
+	int error = kv_scan(txn, record_key_bytes(&all), RECORD_PREFIX_KIND, expire_reply, &expire);
+
+	for (size_t i = 0; i < expire.count && error == 0; i++)
+		error = kv_remove(txn, record_key_bytes(&expire.keys[i]));
+	free(expire.keys);
+	return error;
+}
