@@ -28,6 +28,22 @@ static void close_fixture(void)
 	CU_ASSERT_EQUAL(fixture_close(&fixture), 0);
 }
 
+/* As they would be sent: what lies between their fields does not count. */
+static bool same(rpc_xdr xdr, void *left, void *right)
+{
+	char bytes[2][RECORD_REPLY_MAX];
+	u_int count[2];
+
+	for (unsigned int i = 0; i < 2; i++) {
+		XDR xdrs;
+
+		xdrmem_ncreate(&xdrs, bytes[i], sizeof(bytes[i]), XDR_ENCODE);
+		CU_ASSERT_FATAL(xdr(&xdrs, i == 0 ? left : right));
+		count[i] = XDR_GETPOS(&xdrs);
+	}
+	return count[0] == count[1] && memcmp(bytes[0], bytes[1], count[0]) == 0;
+}
+
 static meta_slot slot_of(uint32_t slot, uint64_t sequence)
 {
 	return (meta_slot){.caller = CALLER, .slot = slot, .sequence = sequence};
@@ -92,12 +108,12 @@ static void what_was_done_is_answered_the_same_again(void)
 	again = make_directory("d", slot_of(3, 1));
 	CU_ASSERT_EQUAL(again.status, 0);
 	CU_ASSERT_EQUAL(again.created, 1);
-	CU_ASSERT_EQUAL(memcmp(&made, &again, sizeof(made)), 0);
+	CU_ASSERT(same(RPC_XDR(xdr_meta_create_res), &made, &again));
 	/* Also by an exportd that has been started since. */
 	fixture_reopen(&fixture);
 	fixture_all_up(&fixture);
 	again = make_directory("d", slot_of(3, 1));
-	CU_ASSERT_EQUAL(memcmp(&made, &again, sizeof(made)), 0);
+	CU_ASSERT(same(RPC_XDR(xdr_meta_create_res), &made, &again));
 	/* Another call with the same arguments is another call. */
 	CU_ASSERT_EQUAL(make_directory("d", slot_of(3, 2)).status, EEXIST);
 	CU_ASSERT_EQUAL(make_directory("d", slot_of(4, 1)).status, EEXIST);
@@ -116,7 +132,7 @@ static void each_kind_of_change_is_done_once(void)
 	CU_ASSERT_EQUAL(rename_in_root("b", "c", slot_of(0, 2)), 0);
 	CU_ASSERT_EQUAL(unlink_in_root("c", slot_of(0, 3), &first), 0);
 	CU_ASSERT_EQUAL(unlink_in_root("c", slot_of(0, 3), &again), 0);
-	CU_ASSERT_EQUAL(memcmp(&first, &again, sizeof(first)), 0);
+	CU_ASSERT(same(RPC_XDR(xdr_meta_unlink_res), &first, &again));
 	CU_ASSERT_EQUAL(attributes_of(&fixture, file_id).links, 1);
 	/* The same name, made again meanwhile by somebody else, is not touched. */
 	CU_ASSERT_EQUAL(do_create(&fixture, 1, "c", META_REGULAR, &file_id), 0);
