@@ -79,7 +79,7 @@ static _Thread_local struct rozo_request changed;
 static fsal_status_t call(struct rozo_export *export, uint32_t procedure, rpc_xdr args_xdr,
 	const void *args, rpc_xdr result_xdr, void *result)
 {
-	bool answered, persist = op_ctx && rozo_request_is_now(&changed);
+	bool persist = op_ctx && rozo_request_is_now(&changed), answered = false;
 	int error = (persist ? cluster_call_persistently : cluster_call)(export->cluster, procedure,
 		args_xdr, args, result_xdr, result, CLUSTER_CALL_MS, &answered);
 
