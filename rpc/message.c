@@ -317,21 +317,23 @@ int message_read_reply(
 	return 0;
 }
 
-static XDR decoder(const uint8_t *record, size_t bytes, size_t first)
+/* x_public: NULL or rpc_xdr_borrowing. */
+static bool decode(const uint8_t *record, size_t bytes, size_t first, rpc_xdr xdr, void *object,
+	void *x_public)
 {
 	XDR xdrs;
 
+	if (!xdr)
+		return true;
 	xdrmem_ncreate(
 		&xdrs, (char *)(uintptr_t)record + first, (u_int)(bytes - first), XDR_DECODE);
-	xdrs.x_public = NULL;
-	return xdrs;
+	xdrs.x_public = x_public;
+	return xdr(&xdrs, object);
 }
 
 int message_decode(const uint8_t *record, size_t bytes, size_t first, rpc_xdr xdr, void *object)
 {
-	XDR xdrs = decoder(record, bytes, first);
-
-	if (!xdr || xdr(&xdrs, object))
+	if (decode(record, bytes, first, xdr, object, NULL))
 		return 0;
 	rpc_free(xdr, object);
 	return -EPROTO;
@@ -340,10 +342,7 @@ int message_decode(const uint8_t *record, size_t bytes, size_t first, rpc_xdr xd
 int message_decode_borrowing(
 	const uint8_t *record, size_t bytes, size_t first, rpc_xdr xdr, void *object)
 {
-	XDR xdrs = decoder(record, bytes, first);
-
-	xdrs.x_public = rpc_xdr_borrowing;
-	if (!xdr || xdr(&xdrs, object))
+	if (decode(record, bytes, first, xdr, object, rpc_xdr_borrowing))
 		return 0;
 	rpc_free_borrower(xdr, object);
 	return -EPROTO;
