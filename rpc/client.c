@@ -302,6 +302,8 @@ static int start_call(struct rpc_client *client, struct client_call *call, unsig
 		error = -ECANCELED;
 	} else if (client_connection_refuses(client, now_ms)) {
 		error = client->last_error;
+	} else if (client->state != CLIENT_READY && !record_buffer_keep(call->buffer)) {
+		error = -ENOMEM;
 	} else {
 		insert_call(client, call);
 		if (client->state == CLIENT_READY) {

@@ -2,7 +2,8 @@
 /*
  * RPC messages. Headers are read and written here, word by word, since the length of everything is
  * checked that way; arguments and results go through libntirpc's XDR, first with a stream that only
- * counts, then into memory of exactly that size.
+ * counts, then into memory of exactly that size. A large piece of bytes in them is not copied, but
+ * sent from where it is, if the socket takes it at once.
  */
 #include "rpc/message.h"
 
@@ -16,6 +17,14 @@
 #define AUTH_BYTES_MAX 400
 #define MACHINE_NAME_MAX 255
 #define GROUPS_MAX 16
+#define LENT_BYTES_MIN ((u_int)16 << 10) /* fewer are copied, which costs less than a vector */
+
+/* What of an object is not copied into its message: the first large piece of bytes in it. */
+struct lending {
+	const char *bytes; /* NULL: nothing */
+	u_int count;
+	size_t at; /* in the encoded object */
+};
 
 /* -------- counting -------- */
 
@@ -28,15 +37,18 @@ static bool count_unit(XDR *xdrs, const uint32_t unit)
 
 static bool count_bytes(XDR *xdrs, const char *bytes, u_int count)
 {
-	(void)bytes;
+	struct lending *lending = xdrs->x_private;
+
 	if (count > RECORD_BYTES_MAX - xdrs->x_handy)
 		return false;
+	if (!lending->bytes && count >= LENT_BYTES_MIN)
+		*lending = (struct lending){bytes, count, xdrs->x_handy};
 	xdrs->x_handy += count;
 	return true;
 }
 
 /* Size of the object on the wire; false: it does not fit the protocol's limits. */
-static bool count_object(rpc_xdr xdr, const void *object, size_t *bytes)
+static bool count_object(rpc_xdr xdr, const void *object, size_t *bytes, struct lending *lending)
 {
 	static const struct xdr_ops counting = {.x_putunit = count_unit, .x_putbytes = count_bytes};
 	uint8_t nowhere;
@@ -44,6 +56,7 @@ static bool count_object(rpc_xdr xdr, const void *object, size_t *bytes)
 	XDR xdrs = {
 		.x_ops = &counting,
 		.x_op = XDR_ENCODE,
+		.x_private = lending,
 		.x_data = &nowhere,
 		.x_v = {.vio_wrap = &nowhere},
 	};
@@ -57,27 +70,67 @@ static bool count_object(rpc_xdr xdr, const void *object, size_t *bytes)
 	return true;
 }
 
+/* -------- encoding -------- */
+
+/* The inline functions ask when there is no room. */
+static bool no_room(XDR *xdrs, const uint32_t unit)
+{
+	(void)xdrs;
+	(void)unit;
+	return false;
+}
+
+static bool put_bytes(XDR *xdrs, const char *bytes, u_int count)
+{
+	const struct lending *lending = xdrs->x_private;
+
+	/* If it is not what was counted, then there is no room for it either. */
+	if (bytes == lending->bytes && count == lending->count &&
+		(size_t)(xdrs->x_data - (uint8_t *)xdrs->x_base) == lending->at)
+		return true;
+	if (count > xdr_size_inline(xdrs))
+		return false;
+	memcpy(xdrs->x_data, bytes, count);
+	xdrs->x_data += count;
+	return true;
+}
+
+/* Encodes into memory of exactly the right size. */
+static bool encode_object(
+	rpc_xdr xdr, const void *object, uint8_t *to, size_t bytes, struct lending *lending)
+{
+	static const struct xdr_ops encoding = {.x_putunit = no_room, .x_putbytes = put_bytes};
+	XDR xdrs = {
+		.x_ops = &encoding,
+		.x_op = XDR_ENCODE,
+		.x_private = lending,
+		.x_base = to,
+		.x_data = to,
+		.x_v = {.vio_wrap = to + bytes},
+	};
+
+	return xdr(&xdrs, (void *)object) && xdrs.x_data == to + bytes;
+}
+
 /* A buffer with room for header and object, the object encoded. */
 static int make(
 	struct record_buffer **made, unsigned int header_words, rpc_xdr xdr, const void *object)
 {
 	struct record_buffer *buffer;
 	size_t header_bytes = header_words * WORD_BYTES, bytes;
-	XDR xdrs;
+	struct lending lending = {0};
 
-	if (!count_object(xdr, object, &bytes) || bytes > RECORD_BYTES_MAX - header_bytes)
+	if (!count_object(xdr, object, &bytes, &lending) || bytes > RECORD_BYTES_MAX - header_bytes)
 		return -E2BIG;
-	buffer = record_buffer_create(header_bytes + bytes);
+	buffer = record_buffer_create_lent(header_bytes + bytes, (const uint8_t *)lending.bytes,
+		header_bytes + lending.at, lending.count);
 	if (!buffer)
 		return -ENOMEM;
-	if (xdr) {
-		xdrmem_ncreate(&xdrs, (char *)buffer->data + RECORD_MARK_BYTES + header_bytes,
-			(u_int)bytes, XDR_ENCODE);
-		if (!xdr(&xdrs, (void *)object)) {
-			/* Another thread changed the object between counting and now. */
-			record_buffer_free(buffer);
-			return -E2BIG;
-		}
+	if (xdr && !encode_object(xdr, object, buffer->data + RECORD_MARK_BYTES + header_bytes,
+			   bytes - lending.count, &lending)) {
+		/* Another thread changed the object between counting and now. */
+		record_buffer_free(buffer);
+		return -E2BIG;
 	}
 	*made = buffer;
 	return 0;
@@ -264,16 +317,33 @@ int message_read_reply(
 	return 0;
 }
 
-int message_decode(const uint8_t *record, size_t bytes, size_t first, rpc_xdr xdr, void *object)
+/* x_public: NULL or rpc_xdr_borrowing. */
+static bool decode(const uint8_t *record, size_t bytes, size_t first, rpc_xdr xdr, void *object,
+	void *x_public)
 {
 	XDR xdrs;
 
 	if (!xdr)
-		return 0;
+		return true;
 	xdrmem_ncreate(
 		&xdrs, (char *)(uintptr_t)record + first, (u_int)(bytes - first), XDR_DECODE);
-	if (xdr(&xdrs, object))
+	xdrs.x_public = x_public;
+	return xdr(&xdrs, object);
+}
+
+int message_decode(const uint8_t *record, size_t bytes, size_t first, rpc_xdr xdr, void *object)
+{
+	if (decode(record, bytes, first, xdr, object, NULL))
 		return 0;
 	rpc_free(xdr, object);
+	return -EPROTO;
+}
+
+int message_decode_borrowing(
+	const uint8_t *record, size_t bytes, size_t first, rpc_xdr xdr, void *object)
+{
+	if (decode(record, bytes, first, xdr, object, rpc_xdr_borrowing))
+		return 0;
+	rpc_free_borrower(xdr, object);
 	return -EPROTO;
 }

@@ -42,13 +42,21 @@ int message_read_reply(
 int message_decode(const uint8_t *record, size_t bytes, size_t first, rpc_xdr xdr, void *object);
 
 /*
- * Makes a call with AUTH_NONE.
+ * The same, but counted bytes (opaque<>) are not copied: they stay where they are in the record,
+ * which must last as long as the object. The object is freed by rpc_free_borrower().
+ */
+int message_decode_borrowing(
+	const uint8_t *record, size_t bytes, size_t first, rpc_xdr xdr, void *object);
+void rpc_free_borrower(rpc_xdr xdr, void *object);
+
+/*
+ * Makes a call with AUTH_NONE. The buffer may point to bytes of the arguments (record_buffer.lent).
  * Returns 0, -E2BIG (the arguments do not fit the protocol's limits) or -ENOMEM.
  */
 int message_make_call(struct record_buffer **buffer, uint32_t xid, uint32_t program,
 	uint32_t version, uint32_t procedure, rpc_xdr args_xdr, const void *args);
 
-/* Makes the reply of a call that was executed. Returns as message_make_call(). */
+/* Makes the reply of a call that was executed. As message_make_call(). */
 int message_make_result(
 	struct record_buffer **buffer, uint32_t xid, rpc_xdr result_xdr, const void *result);
 

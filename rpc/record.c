@@ -23,24 +23,65 @@
 #define LAST_FRAGMENT 0x80000000U
 #define FRAGMENTS_MAX 1024 /* in one record; nobody needs more than a few */
 #define FIRST_SPACE_BYTES ((size_t)512 << 10)
-#define VECTORS_MAX 16
+#define VECTORS_MAX 24
+#define BUFFER_VECTORS 3 /* of one buffer, at most */
 
-struct record_buffer *record_buffer_create(size_t message_bytes)
+struct record_buffer *record_buffer_create_lent(
+	size_t message_bytes, const uint8_t *lent, size_t lent_at, size_t lent_bytes)
 {
-	struct record_buffer *buffer = malloc(sizeof(*buffer) + RECORD_MARK_BYTES + message_bytes);
+	struct record_buffer *buffer =
+		malloc(sizeof(*buffer) + RECORD_MARK_BYTES + message_bytes - lent_bytes);
 	uint32_t mark = htonl(LAST_FRAGMENT | (uint32_t)message_bytes);
 
 	if (!buffer)
 		return NULL;
-	buffer->next = NULL;
-	buffer->bytes = RECORD_MARK_BYTES + message_bytes;
-	buffer->sent = 0;
+	*buffer = (struct record_buffer){
+		.bytes = RECORD_MARK_BYTES + message_bytes,
+		.lent_at = RECORD_MARK_BYTES + (lent_bytes ? lent_at : message_bytes),
+		.lent_bytes = lent_bytes,
+		.lent = lent,
+	};
 	memcpy(buffer->data, &mark, sizeof(mark));
 	return buffer;
 }
 
+struct record_buffer *record_buffer_create(size_t message_bytes)
+{
+	return record_buffer_create_lent(message_bytes, NULL, 0, 0);
+}
+
+/* How many of the lent bytes are sent. */
+static size_t lent_sent(const struct record_buffer *buffer)
+{
+	size_t sent = buffer->sent > buffer->lent_at ? buffer->sent - buffer->lent_at : 0;
+
+	return sent < buffer->lent_bytes ? sent : buffer->lent_bytes;
+}
+
+static bool is_lent(const struct record_buffer *buffer)
+{
+	return !buffer->kept && lent_sent(buffer) < buffer->lent_bytes;
+}
+
+bool record_buffer_keep(struct record_buffer *buffer)
+{
+	size_t sent = lent_sent(buffer);
+
+	if (!is_lent(buffer))
+		return true;
+	buffer->kept = malloc(buffer->lent_bytes - sent);
+	if (!buffer->kept)
+		return false;
+	memcpy(buffer->kept, buffer->lent + sent, buffer->lent_bytes - sent);
+	buffer->lent = buffer->kept;
+	buffer->lent_skipped = sent;
+	return true;
+}
+
 void record_buffer_free(struct record_buffer *buffer)
 {
+	if (buffer)
+		free(buffer->kept);
 	free(buffer);
 }
 
@@ -325,6 +366,28 @@ static struct record_buffer *finish_locked(struct record_stream *stream, size_t 
 	return finished;
 }
 
+/* Adds what is unsent of a buffer; there is room for it. */
+static void add_vectors(const struct record_buffer *buffer, struct msghdr *message)
+{
+	struct iovec *next = message->msg_iov + message->msg_iovlen;
+	size_t at = buffer->sent, lent_end = buffer->lent_at + buffer->lent_bytes;
+
+	if (at < buffer->lent_at) {
+		*next++ = (struct iovec){(void *)(buffer->data + at), buffer->lent_at - at};
+		at = buffer->lent_at;
+	}
+	if (at < lent_end) {
+		size_t skipped = buffer->lent_at + buffer->lent_skipped;
+
+		*next++ = (struct iovec){(void *)(buffer->lent + (at - skipped)), lent_end - at};
+		at = lent_end;
+	}
+	if (at < buffer->bytes)
+		*next++ = (struct iovec){
+			(void *)(buffer->data + (at - buffer->lent_bytes)), buffer->bytes - at};
+	message->msg_iovlen = (size_t)(next - message->msg_iov);
+}
+
 /* Writes until the queue is empty or the socket full. The lock is held before and after. */
 static void write_locked(struct record_stream *stream)
 {
@@ -336,9 +399,9 @@ static void write_locked(struct record_stream *stream)
 		ssize_t sent;
 
 		for (struct record_buffer *buffer = stream->first;
-			buffer && message.msg_iovlen < VECTORS_MAX; buffer = buffer->next)
-			vectors[message.msg_iovlen++] = (struct iovec){
-				buffer->data + buffer->sent, buffer->bytes - buffer->sent};
+			buffer && message.msg_iovlen + BUFFER_VECTORS <= VECTORS_MAX;
+			buffer = buffer->next)
+			add_vectors(buffer, &message);
 		pthread_mutex_unlock(&stream->lock);
 		sent = sendmsg(stream->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (sent < 0 && errno == EINTR)
@@ -361,18 +424,51 @@ static void write_locked(struct record_stream *stream)
 	stream->writing = false;
 }
 
+/* EPOLLOUT: the socket is full and the reactor goes on when it is not. */
+static bool must_wait_locked(const struct record_stream *stream)
+{
+	return stream->writing || (stream->events & EPOLLOUT);
+}
+
+/* Copies what is lent of a chain. Returns false if memory is short. */
+static bool keep_chain(struct record_buffer *chain)
+{
+	for (; chain; chain = chain->next) {
+		if (!record_buffer_keep(chain))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * In the queue something is lent only while its sender is in record_stream_send() and writes, so
+ * nobody else ever sends lent bytes.
+ */
 void record_stream_send(struct record_stream *stream, struct record_buffer *chain)
 {
 	pthread_mutex_lock(&stream->lock);
+	if (must_wait_locked(stream)) {
+		pthread_mutex_unlock(&stream->lock);
+		if (!keep_chain(chain)) {
+			free_chain(chain);
+			record_stream_break(stream); /* the peer must not wait for it */
+			return;
+		}
+		pthread_mutex_lock(&stream->lock);
+	}
 	if (stream->broken) {
 		pthread_mutex_unlock(&stream->lock);
 		free_chain(chain);
 		return;
 	}
 	append_locked(stream, chain);
-	/* EPOLLOUT: the socket is full and the reactor goes on when it is not. */
-	if (!stream->writing && !(stream->events & EPOLLOUT))
+	if (!must_wait_locked(stream)) {
 		write_locked(stream);
+		if (!stream->broken && !keep_chain(stream->first)) {
+			stream->broken = true;
+			shutdown(stream->fd, SHUT_RDWR);
+		}
+	}
 	pthread_mutex_unlock(&stream->lock);
 }
 

@@ -24,16 +24,33 @@
 #define RECORD_MARK_BYTES 4
 #define RECORD_STAGE_BYTES 16384
 
-/* A message to be sent: the record mark and the message, in one piece. */
+/*
+ * A message to be sent: the record mark and the message. A part of it may lie elsewhere: lent, it
+ * is the property of who sends the message, until record_stream_send() has returned or
+ * record_buffer_keep() was called.
+ */
 struct record_buffer {
 	struct record_buffer *next;
-	size_t bytes; /* mark included */
+	size_t bytes; /* mark included, and what lies elsewhere */
 	size_t sent;
-	uint8_t data[]; /* 8-byte aligned */
+	size_t lent_at; /* where in the message the part belongs, mark included */
+	size_t lent_bytes; /* 0: there is none */
+	size_t lent_skipped; /* so many bytes of the part are sent, and not at lent any more */
+	const uint8_t *lent;
+	uint8_t *kept; /* lent, if it is the buffer's own, or NULL */
+	uint8_t data[]; /* all but the part; 8-byte aligned */
 };
 
 /* A buffer for a message of the given size, the mark already written. NULL: no memory. */
 struct record_buffer *record_buffer_create(size_t message_bytes);
+
+/* The same, with lent_bytes from byte lent_at of the message on lying elsewhere; 0: none. */
+struct record_buffer *record_buffer_create_lent(
+	size_t message_bytes, const uint8_t *lent, size_t lent_at, size_t lent_bytes);
+
+/* Copies what is lent, as far as it is not sent. Returns false if memory is short. */
+bool record_buffer_keep(struct record_buffer *buffer);
+
 void record_buffer_free(struct record_buffer *buffer);
 
 struct record_stream {
@@ -101,8 +118,9 @@ int record_stream_read(struct record_stream *stream, uint8_t **record, size_t *b
 int record_stream_discard(struct record_stream *stream);
 
 /*
- * Sends a chain of buffers and takes them over. Never blocks; a failure ends the connection, which
- * the reactor's thread sees.
+ * Sends a chain of buffers and takes them over, but not what is lent to them: of that nothing is
+ * used any more on return. Never blocks; a failure ends the connection, which the reactor's thread
+ * sees.
  */
 void record_stream_send(struct record_stream *stream, struct record_buffer *chain);
 

@@ -74,7 +74,8 @@ typedef void (*rpc_done)(void *context, int error);
 
 /*
  * Starts a call and returns at once.
- * args is encoded before the function returns and stays the caller's. result must be all zeros (the
+ * args stays the caller's and is not used any more when the function has returned (not: when done
+ * is called, which may be earlier). result must be all zeros (the
  * decoder writes through pointers it finds there), must stay valid until done is called, and after
  * success is freed by the caller with rpc_free().
  * timeout_ms: from now until done, connecting included.

@@ -58,21 +58,29 @@ static int add_worker(struct rpc_server *server)
 }
 
 /*
- * Calls one more thread to work, an idle or a new one. server->lock is held. Returns false if all
- * are at work; *error is set if there could be more.
+ * Calls one more thread to work, an idle or a new one. server->lock is held. An idle one is added
+ * to *asleep: the caller gives it to wake_workers() once it has released the lock. Returns false if
+ * all are at work; *error is set if there could be more.
  */
-static bool call_worker(struct rpc_server *server, int *error)
+static bool call_worker(struct rpc_server *server, unsigned int *asleep, int *error)
 {
 	if (server->idle_threads) {
 		server->idle_threads--;
 		server->called++;
-		pthread_cond_signal(&server->work_cond);
+		(*asleep)++;
 		return true;
 	}
 	if (server->threads > server->threads_max)
 		return false;
 	*error = add_worker(server);
 	return !*error;
+}
+
+/* Without the lock: who wakes up wants it first of all, and often is run at once. */
+static void wake_workers(struct rpc_server *server, unsigned int count)
+{
+	while (count--)
+		pthread_cond_signal(&server->work_cond);
 }
 
 static void log_missing_thread(const struct rpc_server *server, int error)
@@ -91,9 +99,9 @@ static unsigned int on_their_way(const struct rpc_server *server)
 /*
  * Runs the reactor until there is a call that this thread may leave it for. Then somebody else has
  * been called to go on, unless the call is alone and a quick one. server->lock is held before and
- * after.
+ * after. Adds to *asleep as call_worker() does.
  */
-static void poll_calls(struct rpc_server *server)
+static void poll_calls(struct rpc_server *server, unsigned int *asleep)
 {
 	server->polling = true;
 	while (!server->stopping) {
@@ -112,7 +120,7 @@ static void poll_calls(struct rpc_server *server)
 			break;
 		}
 		/* This thread executes one of them, but another one has to take its place. */
-		while (on_their_way(server) < waiting && call_worker(server, &error))
+		while (on_their_way(server) < waiting && call_worker(server, asleep, &error))
 			;
 		if (error) {
 			pthread_mutex_unlock(&server->lock);
@@ -128,6 +136,7 @@ static void poll_calls(struct rpc_server *server)
 void rpc_handler_waits(void)
 {
 	struct rpc_server *server = unread;
+	unsigned int asleep = 0;
 	int error = 0;
 
 	if (!server)
@@ -135,8 +144,9 @@ void rpc_handler_waits(void)
 	unread = NULL;
 	pthread_mutex_lock(&server->lock);
 	if (!server->polling && !on_their_way(server))
-		call_worker(server, &error);
+		call_worker(server, &asleep, &error);
 	pthread_mutex_unlock(&server->lock);
+	wake_workers(server, asleep);
 	log_missing_thread(server, error);
 }
 
@@ -149,16 +159,18 @@ static void *worker(void *argument)
 	server->coming--;
 	while (!server->stopping) {
 		struct server_request *request;
+		unsigned int asleep = 0;
 
 		/* First of all: without it the NULL calls of peers go unanswered, too. */
 		if (!server->polling)
-			poll_calls(server);
+			poll_calls(server, &asleep);
 		request = server->first_request;
 		if (request) {
 			server->first_request = request->next;
 			if (!server->first_request)
 				server->last_request = NULL;
 			pthread_mutex_unlock(&server->lock);
+			wake_workers(server, asleep);
 			server_request_execute(request);
 			unread = NULL;
 			pthread_mutex_lock(&server->lock);

@@ -415,7 +415,7 @@ void server_request_drop(struct server_request *request)
 	record_stream_release(&connection->stream);
 }
 
-static struct record_buffer *execute(const struct server_request *request)
+static void execute(const struct server_request *request)
 {
 	struct server_connection *connection = request->connection;
 	const struct message_call *call = &request->call;
@@ -429,14 +429,14 @@ static struct record_buffer *execute(const struct server_request *request)
 
 	_Static_assert(sizeof(caller.address) == sizeof(connection->address), "text of an address");
 	if (!args || !result) {
-		buffer = message_make_refusal(call->xid, SYSTEM_ERR, 0, 0);
+		answer(connection, message_make_refusal(call->xid, SYSTEM_ERR, 0, 0));
 		goto out;
 	}
-	if (message_decode(
+	if (message_decode_borrowing(
 		    request->record, request->bytes, call->arguments, procedure->args_xdr, args)) {
 		rozo_log_limited(WARNING, "rpc: %s: arguments of %s from peer %s do not decode",
 			connection->server->address, procedure->name, connection->address);
-		buffer = message_make_refusal(call->xid, GARBAGE_ARGS, 0, 0);
+		answer(connection, message_make_refusal(call->xid, GARBAGE_ARGS, 0, 0));
 		goto out;
 	}
 	memcpy(caller.address, connection->address, sizeof(caller.address));
@@ -447,12 +447,13 @@ static struct record_buffer *execute(const struct server_request *request)
 			connection->server->address, procedure->name, strerror(-error));
 		buffer = message_make_refusal(call->xid, SYSTEM_ERR, 0, 0);
 	}
-	rpc_free(procedure->args_xdr, args);
+	/* Before what it may point to is freed. */
+	answer(connection, buffer);
+	rpc_free_borrower(procedure->args_xdr, args);
 	rpc_free(procedure->result_xdr, result);
 out:
 	free(args);
 	free(result);
-	return buffer;
 }
 
 bool server_request_is_quick(const struct server_request *request)
@@ -463,6 +464,6 @@ bool server_request_is_quick(const struct server_request *request)
 
 void server_request_execute(struct server_request *request)
 {
-	answer(request->connection, execute(request));
+	execute(request);
 	server_request_drop(request);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
- * The string filter of the protocol stubs, and the freeing of decoded objects. No locks, no state.
+ * The string and byte filters of the protocol stubs, and the freeing of decoded objects. No locks,
+ * no state.
  */
 #include "rpc/rpc.h"
 #include "rpc/xdr_support.h"
@@ -41,6 +42,42 @@ bool rpc_xdr_string(XDR *xdrs, char **string, unsigned int bytes_max)
 		return true;
 	}
 	return false;
+}
+
+char rpc_xdr_borrowing[1];
+
+static bool borrow(XDR *xdrs, char **bytes, unsigned int *count, unsigned int count_max)
+{
+	uint32_t wanted;
+
+	if (!XDR_GETUINT32(xdrs, &wanted) || wanted > count_max)
+		return false;
+	size_t padded = ((size_t)wanted + 3) & ~(size_t)3;
+	if (padded > xdr_tail_inline(xdrs))
+		return false;
+	*count = wanted;
+	if (wanted)
+		*bytes = (char *)xdrs->x_data;
+	xdrs->x_data += padded;
+	return true;
+}
+
+bool rpc_xdr_bytes(XDR *xdrs, char **bytes, unsigned int *count, unsigned int count_max)
+{
+	if (xdrs->x_public != rpc_xdr_borrowing || xdrs->x_op == XDR_ENCODE)
+		return xdr_bytes(xdrs, bytes, count, count_max);
+	if (xdrs->x_op == XDR_DECODE)
+		return borrow(xdrs, bytes, count, count_max);
+	*bytes = NULL;
+	return true;
+}
+
+void rpc_free_borrower(rpc_xdr xdr, void *object)
+{
+	XDR xdrs = {.x_op = XDR_FREE, .x_public = rpc_xdr_borrowing};
+
+	if (xdr)
+		(void)xdr(&xdrs, object);
 }
 
 void rpc_free(rpc_xdr xdr, void *object)

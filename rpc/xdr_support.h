@@ -26,4 +26,13 @@
  */
 RPC_HIDDEN bool rpc_xdr_string(XDR *xdrs, char **string, unsigned int bytes_max);
 
+/*
+ * Takes the place of libntirpc's xdr_bytes() in all stubs. The difference: if the stream's x_public
+ * is rpc_xdr_borrowing, what is decoded points into the stream's memory, 4-byte aligned, and what
+ * is freed leaves the bytes alone. Of no use with streams that are not in one piece of memory.
+ */
+RPC_HIDDEN bool rpc_xdr_bytes(XDR *xdrs, char **bytes, unsigned int *count, unsigned int count_max);
+
+RPC_HIDDEN char rpc_xdr_borrowing[1];
+
 #endif

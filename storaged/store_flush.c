@@ -16,6 +16,9 @@
 
 #include "storaged/store_log.h"
 
+#define STREAM_RUN_BYTES (32u << 10) /* of a run; shorter ones are not taken for a stream */
+#define STREAM_BYTES (1u << 20) /* written back at a time */
+
 void shard_file_written(
 	struct shard_file *file, unsigned int side, uint64_t group, uint64_t rows, uint64_t end)
 {
@@ -256,10 +259,22 @@ static int flush_sides(struct shard_file *file, const struct flush *flush)
 	return error;
 }
 
+/* After what a flush is for could not be written, or perhaps not. The file fails. */
+static void give_up(const struct shard_file *file, const struct flush *flush)
+{
+	/* It must not be served from memory after a restart. */
+	for (unsigned int side = 0; side < STORE_SIDES; side++) {
+		if (flush->descriptors[side] >= 0)
+			file->store->io->drop_cache(flush->descriptors[side]);
+	}
+	/* It may have been what a record of the log is for. */
+	if (flush->device != NULL && flush->device->log != NULL)
+		store_log_pin(flush->device->log);
+}
+
 /* One flush of what is written by now. Called with flush_lock, which is released meanwhile. */
 static void flush_once(struct shard_file *file)
 {
-	const struct store_io *io = file->store->io;
 	struct flush flush = {
 		.device = file->device,
 		.target = file->written,
@@ -294,16 +309,8 @@ static void flush_once(struct shard_file *file)
 	if (!logged)
 		error = flush_sides(file, &flush);
 	free(flush.redo);
-	if (error != 0) {
-		/* What could not be written must not be served from memory after a restart. */
-		for (unsigned int side = 0; side < STORE_SIDES; side++) {
-			if (flush.descriptors[side] >= 0)
-				io->drop_cache(flush.descriptors[side]);
-		}
-		/* It may have been what a record of the log is for. */
-		if (flush.device != NULL && flush.device->log != NULL)
-			store_log_pin(flush.device->log);
-	}
+	if (error != 0)
+		give_up(file, &flush);
 
 	pthread_mutex_lock(&file->flush_lock);
 	store_mask_free(&file->syncing);
@@ -348,4 +355,61 @@ int shard_file_flush(struct shard_file *file, uint64_t changes, bool settle)
 	}
 	pthread_mutex_unlock(&file->flush_lock);
 	return error;
+}
+
+/* Writes back the sides that are dirty. Returns 0 or a negative errno. */
+static int write_back_sides(struct shard_file *file, const struct flush *flush)
+{
+	for (unsigned int side = 0; side < STORE_SIDES; side++) {
+		char path[STORE_PATH_MAX];
+		int error;
+
+		if (flush->descriptors[side] < 0)
+			continue;
+		error = file->store->io->write_back(flush->descriptors[side]);
+		if (error == 0)
+			continue;
+		store_side_path(flush->device, &file->key, side, path);
+		rozo_log(ERROR,
+			"%s: writing back failed: %s; the store file answers EIO until "
+			"rozo-storaged is restarted",
+			path, strerror(-error));
+		store_device_error(file->store, flush->device, error);
+		return error;
+	}
+	return 0;
+}
+
+void shard_file_streamed(struct shard_file *file, uint64_t bytes)
+{
+	struct flush flush = {0};
+	int error;
+
+	if (bytes < STREAM_RUN_BYTES || file->store->io->write_back == NULL)
+		return;
+	pthread_mutex_lock(&file->flush_lock);
+	file->streamed_bytes += bytes;
+	/* A flush that is running does the same, and the rest waits for the next time. */
+	if (file->streamed_bytes < STREAM_BYTES || file->flushing || file->failed ||
+		file->device == NULL)
+		goto out;
+	file->streamed_bytes = 0;
+	flush.device = file->device;
+	for (unsigned int side = 0; side < STORE_SIDES; side++)
+		flush.descriptors[side] = file->dirty[side] ? file->descriptors[side] : -1;
+	/* The descriptors stay as long as this is set. */
+	file->flushing = true;
+	pthread_mutex_unlock(&file->flush_lock);
+
+	error = write_back_sides(file, &flush);
+	if (error != 0)
+		give_up(file, &flush);
+
+	pthread_mutex_lock(&file->flush_lock);
+	if (error != 0)
+		file->failed = true;
+	file->flushing = false;
+	pthread_cond_broadcast(&file->flush_done);
+out:
+	pthread_mutex_unlock(&file->flush_lock);
 }

@@ -182,6 +182,7 @@ struct shard_file {
 	uint8_t *redo;
 	uint32_t redo_bytes, redo_room;
 	bool redo_short; /* that is not all: only a flush of the file makes it durable */
+	uint64_t streamed_bytes; /* unstable, in long runs, since they were last written back */
 	uint64_t size_written[STORE_SIDES];
 	uint64_t size_durable[STORE_SIDES];
 	struct store_mask unsynced; /* rows with changes that are not durable */
@@ -289,6 +290,14 @@ uint64_t shard_file_changes(struct shard_file *file);
  * Called without file->lock or with it. Returns 0, or -EIO: the file has failed.
  */
 int shard_file_flush(struct shard_file *file, uint64_t changes, bool settle);
+
+/*
+ * Called after an unstable write of a run of blocks, bytes in all, without file->lock. What comes
+ * in long runs is seldom replaced before it is flushed: it goes to the device while more of it
+ * comes, so that the flush has little left to wait for. Promises nothing; if it fails, the file has
+ * failed, and its next flush says so.
+ */
+void shard_file_streamed(struct shard_file *file, uint64_t bytes);
 
 /* True if what lies in the file is durable, except the rows in `unsynced` and `syncing`. */
 bool shard_file_settled(struct shard_file *file);

@@ -65,6 +65,14 @@ static int posix_sync_data(int descriptor)
 	return fdatasync(descriptor) == 0 ? 0 : -errno;
 }
 
+static int posix_write_back(int descriptor)
+{
+	/* Errors of what it begins are kept for fdatasync(); those of beginning are told here. */
+	if (sync_file_range(descriptor, 0, 0, SYNC_FILE_RANGE_WRITE) == 0 || errno == ENOSYS)
+		return 0;
+	return -errno;
+}
+
 static int posix_sync_file_system(int descriptor)
 {
 	/* Tells of errors since Linux 5.8. */
@@ -196,6 +204,7 @@ const struct store_io store_io_posix = {
 	.read = posix_read,
 	.write = posix_write,
 	.sync_data = posix_sync_data,
+	.write_back = posix_write_back,
 	.sync_file_system = posix_sync_file_system,
 	.drop_cache = posix_drop_cache,
 	.forget_range = posix_forget_range,

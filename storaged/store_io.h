@@ -35,6 +35,12 @@ struct store_io {
 	/* As fdatasync(2): the bytes and what is needed to find them again. */
 	int (*sync_data)(int descriptor);
 	/*
+	 * Has what is written go to the device from now on, so that sync_data() finds less to do.
+	 * Does not wait for it. An error means what one of sync_data() does: bytes may be lost, and
+	 * no later call may tell. May be NULL.
+	 */
+	int (*write_back)(int descriptor);
+	/*
 	 * As syncfs(2): everything written on the descriptor's file system and all names, with the
 	 * errors met since the descriptor was opened. NULL: cannot be done; no log is
 	 * made then, and a device that has one is not used.

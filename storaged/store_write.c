@@ -485,6 +485,8 @@ static int write_once(struct store *store, const store_write_args *args, store_w
 		shard_file_unlock(call.file);
 		if (error == 0 && args->stable)
 			error = shard_file_flush(call.file, call.changes, true);
+		else if (error == 0)
+			shard_file_streamed(call.file, args->payload.payload_len);
 	}
 	if (call.file != NULL)
 		shard_file_put(call.file);

@@ -30,9 +30,9 @@ static _Atomic bool dead;
 static struct shadow *shadows;
 static struct shadow *of_descriptor[DESCRIPTORS_MAX];
 static int sync_after = -1, writes_left = -1;
-static bool file_system_fails;
+static bool file_system_fails, write_back_fails;
 static uint64_t free_bytes = UINT64_MAX;
-static unsigned int syncs;
+static unsigned int syncs, write_backs;
 
 static void must(bool condition, const char *what)
 {
@@ -85,13 +85,18 @@ void faulty_reset(void)
 	sync_after = -1;
 	writes_left = -1;
 	free_bytes = UINT64_MAX;
-	syncs = 0;
-	file_system_fails = false;
+	syncs = write_backs = 0;
+	file_system_fails = write_back_fails = false;
 }
 
 void faulty_file_system(bool fails)
 {
 	file_system_fails = fails;
+}
+
+void faulty_write_back(bool fails)
+{
+	write_back_fails = fails;
 }
 
 void faulty_sync_after(int count)
@@ -112,6 +117,11 @@ void faulty_free_bytes(uint64_t bytes)
 unsigned int faulty_syncs(void)
 {
 	return syncs;
+}
+
+unsigned int faulty_write_backs(void)
+{
+	return write_backs;
 }
 
 void faulty_dead(bool now)
@@ -191,6 +201,19 @@ static int faulty_sync_data(int descriptor)
 		shadow_load(of_descriptor[descriptor]);
 	pthread_mutex_unlock(&lock);
 	return error;
+}
+
+static int faulty_write_back_file(int descriptor)
+{
+	int error;
+
+	if (dead)
+		return 0;
+	pthread_mutex_lock(&lock);
+	write_backs++;
+	error = write_back_fails ? -EIO : 0;
+	pthread_mutex_unlock(&lock);
+	return error ? error : store_io_posix.write_back(descriptor);
 }
 
 /* Everything that is remembered is on the file system. */
@@ -302,6 +325,7 @@ const struct store_io faulty_io = {
 	.read = faulty_read,
 	.write = faulty_write,
 	.sync_data = faulty_sync_data,
+	.write_back = faulty_write_back_file,
 	.sync_file_system = faulty_sync_file_system,
 	.drop_cache = faulty_drop_cache,
 	.sync_directory = faulty_sync_directory,

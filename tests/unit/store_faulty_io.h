@@ -21,6 +21,9 @@ void faulty_sync_after(int count);
 /* While true, flushes of the whole file system fail with EIO. */
 void faulty_file_system(bool fails);
 
+/* While true, writing back fails with EIO. */
+void faulty_write_back(bool fails);
+
 /* After so many further writes, all fail with ENOSPC; negative: none. */
 void faulty_writes_left(int count);
 
@@ -29,6 +32,9 @@ void faulty_free_bytes(uint64_t bytes);
 
 /* Flushes of data and of directories asked for so far. */
 unsigned int faulty_syncs(void);
+
+/* How often something was written back early. */
+unsigned int faulty_write_backs(void);
 
 /* While dead, nothing that the store does reaches its files any more. */
 void faulty_dead(bool dead);

@@ -58,7 +58,7 @@ struct test_data {
 static bool xdr_test_data(XDR *xdrs, struct test_data *data)
 {
 	return xdr_uint32_t(xdrs, &data->delay_ms) &&
-	       xdr_bytes(xdrs, &data->value, &data->bytes, PAYLOAD_MAX);
+	       rpc_xdr_bytes(xdrs, &data->value, &data->bytes, PAYLOAD_MAX);
 }
 #define XDR_TEST RPC_XDR(xdr_test_data)
 
@@ -1242,6 +1242,55 @@ static void test_more_calls_than_a_connection_may_have_waiting(void)
 	rpc_server_stop(server);
 }
 
+struct lender {
+	struct flight *flight;
+	struct test_data result;
+	char filling;
+};
+
+static void lender_landed(void *context, int error)
+{
+	struct lender *lender = context;
+	struct passenger *passenger = calloc(1, sizeof(*passenger));
+
+	for (uint32_t i = 0; !error && i < lender->result.bytes; i++)
+		error = lender->result.value[i] == lender->filling ? 0 : -EILSEQ;
+	if (error == -EILSEQ)
+		rpc_free(XDR_TEST, &lender->result);
+	passenger->flight = lender->flight;
+	passenger->result = lender->result;
+	landed(passenger, error);
+	free(lender);
+}
+
+/* Of each size: sent as a whole from where it is, or in part, or not at all at first. */
+static void test_arguments_are_the_callers_again_after_the_call(void)
+{
+	static const uint32_t sizes[] = {16380, 16384, 16385, 100000, 1 << 20, 3 << 20};
+	struct rpc_server *server = serve_at("127.0.0.1", &right_key, 2);
+	struct rpc_client *client = client_of(server, &right_key);
+	struct flight flight = FLIGHT_INITIALIZER;
+	char *bytes = malloc(3 << 20);
+
+	/* The first ones find no connection. */
+	for (unsigned int i = 0; i < 90; i++) {
+		struct lender *lender = calloc(1, sizeof(*lender));
+		struct test_data args = {1, sizes[i % 6], bytes};
+
+		*lender = (struct lender){.flight = &flight, .filling = (char)(i + 1)};
+		memset(bytes, lender->filling, args.bytes);
+		rpc_call_async(client, TEST_ECHO, XDR_TEST, &args, XDR_TEST, &lender->result,
+			6 * LONG_MS, lender_landed, lender);
+		memset(bytes, 0, args.bytes);
+	}
+	free(bytes);
+	wait_for(&flight, 90);
+	CU_ASSERT_EQUAL(flight.ok, 90);
+	CU_ASSERT_EQUAL(flight.errors[EILSEQ], 0);
+	rpc_client_destroy(client);
+	rpc_server_stop(server);
+}
+
 static void test_peer_that_does_not_read_its_answers(void)
 {
 	struct rpc_server *server = serve(NULL);
@@ -1531,6 +1580,8 @@ int main(int argc, char **argv)
 		{"servers side by side", test_servers_side_by_side},
 		{"more calls than a connection may have waiting",
 			test_more_calls_than_a_connection_may_have_waiting},
+		{"arguments are the caller's again after the call",
+			test_arguments_are_the_callers_again_after_the_call},
 		{"peer that does not read its answers", test_peer_that_does_not_read_its_answers},
 		{"calls may be made in callbacks", test_calls_may_be_made_in_callbacks},
 		{"strings on the wire", test_strings_on_the_wire},

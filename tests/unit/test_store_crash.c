@@ -524,6 +524,58 @@ static void stable_writes_cost_one_flush(void)
 	end_faulty();
 }
 
+/* 512 KiB of shards and a little more. */
+static uint32_t put_half_a_stream(uint64_t generation, bool unstable)
+{
+	return PUT(&fixture, .version = VERSION(generation, 1), .first = generation * 128,
+		.count = 128, .unstable = unstable);
+}
+
+static void only_unstable_streams_are_written_back_early(void)
+{
+	begin_faulty();
+	for (uint64_t i = 0; i < 4; i++)
+		CU_ASSERT_EQUAL(put_half_a_stream(1 + i, false), 0);
+	for (uint64_t i = 0; i < 300; i++)
+		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(10, 1), .first = 10000 + i,
+					.unstable = true),
+			0);
+	CU_ASSERT_EQUAL(faulty_write_backs(), 0);
+	unsigned int syncs = faulty_syncs();
+	CU_ASSERT_EQUAL(put_half_a_stream(20, true), 0);
+	CU_ASSERT_EQUAL(faulty_write_backs(), 0);
+	CU_ASSERT_EQUAL(put_half_a_stream(21, true), 0);
+	CU_ASSERT_EQUAL(faulty_write_backs(), 1);
+	/* That is no flush. */
+	CU_ASSERT_EQUAL(faulty_syncs(), syncs);
+	CU_ASSERT(IS(&fixture, 21 * 128, VERSION(21, 1), STORE_PENDING));
+	CU_ASSERT_EQUAL(fixture_sync(&fixture, FIXTURE_FILE), 0);
+	CU_ASSERT_EQUAL(faulty_syncs(), syncs + 1);
+	CU_ASSERT(IS(&fixture, 21 * 128, VERSION(21, 1), STORE_FINALIZED));
+	end_faulty();
+}
+
+static void a_failed_write_back_is_never_forgotten(void)
+{
+	store_file other = {.export_id = 1, .file_id = 77};
+
+	begin_faulty();
+	faulty_write_back(true);
+	CU_ASSERT_EQUAL(put_half_a_stream(1, true), 0);
+	CU_ASSERT_EQUAL(put_half_a_stream(2, true), 0);
+	CU_ASSERT_EQUAL(faulty_write_backs(), 1);
+	faulty_write_back(false);
+	/* A flush would succeed, perhaps without the bytes. */
+	CU_ASSERT_EQUAL(fixture_sync(&fixture, FIXTURE_FILE), EIO);
+	CU_ASSERT_EQUAL(put_half_a_stream(3, true), EIO);
+	CU_ASSERT_EQUAL(fixture_get(&fixture, &(struct get){0}, &(store_read_block){0}, NULL), EIO);
+	CU_ASSERT(fixture_logged("writing back failed") > 0);
+	CU_ASSERT_EQUAL(PUT(&fixture, .file = other, .version = VERSION(1, 1)), 0);
+	fixture_reopen(&fixture);
+	CU_ASSERT_EQUAL(put_half_a_stream(4, false), 0);
+	end_faulty();
+}
+
 static void a_full_device_refuses_before_damage(void)
 {
 	store_truncate_args truncate = {.file = FIXTURE_FILE,
@@ -787,6 +839,8 @@ int main(void)
 	TEST(what_is_finalized_after_a_crash_stays);
 	TEST(a_risen_epoch_survives_power_loss);
 	TEST(a_failed_flush_is_never_forgotten);
+	TEST(only_unstable_streams_are_written_back_early);
+	TEST(a_failed_write_back_is_never_forgotten);
 	TEST(a_flush_that_fails_at_eviction_is_kept);
 	TEST(stable_writes_cost_one_flush);
 	TEST(a_full_device_refuses_before_damage);
