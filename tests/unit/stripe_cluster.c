@@ -240,6 +240,7 @@ static struct stripe *engine_create_with(struct stripe_options *options)
 	options->gather = cluster.gather;
 	options->gather_delay_ms = cluster.in_memory ? 3600000 : cluster.gather_delay_ms;
 	options->cache_bytes = cluster.cache_bytes;
+	options->files_max = cluster.files_max;
 	CU_ASSERT_EQUAL_FATAL(stripe_create(options, &stripe), 0);
 	return stripe;
 }

@@ -59,6 +59,7 @@ struct cluster {
 	bool gather; /* engines collect unstable writes; to be set before the cluster is started */
 	size_t cache_bytes;
 	unsigned int gather_delay_ms;
+	size_t files_max; /* of engines made from now on; 0: the usual */
 	unsigned int spare_nodes; /* to be set before the start: more than a block has shards */
 	unsigned int tell_delay_ms; /* of engines made from now on, 0: the usual one */
 	unsigned int node_count;

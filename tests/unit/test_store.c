@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/param.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "rpc/crc32c.h"
@@ -826,6 +827,220 @@ static void an_epoch_is_called_durable_when_it_is(void)
 	end_watched();
 }
 
+/* Writes fail, or are counted, as a test says. */
+static struct {
+	int left; /* writes until all fail; negative: none */
+	unsigned int syncs;
+	bool die; /* the process is killed in its next flush */
+} faults;
+
+static ssize_t faulty_write(int descriptor, const struct iovec *parts, int count, uint64_t offset)
+{
+	if (faults.left == 0)
+		return -ENOSPC;
+	if (faults.left > 0)
+		faults.left--;
+	return store_io_posix.write(descriptor, parts, count, offset);
+}
+
+static int faulty_sync(int descriptor)
+{
+	if (faults.die)
+		_exit(0);
+	faults.syncs++;
+	return store_io_posix.sync_data(descriptor);
+}
+
+static void begin_faulty(void)
+{
+	static struct store_io io;
+
+	io = store_io_posix;
+	io.write = faulty_write;
+	io.sync_data = faulty_sync;
+	memset(&faults, 0, sizeof(faults));
+	faults.left = -1;
+	begin();
+	fixture_close(&fixture);
+	fixture.io = &io;
+	fixture_open(&fixture);
+}
+
+static uint32_t ask_to_refuse(store_version version)
+{
+	store_read_args args = {.file = FIXTURE_FILE,
+		.geometry = fixture_4_2,
+		.count = 1,
+		.headers_only = 1,
+		.refuse = version};
+	store_read_res res;
+
+	store_read(fixture.store, &args, &res);
+	rpc_free(RPC_XDR(xdr_store_read_res), &res);
+	return res.status;
+}
+
+static void a_promise_that_could_not_be_written_is_not_given(void)
+{
+	begin_faulty();
+	faults.left = 0;
+	CU_ASSERT_NOT_EQUAL(ask_to_refuse(VERSION(5, 1)), 0);
+	faults.left = -1;
+	/* The same question again. */
+	CU_ASSERT_EQUAL(ask_to_refuse(VERSION(5, 1)), 0);
+	fixture_reopen(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(4, 1)), EAGAIN);
+	end();
+}
+
+static void an_epoch_that_could_not_be_written_is_written_by_the_next_truncation(void)
+{
+	store_truncate_args args = {.file = FIXTURE_FILE,
+		.geometry = fixture_4_2,
+		.write_epoch = 7,
+		.block_version = {.generation = UINT64_C(7) << 40}};
+	store_status_res res;
+
+	begin_faulty();
+	faults.left = 0;
+	store_truncate(fixture.store, &args, &res);
+	CU_ASSERT_NOT_EQUAL(res.status, 0);
+	faults.left = -1;
+	store_truncate(fixture.store, &args, &res);
+	CU_ASSERT_EQUAL(res.status, 0);
+	fixture_reopen(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .epoch = 6), ESTALE);
+	end();
+}
+
+/* The store is killed while it flushes; what it wrote is in the system's memory only. */
+static void killed_in_its_flush(void (*work)(void))
+{
+	fixture_close(&fixture);
+	pid_t child = fork();
+	if (child == 0) {
+		fixture_open(&fixture);
+		faults.die = true;
+		work();
+		_exit(1);
+	}
+	int status = -1;
+	CU_ASSERT_EQUAL(waitpid(child, &status, 0), child);
+	CU_ASSERT_EQUAL(status, 0);
+	fixture_open(&fixture);
+	faults.syncs = 0;
+}
+
+static void promise_5(void)
+{
+	ask_to_refuse(VERSION(5, 1));
+}
+
+static void a_promise_of_a_killed_process_is_flushed_before_it_is_given_again(void)
+{
+	begin_faulty();
+	fixture.log_bytes = 0;
+	killed_in_its_flush(promise_5);
+	CU_ASSERT_EQUAL(ask_to_refuse(VERSION(5, 1)), 0);
+	CU_ASSERT(faults.syncs > 0);
+	end();
+}
+
+static uint32_t miss_4(void)
+{
+	const store_missed_args args = {
+		.file = FIXTURE_FILE, .count = 1, .block_version = VERSION(1, 1), .missed = 4};
+	store_status_res res;
+
+	store_missed(fixture.store, &args, &res);
+	return res.status;
+}
+
+static void miss(void)
+{
+	miss_4();
+}
+
+static void a_record_of_a_killed_process_is_flushed_before_it_counts(void)
+{
+	begin_faulty();
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1)), 0);
+	killed_in_its_flush(miss);
+	CU_ASSERT_EQUAL(miss_4(), 0);
+	CU_ASSERT(faults.syncs > 0);
+	end();
+}
+
+static uint32_t discard_unless(void)
+{
+	store_decided run = {.first_block = 2, .count = 1, .block_version = VERSION(1, 1)};
+	store_commit_args args = {.file = FIXTURE_FILE,
+		.discard = 1,
+		.unless_missed = 4,
+		.boot = 0,
+		.stable = 1,
+		.runs = {.runs_len = 1, .runs_val = &run}};
+	store_status_res res;
+	store_read_args read = {.file = FIXTURE_FILE, .geometry = fixture_4_2, .count = 1};
+	store_read_res told;
+
+	store_read(fixture.store, &read, &told);
+	args.boot = told.boot;
+	rpc_free(RPC_XDR(xdr_store_read_res), &told);
+	store_commit(fixture.store, &args, &res);
+	return res.status;
+}
+
+static unsigned int told_gone;
+
+static int gone_sync(int descriptor)
+{
+	uint32_t state, write_epoch, durable_epoch;
+
+	if (watch.on) {
+		tell_epochs(&state, &write_epoch, &durable_epoch);
+		told_gone += state == STORE_EMPTY;
+	}
+	return store_io_posix.sync_data(descriptor);
+}
+
+static void what_is_dropped_is_not_told_as_gone_before_that_is_durable(void)
+{
+	static struct store_io io;
+
+	begin();
+	io = store_io_posix;
+	io.sync_data = gone_sync;
+	fixture_close(&fixture);
+	fixture.io = &io;
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 3), 0);
+	watch.on = true;
+	told_gone = 0;
+	CU_ASSERT_EQUAL(discard_unless(), 0);
+	watch.on = false;
+	CU_ASSERT_EQUAL(told_gone, 0);
+	end();
+}
+
+static void a_write_that_ran_out_of_space_says_that_it_may_have_written(void)
+{
+	store_write_res res;
+
+	begin_faulty();
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .unstable = true, .count = 40), 0);
+	/* Unstable again: over its own, as its writer says. Rows of one group, then no more. */
+	faults.left = 1;
+	uint32_t status = fixture_put(&fixture,
+		&(struct put){.version = VERSION(2, 1), .unstable = true, .count = 40}, &res);
+	faults.left = -1;
+	CU_ASSERT_NOT_EQUAL(status, 0);
+	/* EIO tells the writer that what it replaced may be gone; ENOSPC that it is there. */
+	if (status == ENOSPC)
+		CU_ASSERT(IS(&fixture, 0, VERSION(1, 1), STORE_PENDING));
+	end();
+}
+
 static void unstable_writes_are_pending_until_synced(void)
 {
 	begin();
@@ -1283,6 +1498,12 @@ int main(void)
 	TEST(an_old_epoch_is_refused_also_after_a_restart);
 	TEST(promises_outlive_a_restart_also_of_an_empty_store);
 	TEST(truncation_fences_a_store_without_the_file);
+	TEST(a_promise_that_could_not_be_written_is_not_given);
+	TEST(an_epoch_that_could_not_be_written_is_written_by_the_next_truncation);
+	TEST(a_promise_of_a_killed_process_is_flushed_before_it_is_given_again);
+	TEST(a_record_of_a_killed_process_is_flushed_before_it_counts);
+	TEST(what_is_dropped_is_not_told_as_gone_before_that_is_durable);
+	TEST(a_write_that_ran_out_of_space_says_that_it_may_have_written);
 	TEST(unstable_writes_are_pending_until_synced);
 	TEST(a_record_of_a_miss_is_pending_until_it_is_durable);
 	TEST(what_is_torn_is_not_completed_once_it_is_refused);

@@ -322,6 +322,147 @@ static void store_that_restarted_before_commit_is_not_trusted(void)
 	cluster_stop();
 }
 
+static atomic_uint same_version_twice;
+
+static void watch_log(enum rozo_log_level level, const char *line)
+{
+	(void)level;
+	if (strstr(line, "two different shards under one version"))
+		atomic_fetch_add(&same_version_twice, 1);
+	fprintf(stderr, "%s\n", line);
+}
+
+static rpc_handler plain_write;
+
+static void slow_write(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	plain_write(context, caller, arguments, result);
+	usleep(1500000);
+}
+
+static void *write_that_fails(void *argument)
+{
+	uint8_t *bytes = malloc(16384);
+
+	memset(bytes, 'n', 16384);
+	CU_ASSERT_EQUAL(stripe_write(argument, 0, bytes, 16384, true), -EIO);
+	free(bytes);
+	return NULL;
+}
+
+/* min_shards may be more than decide a version. */
+static void what_a_reader_was_told_is_not_taken_back(void)
+{
+	struct stripe_file *others = NULL;
+	uint8_t bytes[16384], first, second;
+	pthread_t thread;
+
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	cluster.min_shards = 5;
+	struct stripe_file *file = open_file(6);
+	struct stripe *other = engine_create();
+
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 6, &others), 0);
+	memset(bytes, 'o', sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+	usleep(300000);
+	node_stop(4);
+	node_stop(5);
+	plain_write = cluster.nodes[3].procedures[STORE_WRITE].handler;
+	cluster.nodes[3].procedures[STORE_WRITE].handler = slow_write;
+	pthread_create(&thread, NULL, write_that_fails, file);
+	usleep(300000);
+	CU_ASSERT_EQUAL(stripe_read(others, 0, bytes, sizeof(bytes)), 0);
+	first = bytes[0];
+	pthread_join(thread, NULL);
+	CU_ASSERT_EQUAL(stripe_read(others, 0, bytes, sizeof(bytes)), 0);
+	second = bytes[0];
+	fprintf(stderr, "told %c, then %c\n", first, second);
+	CU_ASSERT(first == 'o' || second == 'n');
+	stripe_file_put(others);
+	stripe_destroy(other);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
+static void *write_again(void *argument)
+{
+	uint8_t bytes[8192];
+
+	memset(bytes, 'n', sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(argument, 0, bytes, sizeof(bytes), true), 0);
+	return NULL;
+}
+
+/* An engine that comes back to a file has the same write epoch, and must go on counting. */
+static void versions_are_not_given_twice_when_a_file_was_forgotten(void)
+{
+	struct stripe_file *others = NULL;
+	uint8_t bytes[8192];
+	bool mixed = false;
+	pthread_t thread;
+
+	cluster_start(MOJETTE_SYSTEMATIC, 2, 1, 4096);
+	stripe_destroy(cluster.stripe);
+	cluster.files_max = 2;
+	engine_start();
+	cluster.files_max = 0;
+	rozo_log_set_sink(watch_log);
+	struct stripe_file *file = open_file(3);
+
+	node_stop(0); /* has shard 0 of file 3 */
+	memset(bytes, 'o', sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+	usleep(500000); /* the stores are told that it is decided */
+	stripe_file_put(file);
+	/* Others take its place. */
+	for (uint64_t id = 10; id < 14; id++)
+		stripe_file_put(open_file(id));
+	node_start(0);
+	file = open_file(3);
+	wait_for_nodes(file, 7);
+	struct stripe *other = engine_create();
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 3, &others), 0);
+	plain_write = cluster.nodes[1].procedures[STORE_WRITE].handler;
+	cluster.nodes[1].procedures[STORE_WRITE].handler = slow_write;
+	pthread_create(&thread, NULL, write_again, file);
+	usleep(300000);
+	CU_ASSERT_EQUAL(stripe_read(others, 0, bytes, sizeof(bytes)), 0);
+	for (unsigned int i = 1; i < sizeof(bytes); i++)
+		mixed = mixed || bytes[i] != bytes[0];
+	CU_ASSERT(!mixed);
+	pthread_join(thread, NULL);
+	CU_ASSERT_EQUAL(same_version_twice, 0);
+	stripe_file_put(others);
+	stripe_destroy(other);
+	stripe_file_put(file);
+	rozo_log_set_sink(NULL);
+	cluster_stop();
+}
+
+/* As storaged does for each store file that exportd has it remove, be it of one shard that moved.
+ */
+static void what_is_unstable_is_not_forgotten_with_a_segment(void)
+{
+	uint8_t bytes[8192];
+
+	cluster_start(MOJETTE_SYSTEMATIC, 2, 1, 4096);
+	struct stripe_file *file = open_file(3);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+
+	memset(bytes, 'u', sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), false), 0);
+	stripe_file_put(file);
+	stripe_file_forget(cluster.stripe, EXPORT, 3);
+	file = open_file(3);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT(stripe_write_verifier(cluster.stripe) != verifier ||
+		  cluster.files[3].size == sizeof(bytes));
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 static void store_that_restarted_between_unstable_writes_is_left_behind(void)
 {
 	random_seed(20);
@@ -1144,6 +1285,12 @@ static void random_histories_match_the_model(void)
 int main(void)
 {
 	static CU_TestInfo tests[] = {
+		{"what is unstable is not forgotten with a segment",
+			what_is_unstable_is_not_forgotten_with_a_segment},
+		{"what a reader was told is not taken back",
+			what_a_reader_was_told_is_not_taken_back},
+		{"versions are not given twice when a file was forgotten",
+			versions_are_not_given_twice_when_a_file_was_forgotten},
 		{"whole and partial blocks read back", whole_and_partial_blocks_read_back},
 		{"holes read as zeros", holes_read_as_zeros},
 		{"any m nodes may be down", any_m_nodes_may_be_down},
