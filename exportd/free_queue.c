@@ -161,6 +161,7 @@ static int list_item(void *context, struct kv_bytes key, struct kv_bytes value)
 			.export_id = item.export_id,
 			.file_id = item.file_id,
 			.segment = item.segment,
+			.stray = item.stray,
 		};
 	call->count++;
 	return call->count == call->wanted ? 1 : 0;

@@ -52,7 +52,9 @@ static void free_files(struct store *store, struct stripe *stripe, uint32_t node
 						  .file_id = item->file_id}};
 		store_status_res result = {0};
 
-		stripe_file_forget(stripe, item->export_id, item->file_id);
+		/* Of a file that goes on, the gateway may have unstable bytes. */
+		if (!item->stray)
+			stripe_file_forget(stripe, item->export_id, item->file_id);
 		store_remove(store, &args, &result);
 		if (result.status == 0)
 			removed[count++] = item->sequence;

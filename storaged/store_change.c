@@ -186,6 +186,8 @@ void store_commit(struct store *store, const store_commit_args *args, store_stat
 			args->discard != 0, args->unless_missed, args->stable != 0);
 		if (error == 0)
 			error = store_pages_finish(&pages);
+		if (args->discard)
+			file->dropped_change = shard_file_changes(file);
 		store_pages_abandon(&pages);
 		shard_file_punch(file, false);
 	}
@@ -308,7 +310,8 @@ void store_missed(struct store *store, const store_missed_args *args, store_stat
 	changes = shard_file_changes(file);
 	shard_file_unlock(file);
 	if (error == 0)
-		error = shard_file_flush(file, changes, false);
+		/* A process before this one may have recorded it, and not flushed. */
+		error = shard_file_flush(file, changes, true);
 out:
 	if (file != NULL)
 		shard_file_put(file);
@@ -409,7 +412,8 @@ static int truncate_first(struct shard_file *file, const store_truncate_args *ar
 		return -ESTALE;
 	store_pages_begin(&pages, file);
 	error = truncate_records(&pages, args);
-	if (error == 0 && args->write_epoch > file->write_epoch) {
+	/* Also if it could not be written the last time. */
+	if (error == 0 && args->write_epoch > file->epoch_kept) {
 		error = store_pages_get(&pages, 0, 0, &page);
 		if (error == 0) {
 			page->changed = true;

@@ -340,6 +340,7 @@ static void forget(struct shard_file *file)
 	file->epoch_change = 0;
 	file->refused = (store_version){0};
 	file->refused_change = 0;
+	file->dropped_change = 0;
 	file->flags = 0;
 	file->marked = false;
 	store_mask_free(&file->freed);

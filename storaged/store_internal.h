@@ -160,6 +160,7 @@ struct shard_file {
 	uint64_t missed_changes; /* how often bits were set */
 	store_version refused; /* this version and older ones are not accepted any more */
 	uint64_t refused_change; /* the change that put it into page 0 */
+	uint64_t dropped_change; /* the last one that dropped a version */
 	struct store_mask freed; /* rows of dropped versions, not yet punched */
 	uint64_t freed_rows;
 	atomic_uint told; /* damage of pages that was logged, see store_pages.c */

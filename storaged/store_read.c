@@ -280,6 +280,7 @@ out:
 static int promise(struct read_call *call)
 {
 	struct shard_file *file = call->file;
+	const store_version before = file->refused;
 	struct store_pages pages;
 	struct store_page *page;
 
@@ -295,6 +296,8 @@ static int promise(struct read_call *call)
 		error = store_pages_finish(&pages);
 		file->refused_change = shard_file_changes(file);
 	}
+	if (error != 0)
+		file->refused = before; /* the next one who asks has it written */
 	store_pages_abandon(&pages);
 	return error;
 }
@@ -347,11 +350,17 @@ static int read_file(struct read_call *call, store_read_res *res)
 				"%s: read refused: other geometry or shard than the file's, or too "
 				"much",
 				shard_file_name(file, 0));
-		uint64_t promised = call->args->refuse.generation != 0 ? file->refused_change : 0;
+		bool refuses = call->args->refuse.generation != 0;
+		uint64_t relied_on = file->dropped_change;
+		if (refuses && file->refused_change > relied_on)
+			relied_on = file->refused_change;
 		shard_file_unlock(file);
-		/* Whoever hears of it relies on it for ever. */
-		if (error == 0 && promised != 0)
-			error = shard_file_flush(file, promised, false);
+		/*
+		 * Whoever hears of a promise, or that a version is gone, relies on it for ever: be
+		 * it from this run of the store, or found when the file was opened.
+		 */
+		if (error == 0 && (refuses || relied_on != 0))
+			error = shard_file_flush(file, relied_on, refuses);
 		if (error != 0 || !call->unsettled)
 			return error;
 		error = shard_file_flush(file, 0, true);

@@ -32,6 +32,8 @@ struct write_call {
 	struct plan *plans;
 	uint64_t changes; /* to wait for, if stable */
 	bool overwrites; /* each block takes the place of one that is as long here */
+	bool replaces; /* a block takes the very place of a version that is not decided */
+	bool begun; /* to be carried out */
 };
 
 /* What can be told without the file. Returns 0 or -EINVAL, having said why. */
@@ -206,6 +208,7 @@ static int plan_block(struct write_call *call, uint32_t i, struct store_pair *pa
 	if (!is_replaceable(call, i, newest))
 		return -EAGAIN;
 	plan->side = (uint8_t)pair->newest;
+	call->replaces = true;
 	return 0;
 }
 
@@ -376,7 +379,7 @@ static int carry_out(struct write_call *call)
 	for (uint32_t i = 0; i < total && error == 0; i++)
 		error = put_record(call, i);
 	/* Page 0 is there in every file, and has the epoch. */
-	if (error == 0 && (args->write_epoch > file->write_epoch || file->size_bytes[0] == 0)) {
+	if (error == 0 && (args->write_epoch > file->epoch_kept || file->size_bytes[0] == 0)) {
 		error = store_pages_get(&call->pages, 0, 0, &page);
 		if (error == 0) {
 			page->changed = true;
@@ -456,6 +459,7 @@ static int write_locked(struct write_call *call, store_write_res *res)
 		else if (error == -ENOSPC)
 			shard_file_punch(file, true);
 	} else if (error == 0) {
+		call->begun = true;
 		error = carry_out(call);
 		res->write_epoch = file->write_epoch;
 		call->changes = shard_file_changes(file);
@@ -464,7 +468,9 @@ static int write_locked(struct write_call *call, store_write_res *res)
 	return error;
 }
 
-static int write_once(struct store *store, const store_write_args *args, store_write_res *res)
+/* *spoilt is set if a version that was to be replaced may be gone though the write failed. */
+static int write_once(
+	struct store *store, const store_write_args *args, store_write_res *res, bool *spoilt)
 {
 	struct write_call call = {.args = args};
 	int error = -ENOMEM;
@@ -491,15 +497,20 @@ static int write_once(struct store *store, const store_write_args *args, store_w
 	if (call.file != NULL)
 		shard_file_put(call.file);
 	free(call.plans);
+	*spoilt = *spoilt || (error != 0 && call.begun && call.replaces);
 	return error;
 }
 
 void store_write(struct store *store, const store_write_args *args, store_write_res *res)
 {
-	int error = write_once(store, args, res);
+	bool spoilt = false;
+	int error = write_once(store, args, res, &spoilt);
 
 	/* What is missing may be noted in other files. */
 	if (error == -ENOSPC && shard_files_punch(store))
-		error = write_once(store, args, res);
+		error = write_once(store, args, res, &spoilt);
+	/* To the writer all others mean that nothing was changed. */
+	if (spoilt && error != 0)
+		error = -EIO;
 	res->status = store_status(error);
 }

@@ -33,8 +33,12 @@ int file_table_init(struct stripe *stripe)
 	return stripe->buckets ? 0 : -ENOMEM;
 }
 
+/* Called with files_lock, or when nobody uses the engine any more. */
 static void file_free(struct stripe_file *file)
 {
+	/* Who comes back to the file may have the same write epoch, and must not count anew. */
+	if (file->counter > file->stripe->counter_floor)
+		file->stripe->counter_floor = file->counter;
 	cache_forget_file(&file->stripe->cache, file);
 	while (file->segments) {
 		struct segment *next = file->segments->next;
@@ -126,6 +130,7 @@ static struct stripe_file *file_create(struct stripe *stripe, uint32_t export_id
 	if (!file)
 		return NULL;
 	file->stripe = stripe;
+	file->counter = stripe->counter_floor;
 	file->export_id = export_id;
 	file->file_id = file_id;
 	pthread_mutex_init(&file->attach_lock, NULL);

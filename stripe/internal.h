@@ -124,7 +124,7 @@ struct stripe_file {
 	uint32_t placed_epoch;
 	uint32_t write_gateway;
 	uint32_t segment_count;
-	uint64_t counter; /* of the newest generation made here */
+	uint64_t counter; /* of the newest generation made here, or before, if it was freed since */
 	uint64_t doubtful; /* up to this generation our own versions may be undecided */
 	uint64_t size; /* largest known */
 	uint64_t size_reported; /* known to be durable in exportd */
@@ -171,6 +171,7 @@ struct stripe {
 	size_t bucket_count;
 	size_t file_count;
 	size_t files_max;
+	uint64_t counter_floor; /* the highest counter of the files that were freed */
 	struct stripe_file *idle_first, *idle_last; /* not referenced, least recently used first */
 
 	pthread_t background;

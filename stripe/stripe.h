@@ -111,7 +111,10 @@ uint32_t stripe_file_block_bytes(const struct stripe_file *file);
 /* The largest size known here: exportd's at the last answer, or more if more was written here. */
 uint64_t stripe_file_size(const struct stripe_file *file);
 
-/* Forgets what is cached of a file, because it was removed. */
+/*
+ * Forgets what is known of a file because it was removed: not for one of which only some shards
+ * were, since its unstable writes are forgotten, too.
+ */
 void stripe_file_forget(struct stripe *stripe, uint32_t export_id, uint64_t file_id);
 
 /*

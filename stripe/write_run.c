@@ -298,8 +298,8 @@ void unstable_met_older(struct stripe_file *file, const struct segment *segment,
 }
 
 /*
- * Takes back a version that fewer than min_shards stores can have accepted: nobody can have rolled
- * it forward. Otherwise the block could not be read while too few nodes are up to tell.
+ * Takes back a version that fewer than deciding stores can have accepted: nobody can have rolled it
+ * forward, or been told. Otherwise the block could not be read while too few nodes are up to tell.
  */
 static void take_back(struct stripe_file *file, const struct write_run *write,
 	const struct outgoing *outgoing, uint32_t possible, store_version version)
@@ -317,7 +317,7 @@ static void take_back(struct stripe_file *file, const struct write_run *write,
 		if (fanout_call_status(&outgoing[s].call) == 0)
 			accepted |= 1u << s;
 	}
-	if (!accepted || __builtin_popcount(possible) >= (int)file->min_shards)
+	if (!accepted || __builtin_popcount(possible) >= (int)versions_deciding(file))
 		return;
 	/* Where that does not arrive the version is found not to be decided. */
 	segment_tell(file, segment, accepted, STORE_COMMIT, &discard);

@@ -72,6 +72,7 @@ static void a_removed_file_is_freed_by_every_node(void)
 	fixture_reopen(&fixture);
 	for (node = 1; node <= 6; node++) {
 		CU_ASSERT_EQUAL(list(node, items), 3);
+		CU_ASSERT_EQUAL(items[0].stray, 0);
 		for (segment = 0; segment < 3; segment++) {
 			CU_ASSERT_EQUAL(items[segment].segment, segment);
 			CU_ASSERT_EQUAL(items[segment].file_id, file_id);

@@ -108,6 +108,8 @@ static uint32_t rebuilt(uint32_t node, const struct meta_rebuild_item *item, uin
 	return result.status;
 }
 
+static uint32_t strays; /* among the items that were listed last */
+
 /* Items that a node has to free; all of them are said to be freed if `done`. */
 static uint32_t to_free(uint32_t node, bool done)
 {
@@ -121,8 +123,11 @@ static uint32_t to_free(uint32_t node, bool done)
 	free_queue_list(fixture.exportd, &args, &result);
 	CU_ASSERT_EQUAL_FATAL(result.status, 0);
 	count = result.items.items_len;
-	for (uint32_t i = 0; i < count; i++)
+	strays = 0;
+	for (uint32_t i = 0; i < count; i++) {
 		sequences[i] = result.items.items_val[i].sequence;
+		strays += result.items.items_val[i].stray;
+	}
 	rpc_free(RPC_XDR(xdr_meta_free_res), &result);
 	freed.sequences.sequences_len = count;
 	freed.sequences.sequences_val = sequences;
@@ -193,6 +198,7 @@ static void a_shard_moves_and_the_old_copy_stays_until_it_is_made(void)
 	CU_ASSERT_EQUAL(fixture_faults(&fixture), 0);
 	CU_ASSERT_EQUAL(to_free(spare, false), 0);
 	CU_ASSERT_EQUAL(to_free(dead, true), 1);
+	CU_ASSERT_EQUAL(strays, 1); /* the file goes on without it */
 	CU_ASSERT_EQUAL(placement_of(file_id, 0).former_count, 0);
 	CU_ASSERT_EQUAL(rebuilt(spare, &item, epoch + 1), 0); /* said twice */
 	close_nodes();
@@ -397,8 +403,10 @@ static void a_file_removed_meanwhile_is_freed_everywhere(void)
 	CU_ASSERT_EQUAL(do_unlink(&fixture, ROOT, "file", NULL), 0);
 	CU_ASSERT_EQUAL(fixture_faults(&fixture), 0);
 	CU_ASSERT_EQUAL(rebuilt(spare, &item, 99), 0);
-	for (uint32_t node = 1; node <= 7; node++)
+	for (uint32_t node = 1; node <= 7; node++) {
 		CU_ASSERT_EQUAL(to_free(node, true), 1);
+		CU_ASSERT_EQUAL(strays, 0);
+	}
 	CU_ASSERT_EQUAL(pass().moved, 0);
 	close_nodes();
 }

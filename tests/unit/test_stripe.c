@@ -441,28 +441,6 @@ static void versions_are_not_given_twice_when_a_file_was_forgotten(void)
 	cluster_stop();
 }
 
-/* As storaged does for each store file that exportd has it remove, be it of one shard that moved.
- */
-static void what_is_unstable_is_not_forgotten_with_a_segment(void)
-{
-	uint8_t bytes[8192];
-
-	cluster_start(MOJETTE_SYSTEMATIC, 2, 1, 4096);
-	struct stripe_file *file = open_file(3);
-	uint64_t verifier = stripe_write_verifier(cluster.stripe);
-
-	memset(bytes, 'u', sizeof(bytes));
-	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), false), 0);
-	stripe_file_put(file);
-	stripe_file_forget(cluster.stripe, EXPORT, 3);
-	file = open_file(3);
-	CU_ASSERT_EQUAL(stripe_commit(file), 0);
-	CU_ASSERT(stripe_write_verifier(cluster.stripe) != verifier ||
-		  cluster.files[3].size == sizeof(bytes));
-	stripe_file_put(file);
-	cluster_stop();
-}
-
 static void store_that_restarted_between_unstable_writes_is_left_behind(void)
 {
 	random_seed(20);
@@ -1285,8 +1263,6 @@ static void random_histories_match_the_model(void)
 int main(void)
 {
 	static CU_TestInfo tests[] = {
-		{"what is unstable is not forgotten with a segment",
-			what_is_unstable_is_not_forgotten_with_a_segment},
 		{"what a reader was told is not taken back",
 			what_a_reader_was_told_is_not_taken_back},
 		{"versions are not given twice when a file was forgotten",
