@@ -391,13 +391,13 @@ unsigned int versions_deciding(const struct stripe_file *file);
 unsigned int versions_quorum(const struct stripe_file *file);
 
 /*
- * True if these stores are enough to hold what is written to a segment: min_shards. While shards
+ * True if these stores are enough to hold what is written to a segment: `least`. While shards
  * are being made on new nodes, engines that have not heard so still ask the former ones; so many of
  * the others must know better that no versions_quorum() of stores is without one: holders, and
  * those of `fenced`, which are known to know of the move.
  */
-bool versions_reach(const struct stripe_file *file, const struct segment *segment, uint32_t holders,
-	uint32_t fenced);
+bool versions_reach(const struct stripe_file *file, const struct segment *segment,
+	unsigned int least, uint32_t holders, uint32_t fenced);
 
 /*
  * What one store said of one block. A store that never had anything of a block has no record of its
@@ -609,10 +609,10 @@ int block_write_recover(struct stripe_file *file, const struct segment *segment,
  * Records on the shards in *holders that `missed` did not get a run. Those that cannot be told, or
  * do not have the run any more, drop out of *holders, and the others are told of them as well: in
  * the end each holder knows of all shards that do not count. Returns 0; -EIO if fewer than
- * min_shards are left, or -EAGAIN if that is because somebody had the run discarded.
+ * `least` are left, or -EAGAIN if that is because somebody had the run discarded.
  */
-int run_record_missed(
-	struct stripe_file *file, const struct run *run, uint32_t missed, uint32_t *holders);
+int run_record_missed(struct stripe_file *file, const struct run *run, unsigned int least,
+	uint32_t missed, uint32_t *holders);
 
 /* After a failure: some store may hold a version that was never decided. */
 void run_doubt(struct stripe_file *file, store_version version);

@@ -64,7 +64,8 @@ int stripe_rebuild_begin(
 		return -EIO; /* it has just changed again: the caller begins anew */
 	bool stale;
 	uint32_t fenced = segment_fence(file, segment, write_epoch, &stale);
-	if (stale || !versions_reach(file, segment, fenced | segment->rebuilding, 0))
+	if (stale ||
+		!versions_reach(file, segment, file->min_shards, fenced | segment->rebuilding, 0))
 		return -EIO;
 	*rebuild = (struct stripe_rebuild){.shard = shard, .write_epoch = write_epoch};
 	return count_blocks(file, segment, &rebuild->block_count);

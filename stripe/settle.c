@@ -238,8 +238,9 @@ static uint32_t flush_stores(struct stripe_file *file, const struct opinions *op
 
 /*
  * Does for each version what its writer would have done: the version before it is given up, so it
- * must be durable on min_shards stores, and they must know who does not have it. If they are fewer,
- * but deciding ones, it can at least be read from then on (versions_tellable()).
+ * must be durable on min_shards stores, and they must know who does not have it. Deciding ones will
+ * do if min_shards could be asked: its writer did not get further, and only what is decided is
+ * healed. Otherwise it can at least be read from then on (versions_tellable()).
  * Returns 0, or -EIO if that cannot be had for some; those that it was had for are in *decided.
  */
 static int make_decided(struct stripe_file *file, const struct opinions *opinions,
@@ -256,6 +257,9 @@ static int make_decided(struct stripe_file *file, const struct opinions *opinion
 			opinions->results[s].write_epoch >= opinions->segment->switch_epoch)
 			fenced |= 1u << s;
 	}
+	unsigned int least = (unsigned int)__builtin_popcount(flushed) >= file->min_shards
+				     ? versions_deciding(file)
+				     : file->min_shards;
 	bool stale;
 	if (opinions->segment->rebuilding && fenced != all)
 		fenced |= segment_fence(
@@ -266,8 +270,9 @@ static int make_decided(struct stripe_file *file, const struct opinions *opinion
 
 		run->holders &= flushed;
 		if (run->holders != all)
-			error = run_record_missed(file, run, all & ~run->holders, &run->holders);
-		if (!error && !versions_reach(file, run->segment, run->holders, fenced))
+			error = run_record_missed(
+				file, run, least, all & ~run->holders, &run->holders);
+		if (!error && !versions_reach(file, run->segment, least, run->holders, fenced))
 			error = -EIO;
 		if (error) {
 			result = -EIO;

@@ -123,7 +123,7 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 	uint32_t missed = ((1u << segment->shard_count) - 1) & ~holders & ~down;
 	if (stale)
 		return -ESTALE;
-	if (!versions_reach(file, segment, holders, 0))
+	if (!versions_reach(file, segment, file->min_shards, holders, 0))
 		return -EIO;
 	struct run *run = malloc(sizeof(*run));
 	if (!run)
@@ -136,8 +136,9 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 		.holders = holders,
 	};
 	run->untold = holders;
-	int error = missed ? run_record_missed(file, run, missed, &run->holders) : 0;
-	if (!error && !versions_reach(file, segment, run->holders, 0))
+	int error =
+		missed ? run_record_missed(file, run, file->min_shards, missed, &run->holders) : 0;
+	if (!error && !versions_reach(file, segment, file->min_shards, run->holders, 0))
 		error = -EIO;
 	if (error)
 		free(run);

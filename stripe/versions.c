@@ -34,12 +34,12 @@ unsigned int versions_quorum(const struct stripe_file *file)
 	return veto > file->code.k ? veto : file->code.k;
 }
 
-bool versions_reach(const struct stripe_file *file, const struct segment *segment, uint32_t holders,
-	uint32_t fenced)
+bool versions_reach(const struct stripe_file *file, const struct segment *segment,
+	unsigned int least, uint32_t holders, uint32_t fenced)
 {
 	uint32_t aware = (holders | fenced) & ~segment->rebuilding;
 
-	if (__builtin_popcount(holders) < (int)file->min_shards)
+	if ((unsigned int)__builtin_popcount(holders) < least)
 		return false;
 	return !segment->rebuilding ||
 	       (unsigned int)__builtin_popcount(aware) > shard_count(file) - versions_quorum(file);

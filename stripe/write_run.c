@@ -97,8 +97,8 @@ static uint32_t tell_missed(struct stripe_file *file, const struct run *run, uin
 	return holders & ~told;
 }
 
-int run_record_missed(
-	struct stripe_file *file, const struct run *run, uint32_t missed, uint32_t *holders)
+int run_record_missed(struct stripe_file *file, const struct run *run, unsigned int least,
+	uint32_t missed, uint32_t *holders)
 {
 	uint32_t untold = missed;
 	bool gone = false;
@@ -111,7 +111,7 @@ int run_record_missed(
 		untold = tell_missed(file, run, missed, *holders, &gone);
 		*holders &= ~untold;
 	}
-	if (__builtin_popcount(*holders) >= (int)file->min_shards)
+	if ((unsigned int)__builtin_popcount(*holders) >= least)
 		return 0;
 	return gone ? -EAGAIN : -EIO;
 }
@@ -377,7 +377,7 @@ static int judge_answers(const struct stripe_file *file, const struct write_run 
 	/* Where too few can be reached it is no use to try again. */
 	if (conflict && reached >= file->min_shards)
 		return -EAGAIN;
-	if (!versions_reach(file, segment, *holders, 0))
+	if (!versions_reach(file, segment, file->min_shards, *holders, 0))
 		return forgotten ? -EAGAIN : full ? -ENOSPC : -EIO;
 	return 0;
 }
@@ -479,8 +479,9 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	atomic_fetch_add(&file->stripe->missed_shards,
 		(uint64_t)write->count * (unsigned int)__builtin_popcount(left_out));
 	if (missed & ~left_out) {
-		error = run_record_missed(file, run, missed & ~left_out, &run->holders);
-		if (!error && !versions_reach(file, segment, run->holders, 0))
+		error = run_record_missed(
+			file, run, file->min_shards, missed & ~left_out, &run->holders);
+		if (!error && !versions_reach(file, segment, file->min_shards, run->holders, 0))
 			error = -EIO;
 		if (error) {
 			run_doubt(file, version);

@@ -648,8 +648,7 @@ static void check_history(void)
 static void check_without_m(void)
 {
 	uint32_t off = 0;
-	unsigned int n = world.node_count, k = world.shape.k, m = world.shape.m;
-	unsigned int min_shards = m + 1 > k ? m + 1 : k;
+	unsigned int n = world.node_count, m = world.shape.m;
 
 	while (__builtin_popcount(off) < (int)m)
 		off |= 1u << scheduler_below(n);
@@ -661,7 +660,7 @@ static void check_without_m(void)
 	for (unsigned int block = 0; block < WORLD_BLOCKS && !run.failed; block++)
 		do_read(WORLD_ENGINE_HEALER, block * world.cells_per_block, world.cells_per_block,
 			true);
-	if (world.shard_count - m >= min_shards && !run.failed)
+	if (world.shard_count - m >= world.min_shards && !run.failed)
 		do_write(WORLD_ENGINE_HEALER, (unsigned int)scheduler_below(world.cell_count), 1,
 			true, true);
 }
@@ -828,6 +827,10 @@ static bool run_seed(uint64_t seed, enum mutation mutation, uint64_t *hash)
 			.row_bytes = 64,
 		},
 		mutation, run.moves);
+	unsigned int k = shapes[shape].k, m = shapes[shape].m, deciding = m + 1 > k ? m + 1 : k;
+	world.min_shards = deciding;
+	if (mutation == MUTATION_NONE && scheduler_chance(100))
+		world.min_shards += (unsigned int)scheduler_below(k + m - deciding + 1);
 	world.gather = scheduler_chance(500);
 	checker_reset(world.cell_count);
 	scheduler_start(&world.nature, director, NULL);

@@ -193,7 +193,7 @@ static void meta_placement(const meta_placement_args *args, meta_placement_res *
 	res->k = world.shape.k;
 	res->m = world.shape.m;
 	res->row_bytes = world.shape.row_bytes;
-	res->min_shards = res->m + 1 > res->k ? res->m + 1 : res->k;
+	res->min_shards = world.min_shards;
 	res->segment_blocks = WORLD_SEGMENT_BLOCKS;
 	res->segment_count = file.segment_count;
 }

@@ -60,6 +60,7 @@ extern struct world {
 	struct world_shape shape;
 	unsigned int node_count;
 	unsigned int shard_count; /* of a block; the nodes after these are spare */
+	unsigned int min_shards; /* at least those that decide */
 	unsigned int cells_per_block, cell_count;
 	uint32_t cell_bytes;
 	enum mutation mutation;

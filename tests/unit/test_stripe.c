@@ -386,6 +386,42 @@ static void what_a_reader_was_told_is_not_taken_back(void)
 	cluster_stop();
 }
 
+/* On stores enough to decide, but fewer than min_shards: nobody is to be stuck with that. */
+static void what_too_few_took_is_settled_when_others_are_back(void)
+{
+	struct stripe_file *others = NULL;
+	uint8_t bytes[16384];
+
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	cluster.min_shards = 5;
+	struct stripe_file *file = open_file(6);
+
+	memset(bytes, 'o', sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+	usleep(300000);
+	node_stop(4);
+	node_stop(5);
+	memset(bytes, 'n', sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), -EIO);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe);
+	cluster.stripe = NULL;
+	node_start(4);
+	node_start(5);
+	struct stripe *other = engine_create();
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 6, &others), 0);
+	CU_ASSERT_EQUAL(stripe_heal(others, 0, 0, 1, NULL, NULL), 0);
+	CU_ASSERT_EQUAL(stripe_read(others, 0, bytes, sizeof(bytes)), 0);
+	CU_ASSERT_EQUAL(bytes[0], 'n');
+	CU_ASSERT_EQUAL(stripe_write(others, 100, bytes, 10, true), 0);
+	node_stop(0);
+	node_stop(1);
+	CU_ASSERT_EQUAL(stripe_read(others, 0, bytes, sizeof(bytes)), 0);
+	stripe_file_put(others);
+	stripe_destroy(other);
+	cluster_stop();
+}
+
 static void *write_again(void *argument)
 {
 	uint8_t bytes[8192];
@@ -1263,6 +1299,8 @@ static void random_histories_match_the_model(void)
 int main(void)
 {
 	static CU_TestInfo tests[] = {
+		{"what too few took is settled when others are back",
+			what_too_few_took_is_settled_when_others_are_back},
 		{"what a reader was told is not taken back",
 			what_a_reader_was_told_is_not_taken_back},
 		{"versions are not given twice when a file was forgotten",
