@@ -326,6 +326,36 @@ static void take_back(struct stripe_file *file, const struct write_run *write,
 }
 
 /*
+ * Shards that could not tell a lost update. A store that is making its shard has heard of nothing
+ * from before it was asked to; so it takes what is based on that for right, whatever came after.
+ */
+static uint32_t blind_shards(const struct write_run *write)
+{
+	const struct segment *segment = write->segment;
+	uint32_t base_epoch = (uint32_t)(write->base.generation >> GENERATION_COUNTER_BITS);
+
+	return write->exact_base != STORE_BASE_ANY && base_epoch < segment->switch_epoch
+		       ? segment->rebuilding
+		       : 0;
+}
+
+/*
+ * How many stores must take a write: min_shards, but no more than there are without the blind ones.
+ * Those get it from the healer; if they had to be waited for, what makes their shards might have to
+ * wait for the write.
+ */
+static unsigned int stores_wanted(const struct stripe_file *file, const struct write_run *write)
+{
+	unsigned int seeing =
+		write->segment->shard_count - (unsigned int)__builtin_popcount(blind_shards(write));
+	unsigned int deciding = versions_deciding(file);
+
+	if (seeing >= file->min_shards)
+		return file->min_shards;
+	return seeing > deciding ? seeing : deciding;
+}
+
+/*
  * Reckons what the answers of a fan-out mean.
  * *holders and *missed receive the shards that took the write and those that did not.
  */
@@ -375,29 +405,25 @@ static int judge_answers(const struct stripe_file *file, const struct write_run 
 	if (stale)
 		return -ESTALE;
 	/* Where too few can be reached it is no use to try again. */
-	if (conflict && reached >= file->min_shards)
+	if (conflict && reached >= stores_wanted(file, write))
 		return -EAGAIN;
-	if (!versions_reach(file, segment, file->min_shards, *holders, 0))
+	if (!versions_reach(file, segment, stores_wanted(file, write), *holders, 0))
 		return forgotten ? -EAGAIN : full ? -ENOSPC : -EIO;
 	return 0;
 }
 
 /*
  * The shards that a write is not sent to: those that seem to be down, unless that leaves too few,
- * and those that could not tell a lost update. A store that is making its shard has heard of
- * nothing from before it was asked to; so it takes what is based on that for right, whatever came
- * after.
+ * and the blind ones.
  */
 static uint32_t shards_left_out(const struct stripe_file *file, const struct write_run *write)
 {
 	const struct segment *segment = write->segment;
-	uint32_t base_epoch = (uint32_t)(write->base.generation >> GENERATION_COUNTER_BITS);
-	uint32_t blind = write->exact_base != STORE_BASE_ANY && base_epoch < segment->switch_epoch
-				 ? segment->rebuilding
-				 : 0;
-	uint32_t left_out = segment_known_down(segment, file->min_shards) | blind;
+	unsigned int wanted = stores_wanted(file, write);
+	uint32_t blind = blind_shards(write);
+	uint32_t left_out = segment_known_down(segment, wanted) | blind;
 
-	return segment->shard_count - (unsigned int)__builtin_popcount(left_out) < file->min_shards
+	return segment->shard_count - (unsigned int)__builtin_popcount(left_out) < wanted
 		       ? blind
 		       : left_out;
 }
@@ -480,8 +506,9 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 		(uint64_t)write->count * (unsigned int)__builtin_popcount(left_out));
 	if (missed & ~left_out) {
 		error = run_record_missed(
-			file, run, file->min_shards, missed & ~left_out, &run->holders);
-		if (!error && !versions_reach(file, segment, file->min_shards, run->holders, 0))
+			file, run, stores_wanted(file, write), missed & ~left_out, &run->holders);
+		if (!error &&
+			!versions_reach(file, segment, stores_wanted(file, write), run->holders, 0))
 			error = -EIO;
 		if (error) {
 			run_doubt(file, version);

@@ -338,7 +338,8 @@ static void slow_write(
 	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
 {
 	plain_write(context, caller, arguments, result);
-	usleep(1500000);
+	sleep(1);
+	usleep(500000);
 }
 
 static void *write_that_fails(void *argument)
