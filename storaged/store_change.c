@@ -271,6 +271,12 @@ static int change_missed(struct store_pages *pages, const store_missed_args *arg
 			error = shard_file_mark(file);
 			marked = error == 0;
 		}
+		/*
+		 * Only what is decided is healed, and struck off. Without the mark somebody who
+		 * asked before that might yet have it dropped, for want of the record.
+		 */
+		if (error == 0 && args->clear)
+			error = decide_block(pages, block, args->block_version, false, 0, true);
 		if (error != 0)
 			break;
 		store_slot_set_missed(pair.pages[pair.newest]->bytes, &file->shape, block, missed);

@@ -799,6 +799,37 @@ static void what_is_torn_stays_so_while_a_miss_is_recorded(void)
 	end_watched();
 }
 
+static void what_was_healed_is_not_dropped_by_who_asked_before(void)
+{
+	store_missed_args healed = {.file = FIXTURE_FILE,
+		.count = 1,
+		.block_version = VERSION(1, 1),
+		.missed = 1u << 3,
+		.clear = 1};
+	store_decided run = {.count = 1, .block_version = VERSION(1, 1)};
+	store_commit_args drop = {.file = FIXTURE_FILE,
+		.discard = 1,
+		.unless_missed = 1u << 3 | 1u << 4,
+		.stable = 1,
+		.runs = {.runs_len = 1, .runs_val = &run}};
+	store_write_res written;
+	store_status_res res;
+
+	begin();
+	CU_ASSERT_EQUAL(
+		fixture_put(&fixture,
+			&(struct put){.version = VERSION(1, 1), .missed = 1u << 3 | 1u << 4},
+			&written),
+		0);
+	/* Shard 3 has been made. A message from before that says: drop it if 3 and 4 lack it. */
+	store_missed(fixture.store, &healed, &res);
+	CU_ASSERT_EQUAL(res.status, 0);
+	drop.boot = written.boot;
+	store_commit(fixture.store, &drop, &res);
+	CU_ASSERT(IS(&fixture, 0, VERSION(1, 1), STORE_COMMITTED));
+	end();
+}
+
 static void an_epoch_is_called_durable_when_it_is(void)
 {
 	store_truncate_args fence = {.file = FIXTURE_FILE,
@@ -1532,6 +1563,7 @@ int main(void)
 	TEST(a_record_of_a_miss_is_pending_until_it_is_durable);
 	TEST(what_is_torn_is_not_completed_once_it_is_refused);
 	TEST(what_is_torn_stays_so_while_a_miss_is_recorded);
+	TEST(what_was_healed_is_not_dropped_by_who_asked_before);
 	TEST(an_epoch_is_called_durable_when_it_is);
 	TEST(truncation_empties_and_gives_space_back);
 	TEST(removal_removes);
