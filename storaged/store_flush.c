@@ -102,6 +102,11 @@ void shard_file_redo(struct shard_file *file, unsigned int side, uint64_t offset
 		stored = size_without_zeros(parts[0].iov_base, bytes);
 	}
 	pthread_mutex_lock(&file->flush_lock);
+	/*
+	 * The bytes are in the file. A flush of somebody else's that begins before the change is
+	 * complete takes what is kept here along, and may not put it into the log.
+	 */
+	file->dirty[side] = true;
 	to = redo_extend(file, sizeof(extent) + store_log_round(stored, 8));
 	if (to != NULL) {
 		extent.bytes = htole32((uint32_t)bytes);
@@ -123,6 +128,8 @@ void shard_file_redo_short(struct shard_file *file)
 {
 	pthread_mutex_lock(&file->flush_lock);
 	file->redo_short = true;
+	for (unsigned int side = 0; side < STORE_SIDES; side++)
+		file->dirty[side] = true;
 	redo_forget(file);
 	pthread_mutex_unlock(&file->flush_lock);
 }

@@ -114,7 +114,7 @@ static void table_trim(struct stripe *stripe)
 	while (file && stripe->file_count > stripe->files_max) {
 		struct stripe_file *next = file->idle_next;
 		/* Nobody else has a reference, so its fields are ours. */
-		if (!file->unstable && !file->decided && !file->doubtful) {
+		if (!file->unstable && !file->decided && !file->doubtful && !file->unstable_end) {
 			idle_remove(stripe, file);
 			table_remove(stripe, file);
 			file_free(file);
@@ -594,8 +594,13 @@ int file_next_version(struct stripe_file *file, const struct segment *segment, u
 	 * those that make a shard a version from before they were asked to: it would be sought at
 	 * the store that had the shard then.
 	 */
+	/*
+	 * A segment that exportd told of under a newer epoch than the file's: it has been truncated
+	 * since, and these stores need not have heard of it.
+	 */
+	bool behind = segment->placed_epoch > file->placed_epoch;
 	if (write_epoch < file->write_epoch || write_epoch < segment->switch_epoch ||
-		segment->superseded) {
+		segment->superseded || behind) {
 		error = -ESTALE;
 	} else {
 		pass_generation(file, above, write_epoch);
