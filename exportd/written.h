@@ -2,7 +2,7 @@
 /*
  * Which files a gateway has reported written since the last LAYOUTCOMMIT: a hint that saves a
  * transaction, kept in a bounded table in memory. Forgetting an entry costs that transaction and
- * nothing else.
+ * nothing else; it has to be forgotten when the file's attributes are told to somebody.
  */
 #ifndef ROZO_EXPORTD_WRITTEN_H
 #define ROZO_EXPORTD_WRITTEN_H

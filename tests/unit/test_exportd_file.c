@@ -298,6 +298,16 @@ static void layoutcommit_saves_a_transaction(void)
 	CU_ASSERT_EQUAL(commits_of(&fixture), commits + 3);
 	CU_ASSERT_EQUAL(do_written(&fixture, file_id, 200, 1, NULL), 0);
 	CU_ASSERT_EQUAL(commits_of(&fixture), commits + 4);
+	/*
+	 * Somebody has seen the file since: he would not notice what was overwritten after the
+	 * report, if `change` did not move.
+	 */
+	CU_ASSERT_EQUAL(do_written(&fixture, file_id, 250, 0, NULL), 0);
+	CU_ASSERT_EQUAL(do_getattr(&fixture, file_id, &attributes), 0);
+	uint64_t change = attributes.change;
+	CU_ASSERT_EQUAL(do_written(&fixture, file_id, 250, 1, &attributes), 0);
+	CU_ASSERT(attributes.change > change);
+	commits = commits_of(&fixture) - 4;
 	/* A larger size is always one. */
 	CU_ASSERT_EQUAL(do_written(&fixture, file_id, 300, 0, NULL), 0);
 	CU_ASSERT_EQUAL(do_written(&fixture, file_id, 301, 1, &attributes), 0);
