@@ -122,9 +122,8 @@ static int commit_runs(struct stripe_file *file, struct run *runs)
 		uint32_t lost = run->written & ~run->holders;
 
 		if (lost && !run->replaced)
-			error = run_record_missed(file, run, file->min_shards, lost, &run->holders);
-		if (!error &&
-			!versions_reach(file, run->segment, file->min_shards, run->holders, 0))
+			error = run_record_missed(file, run, run->wanted, lost, &run->holders);
+		if (!error && !versions_reach(file, run->segment, run->wanted, run->holders, 0))
 			error = -EIO;
 		run->untold = run->holders;
 	}

@@ -495,6 +495,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 		.first_block = write->first_block,
 		.count = write->count,
 		.version = version,
+		.wanted = stores_wanted(file, write),
 		.written = holders,
 		.holders = holders,
 	};
