@@ -7,7 +7,6 @@
 #include <time.h>
 
 #include "exportd/record.h"
-#include "rpc/log.h"
 
 /* Callers give a call up after seconds. */
 #define EXPIRE_SECONDS 86400
@@ -65,7 +64,7 @@ static int expire_reply(void *context, struct kv_bytes key, struct kv_bytes valu
 		expire->now - reply.seconds < EXPIRE_SECONDS)
 		return 0;
 	if (key.bytes != record_key_reply(0, 0).length)
-		return 0; /* not one of ours; --check tells */
+		return 0; /* not one of ours */
 	/* A damaged one is of no use either; it has been named in the log. */
 	if (expire->count == expire->room) {
 		size_t room = expire->room == 0 ? 64 : expire->room * 2;

@@ -507,9 +507,8 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 		(uint64_t)write->count * (unsigned int)__builtin_popcount(left_out));
 	if (missed & ~left_out) {
 		error = run_record_missed(
-			file, run, stores_wanted(file, write), missed & ~left_out, &run->holders);
-		if (!error &&
-			!versions_reach(file, segment, stores_wanted(file, write), run->holders, 0))
+			file, run, run->wanted, missed & ~left_out, &run->holders);
+		if (!error && !versions_reach(file, segment, run->wanted, run->holders, 0))
 			error = -EIO;
 		if (error) {
 			run_doubt(file, version);

@@ -609,8 +609,8 @@ static void an_old_epoch_is_refused_also_after_a_restart(void)
 	end();
 }
 
-/* Reads a header with a promise to refuse. */
-static void have_refused(store_version version)
+/* Reads a header and asks for a promise to refuse. */
+static uint32_t ask_to_refuse(store_version version)
 {
 	store_read_args args = {.file = FIXTURE_FILE,
 		.geometry = fixture_4_2,
@@ -620,8 +620,13 @@ static void have_refused(store_version version)
 	store_read_res res;
 
 	store_read(fixture.store, &args, &res);
-	CU_ASSERT_EQUAL(res.status, 0);
 	rpc_free(RPC_XDR(xdr_store_read_res), &res);
+	return res.status;
+}
+
+static void have_refused(store_version version)
+{
+	CU_ASSERT_EQUAL(ask_to_refuse(version), 0);
 }
 
 static void promises_outlive_a_restart_also_of_an_empty_store(void)
@@ -897,20 +902,6 @@ static void begin_faulty(void)
 	fixture_close(&fixture);
 	fixture.io = &io;
 	fixture_open(&fixture);
-}
-
-static uint32_t ask_to_refuse(store_version version)
-{
-	store_read_args args = {.file = FIXTURE_FILE,
-		.geometry = fixture_4_2,
-		.count = 1,
-		.headers_only = 1,
-		.refuse = version};
-	store_read_res res;
-
-	store_read(fixture.store, &args, &res);
-	rpc_free(RPC_XDR(xdr_store_read_res), &res);
-	return res.status;
 }
 
 static void a_promise_that_could_not_be_written_is_not_given(void)

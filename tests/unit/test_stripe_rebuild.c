@@ -266,10 +266,13 @@ static void a_truncation_by_who_knows_only_the_old_nodes_reaches_the_new_one(voi
 	stop();
 }
 
-static void what_only_the_old_node_can_tell_is_not_made_up(void)
+/*
+ * Leaves block 10 acknowledged on 0, 1, 2 and 5, which have 3 and 4 on record, by a writer that
+ * died before it was known to be decided. Then node 2, without which nobody can tell, is gone, and
+ * its shard moved to *spare; the file is opened by *worker, which runs there.
+ */
+static struct stripe_file *left_by_a_dead_writer(unsigned int *spare, struct stripe **worker)
 {
-	struct stripe_heal_result sum;
-
 	start();
 	struct stripe_file *file = open_in(cluster.stripe);
 	change(file, 0, SIZE, true);
@@ -277,7 +280,6 @@ static void what_only_the_old_node_can_tell_is_not_made_up(void)
 	stripe_destroy(cluster.stripe);
 	cluster.stripe = silent_engine();
 	file = open_in(cluster.stripe);
-	/* Acknowledged on 0, 1, 2 and 5, not yet known to be decided when its writer died. */
 	node_stop(3);
 	node_stop(4);
 	change(file, 10 * BLOCK, BLOCK, true);
@@ -285,10 +287,20 @@ static void what_only_the_old_node_can_tell_is_not_made_up(void)
 	node_stop(2);
 	node_start(3);
 	node_start(4);
-	unsigned int spare = move_shard(FILE_ID, 2, 0);
-	struct stripe *worker = engine_create_at(spare);
-	file = open_in(worker);
+	*spare = move_shard(FILE_ID, 2, 0);
+	*worker = engine_create_at(*spare);
+	file = open_in(*worker);
 	wait_for_nodes(file, 0x3b);
+	return file;
+}
+
+static void what_only_the_old_node_can_tell_is_not_made_up(void)
+{
+	struct stripe_heal_result sum;
+	struct stripe *worker;
+	unsigned int spare;
+	struct stripe_file *file = left_by_a_dead_writer(&spare, &worker);
+
 	/* Three of five have it: neither the new nor the old value may be told, and it is not lost.
 	 */
 	CU_ASSERT(rebuild(worker, &sum) >= 1);
@@ -314,27 +326,10 @@ static void what_the_old_node_tells_comes_with_its_record(void)
 	struct store_missed_block blocks[8];
 	uint64_t next;
 	size_t count;
+	struct stripe *worker;
+	unsigned int spare;
+	struct stripe_file *file = left_by_a_dead_writer(&spare, &worker);
 
-	start();
-	struct stripe_file *file = open_in(cluster.stripe);
-	change(file, 0, SIZE, true);
-	stripe_file_put(file);
-	stripe_destroy(cluster.stripe);
-	cluster.stripe = silent_engine();
-	file = open_in(cluster.stripe);
-	/* Acknowledged on 0, 1, 2 and 5, which have 3 and 4 on record; the writer dies. */
-	node_stop(3);
-	node_stop(4);
-	change(file, 10 * BLOCK, BLOCK, true);
-	stripe_file_put(file);
-	/* Without node 2 nobody can tell; it is asked for what its shard's new node needs. */
-	node_stop(2);
-	node_start(3);
-	node_start(4);
-	unsigned int spare = move_shard(FILE_ID, 2, 0);
-	struct stripe *worker = engine_create_at(spare);
-	file = open_in(worker);
-	wait_for_nodes(file, 0x3b);
 	CU_ASSERT_EQUAL(rebuild(worker, &sum), 1);
 	node_stop(4);
 	node_start(2);
