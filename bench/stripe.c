@@ -119,6 +119,16 @@ static void meta_written(
 	((meta_attributes_res *)result)->attributes.size = atomic_load(size);
 }
 
+/* Nobody truncates. */
+static void meta_check_epoch(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	(void)context;
+	(void)caller;
+	(void)arguments;
+	((meta_status_res *)result)->status = 0;
+}
+
 #define META(procedure_name, args_type, result_type)                                               \
 	{                                                                                          \
 		.name = #procedure_name, .handler = procedure_name,                                \
@@ -129,6 +139,7 @@ static void meta_written(
 static const struct rpc_procedure meta_procedures[] = {
 	[META_PLACEMENT] = META(meta_placement, meta_placement_args, meta_placement_res),
 	[META_WRITTEN] = META(meta_written, meta_written_args, meta_attributes_res),
+	[META_CHECK_EPOCH] = META(meta_check_epoch, meta_check_epoch_args, meta_status_res),
 };
 
 /* -------- the cluster -------- */

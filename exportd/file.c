@@ -14,6 +14,7 @@
 #include "exportd/inode.h"
 #include "exportd/map.h"
 #include "exportd/placement.h"
+#include "exportd/reply_cache.h"
 #include "exportd/written.h"
 #include "rpc/log.h"
 
@@ -102,10 +103,20 @@ void file_setattr(struct exportd *exportd, const struct meta_setattr_args *args,
 		.args = args,
 		.result = result,
 	};
+	struct reply_cache_call once = {
+		.slot = &args->slot,
+		.procedure = META_SETATTR,
+		.result_xdr = RPC_XDR(xdr_meta_setattr_res),
+		.result = result,
+		.operation = setattr_operation,
+		.context = &call,
+	};
 	int error = call.export != NULL ? inode_check_set(&args->set) : -ESTALE;
 
 	if (error == 0)
-		error = commit_execute(exportd->commit, setattr_operation, &call);
+		error = commit_execute(exportd->commit, reply_cache_execute, &once);
+	if (error > 0)
+		error = 0; /* it had been done before */
 	result->status = (uint32_t)-error;
 }
 
@@ -221,6 +232,30 @@ void file_written(struct exportd *exportd, const struct meta_written_args *args,
 		error = file_execute(&call, written_operation);
 	if (error == 0 && !args->durable_before)
 		written_note(exportd->written, args->file.export_id, args->file.file_id);
+	result->status = (uint32_t)-error;
+}
+
+static int check_epoch_operation(struct kv_txn *txn, void *context)
+{
+	const struct file_call *call = context;
+	const struct meta_check_epoch_args *args = call->args;
+	struct record_inode inode;
+	int error;
+
+	error = inode_load_regular(txn, args->file.export_id, args->file.file_id, &inode);
+	if (error != 0)
+		return error;
+	return inode.truncate_pending && args->write_epoch < inode.write_epoch ? -EAGAIN : 0;
+}
+
+void file_check_epoch(struct exportd *exportd, const struct meta_check_epoch_args *args,
+	struct meta_status_res *result)
+{
+	struct file_call call = {.args = args};
+	int error = exportd_export(exportd, args->file.export_id) == NULL
+			    ? -ESTALE
+			    : exportd_read(exportd, check_epoch_operation, &call);
+
 	result->status = (uint32_t)-error;
 }
 

@@ -30,6 +30,10 @@ void file_truncated(struct exportd *exportd, const struct meta_truncated_args *a
 void file_written(struct exportd *exportd, const struct meta_written_args *args,
 	struct meta_attributes_res *result);
 
+/* Also EISDIR, EINVAL, EAGAIN. */
+void file_check_epoch(struct exportd *exportd, const struct meta_check_epoch_args *args,
+	struct meta_status_res *result);
+
 /*
  * Also EISDIR, EINVAL, EFBIG (the segment lies beyond the largest file), ENOENT (no nodes yet and
  * allocate is 0), ENOSPC (too few nodes in the cluster).

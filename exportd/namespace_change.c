@@ -30,34 +30,27 @@ struct change_call {
 	const void *args;
 	void *result;
 	struct file_nodes nodes; /* if a regular file may be created */
-	/* For the reply cache. */
-	const meta_slot *slot;
-	uint32_t procedure;
-	rpc_xdr result_xdr;
-	commit_operation operation; /* returns 1 if there was nothing to change */
 };
 
-/* What was executed before is answered as it was then. */
-static int execute_once(struct kv_txn *txn, void *context)
+/*
+ * Executes an operation whose context is the call. *replayed (may be NULL) tells if that had been
+ * done before. Returns 0 or a negative errno, when the outcome is durable.
+ */
+static int change(struct change_call *call, commit_operation operation, const meta_slot *slot,
+	uint32_t procedure, rpc_xdr result_xdr, bool *replayed)
 {
-	struct change_call *call = context;
-	int result =
-		reply_cache_find(txn, call->slot, call->procedure, call->result_xdr, call->result);
+	struct reply_cache_call once = {
+		.slot = slot,
+		.procedure = procedure,
+		.result_xdr = result_xdr,
+		.result = call->result,
+		.operation = operation,
+		.context = call,
+	};
+	int result = commit_execute(call->exportd->commit, reply_cache_execute, &once);
 
-	if (result != 0)
-		return result;
-	result = call->operation(txn, call);
-	if (result == 0)
-		result = reply_cache_keep(
-			txn, call->slot, call->procedure, call->result_xdr, call->result);
-	return result;
-}
-
-/* Returns 0 or a negative errno, when the outcome is durable. */
-static int change(struct change_call *call)
-{
-	int result = commit_execute(call->exportd->commit, execute_once, call);
-
+	if (replayed != NULL)
+		*replayed = once.replayed;
 	return result > 0 ? 0 : result;
 }
 
@@ -297,20 +290,18 @@ void namespace_create(struct exportd *exportd, const struct meta_create_args *ar
 		.export = exportd_export(exportd, args->export_id),
 		.args = args,
 		.result = result,
-		.slot = &args->slot,
-		.procedure = META_CREATE,
-		.result_xdr = RPC_XDR(xdr_meta_create_res),
-		.operation = create_operation,
 	};
 	int error = call.export != NULL ? create_check(args) : -ESTALE;
+	bool replayed = false;
 
 	if (error == 0 && args->type == META_REGULAR)
 		error = file_nodes_get(exportd, &call.nodes);
 	if (error == 0)
-		error = change(&call);
+		error = change(&call, create_operation, &args->slot, META_CREATE,
+			RPC_XDR(xdr_meta_create_res), &replayed);
 	file_nodes_free(&call.nodes);
 	/* Nobody has written to it: the first writer need not ask for another epoch. */
-	if (error == 0 && result->created && args->type == META_REGULAR)
+	if (error == 0 && result->created && !replayed && args->type == META_REGULAR)
 		claims_note(exportd->claims, args->export_id, result->attributes.file_id, 1, 0);
 	if (error != 0)
 		result->created = 0;
@@ -367,15 +358,12 @@ void namespace_link(struct exportd *exportd, const struct meta_link_args *args,
 		.export = exportd_export(exportd, args->file.export_id),
 		.args = args,
 		.result = result,
-		.slot = &args->slot,
-		.procedure = META_LINK,
-		.result_xdr = RPC_XDR(xdr_meta_attributes_res),
-		.operation = link_operation,
 	};
 	int error = call.export != NULL ? inode_check_new_name(args->name) : -ESTALE;
 
 	if (error == 0)
-		error = change(&call);
+		error = change(&call, link_operation, &args->slot, META_LINK,
+			RPC_XDR(xdr_meta_attributes_res), NULL);
 	result->status = (uint32_t)-error;
 }
 
@@ -432,15 +420,12 @@ void namespace_unlink(struct exportd *exportd, const struct meta_unlink_args *ar
 		.export = exportd_export(exportd, args->export_id),
 		.args = args,
 		.result = result,
-		.slot = &args->slot,
-		.procedure = META_UNLINK,
-		.result_xdr = RPC_XDR(xdr_meta_unlink_res),
-		.operation = unlink_operation,
 	};
 	int error = call.export != NULL ? inode_check_new_name(args->name) : -ESTALE;
 
 	if (error == 0)
-		error = change(&call);
+		error = change(&call, unlink_operation, &args->slot, META_UNLINK,
+			RPC_XDR(xdr_meta_unlink_res), NULL);
 	result->status = (uint32_t)-error;
 }
 
@@ -610,16 +595,13 @@ void namespace_rename(struct exportd *exportd, const struct meta_rename_args *ar
 		.export = exportd_export(exportd, args->export_id),
 		.args = args,
 		.result = result,
-		.slot = &args->slot,
-		.procedure = META_RENAME,
-		.result_xdr = RPC_XDR(xdr_meta_rename_res),
-		.operation = rename_operation,
 	};
 	int error = call.export != NULL ? inode_check_new_name(args->from_name) : -ESTALE;
 
 	if (error == 0)
 		error = inode_check_new_name(args->to_name);
 	if (error == 0)
-		error = change(&call);
+		error = change(&call, rename_operation, &args->slot, META_RENAME,
+			RPC_XDR(xdr_meta_rename_res), NULL);
 	result->status = (uint32_t)-error;
 }

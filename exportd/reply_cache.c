@@ -11,15 +11,14 @@
 /* Callers give a call up after seconds. */
 #define EXPIRE_SECONDS 86400
 
-int reply_cache_find(struct kv_txn *txn, const meta_slot *slot, uint32_t procedure,
-	rpc_xdr result_xdr, void *result)
+/* Returns 1 if the call has been executed, 0 if not, or a negative errno. */
+static int find(struct kv_txn *txn, const struct reply_cache_call *call)
 {
+	const meta_slot *slot = call->slot;
 	struct record_reply reply;
 	XDR xdrs;
 	int error;
 
-	if (slot->caller == 0)
-		return 0;
 	if (slot->slot >= META_SLOTS_MAX || slot->sequence == 0)
 		return -EINVAL;
 	error = record_reply_get(txn, slot->caller, slot->slot, &reply);
@@ -27,26 +26,39 @@ int reply_cache_find(struct kv_txn *txn, const meta_slot *slot, uint32_t procedu
 		return error == -ENOENT ? 0 : error;
 	if (slot->sequence > reply.sequence)
 		return 0;
-	if (slot->sequence < reply.sequence || procedure != reply.procedure)
+	if (slot->sequence < reply.sequence || call->procedure != reply.procedure)
 		return -EBADMSG;
 	xdrmem_ncreate(&xdrs, (char *)reply.result, reply.bytes, XDR_DECODE);
-	return result_xdr(&xdrs, result) ? 1 : -EIO;
+	return call->result_xdr(&xdrs, call->result) ? 1 : -EIO;
 }
 
-int reply_cache_keep(struct kv_txn *txn, const meta_slot *slot, uint32_t procedure,
-	rpc_xdr result_xdr, const void *result)
+static int keep(struct kv_txn *txn, const struct reply_cache_call *call)
 {
+	const meta_slot *slot = call->slot;
 	struct record_reply reply = {
-		.sequence = slot->sequence, .seconds = time(NULL), .procedure = procedure};
+		.sequence = slot->sequence, .seconds = time(NULL), .procedure = call->procedure};
 	XDR xdrs;
 
-	if (slot->caller == 0)
-		return 0;
 	xdrmem_ncreate(&xdrs, (char *)reply.result, RECORD_REPLY_MAX, XDR_ENCODE);
-	if (!result_xdr(&xdrs, (void *)result))
+	if (!call->result_xdr(&xdrs, call->result))
 		return -EIO;
 	reply.bytes = XDR_GETPOS(&xdrs);
 	return record_reply_put(txn, slot->caller, slot->slot, &reply);
+}
+
+int reply_cache_execute(struct kv_txn *txn, void *context)
+{
+	struct reply_cache_call *call = context;
+	int result;
+
+	if (call->slot->caller == 0)
+		return call->operation(txn, call->context);
+	result = find(txn, call);
+	call->replayed = result == 1;
+	if (result != 0)
+		return result;
+	result = call->operation(txn, call->context);
+	return result == 0 ? keep(txn, call) : result;
 }
 
 struct expire {

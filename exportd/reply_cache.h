@@ -7,21 +7,28 @@
 #ifndef ROZO_EXPORTD_REPLY_CACHE_H
 #define ROZO_EXPORTD_REPLY_CACHE_H
 
+#include "exportd/commit.h"
 #include "exportd/kv.h"
 #include "rpc/meta.h"
 #include "rpc/rpc.h"
 
-/*
- * To be called first in an operation's transaction.
- * Returns 0: it has not been executed; 1: it has, and *result is what was answered; -EBADMSG: a
- * later call of the slot has been; -EINVAL: no such slot; or an error of record_reply_get().
- */
-int reply_cache_find(struct kv_txn *txn, const meta_slot *slot, uint32_t procedure,
-	rpc_xdr result_xdr, void *result);
+/* An operation that is to be executed once. */
+struct reply_cache_call {
+	const meta_slot *slot;
+	uint32_t procedure;
+	rpc_xdr result_xdr;
+	void *result; /* where the operation leaves it */
+	commit_operation operation; /* returns 1 if there was nothing to change */
+	void *context; /* for the operation */
+	bool replayed; /* set if it had been executed before, and *result is what was answered */
+};
 
-/* To be called last, if something was changed. Returns 0 or an error of record_reply_put(). */
-int reply_cache_keep(struct kv_txn *txn, const meta_slot *slot, uint32_t procedure,
-	rpc_xdr result_xdr, const void *result);
+/*
+ * A commit_operation whose context is a struct reply_cache_call. Returns 0 or 1 (nothing was
+ * changed: now, or since the call had been executed before); -EBADMSG: a later call of the slot has
+ * been executed; -EINVAL: no such slot; or an error of the operation or the record.
+ */
+int reply_cache_execute(struct kv_txn *txn, void *call);
 
 /*
  * Removes replies that are so old that whoever waited for them has given up: their callers may

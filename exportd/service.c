@@ -62,6 +62,7 @@ static void service_map(
 	X(PLACEMENT, meta_placement_args, meta_placement_res, file_placement, true)                \
 	X(LAYOUT, meta_layout_args, meta_layout_res, file_layout, true)                            \
 	X(WRITTEN, meta_written_args, meta_attributes_res, file_written, true)                     \
+	X(CHECK_EPOCH, meta_check_epoch_args, meta_status_res, file_check_epoch, true)             \
 	X(HEARTBEAT, meta_heartbeat_args, meta_heartbeat_res, service_heartbeat, false)            \
 	X(MAP, meta_map_args, meta_map_res, service_map, false)                                    \
 	X(FREE_LIST, meta_free_args, meta_free_res, free_queue_list, false)                        \

@@ -13,6 +13,9 @@
 
 #include "fsal_rozo/meta_calls.h"
 
+/* Of one write, if the file is truncated again and again meanwhile; then the client tries again. */
+#define WRITE_ATTEMPTS 4
+
 /* Checks the reservations of others against an access; the caller's own state covers its own. */
 static fsal_status_t check_share(
 	struct rozo_handle *handle, bool bypass, struct state_t *state, fsal_openflags_t flags)
@@ -107,14 +110,44 @@ static int write_piece(
 	return error == -ESTALE ? -EAGAIN : error;
 }
 
-static fsal_status_t do_write(
-	struct rozo_export *export, struct rozo_handle *handle, bool bypass, struct fsal_io_arg *io)
+/*
+ * Writes all pieces, and has exportd know of size and times before the client is told: its next
+ * GETATTR must see them.
+ */
+static fsal_status_t write_all(struct rozo_export *export, struct rozo_handle *handle,
+	struct stripe_file *file, struct fsal_io_arg *io)
 {
 	uint64_t offset = io->offset;
 	meta_attributes attributes;
+	fsal_status_t status;
+	uint32_t write_epoch;
+	int error, i;
+
+	io->io_amount = 0;
+	error = stripe_file_write_epoch(file, &write_epoch);
+	for (i = 0; i < io->iov_count && error == 0; i++) {
+		error = write_piece(file, offset, &io->iov[i], io->fsal_stable);
+		if (error == 0) {
+			offset += io->iov[i].iov_len;
+			io->io_amount += io->iov[i].iov_len;
+		}
+	}
+	if (error != 0)
+		return meta_stripe_status(error);
+	status = meta_written(
+		export, rozo_file_id(handle), write_epoch, offset, NULL, false, &attributes);
+	if (FSAL_IS_SUCCESS(status))
+		rozo_attributes_seen(handle, &attributes);
+	return status;
+}
+
+static fsal_status_t do_write(
+	struct rozo_export *export, struct rozo_handle *handle, bool bypass, struct fsal_io_arg *io)
+{
 	struct stripe_file *file;
 	fsal_status_t status;
-	int error, i;
+	unsigned int attempt = 0;
+	int error;
 
 	if (handle->obj.type != REGULAR_FILE)
 		return fsalstat(ERR_FSAL_INVAL, EINVAL);
@@ -130,22 +163,14 @@ static fsal_status_t do_write(
 		cluster_stripe(export->cluster), export->id, rozo_file_id(handle), &file);
 	if (error != 0)
 		return meta_stripe_status(error);
-	for (i = 0; i < io->iov_count && error == 0; i++) {
-		error = write_piece(file, offset, &io->iov[i], io->fsal_stable);
-		if (error == 0) {
-			offset += io->iov[i].iov_len;
-			io->io_amount += io->iov[i].iov_len;
-		}
-	}
+	do {
+		status = write_all(export, handle, file, io);
+		if (status.minor != EAGAIN)
+			break;
+		/* The file was truncated meanwhile, and the bytes belong to the time before. */
+		error = stripe_file_refresh(file);
+	} while (error == 0 && ++attempt < WRITE_ATTEMPTS);
 	stripe_file_put(file);
-	status = meta_stripe_status(error);
-	if (FSAL_IS_ERROR(status))
-		return status;
-
-	/* Size and times, before the client is told: its next GETATTR must see them. */
-	status = meta_written(export, rozo_file_id(handle), offset, NULL, false, &attributes);
-	if (FSAL_IS_SUCCESS(status))
-		rozo_attributes_seen(handle, &attributes);
 	return status;
 }
 

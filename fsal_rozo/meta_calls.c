@@ -71,8 +71,9 @@ fsal_status_t meta_stripe_status(int error)
 }
 
 /*
- * The request in which this thread has changed a name. Ganesha asks for attributes after that, and
- * tells the client to repeat the whole request if it does not get them: it would be found done.
+ * The request in which this thread has changed a name or a size. Ganesha asks for attributes after
+ * that, and tells the client to repeat the whole request if it does not get them: it would be found
+ * done.
  */
 static _Thread_local struct rozo_request changed;
 
@@ -104,7 +105,7 @@ static fsal_status_t call_once(struct rozo_export *export, uint32_t procedure, r
 #define CALL(procedure, args_type, args, result_type, result)                                      \
 	call(export, procedure, RPC_XDR(xdr_##args_type), args, RPC_XDR(xdr_##result_type), result)
 
-/* Of a call that changes names. */
+/* Of a call that must not be executed twice. */
 #define CALL_ONCE(procedure, args_type, args, result_type, result)                                 \
 	call_once(export, procedure, RPC_XDR(xdr_##args_type), args, &(args)->slot,                \
 		RPC_XDR(xdr_##result_type), result)
@@ -159,9 +160,14 @@ fsal_status_t meta_setattr(
 {
 	meta_setattr_args args = {
 		.file = {.export_id = export->id, .file_id = file_id}, .set = *set};
-	fsal_status_t status =
-		CALL(META_SETATTR, meta_setattr_args, &args, meta_setattr_res, result);
+	fsal_status_t status;
 
+	/* Attributes may be set twice, what was written after a truncation must not go away. */
+	if (set->mask & META_SET_SIZE)
+		status =
+			CALL_ONCE(META_SETATTR, meta_setattr_args, &args, meta_setattr_res, result);
+	else
+		status = CALL(META_SETATTR, meta_setattr_args, &args, meta_setattr_res, result);
 	if (status.major == ERR_FSAL_NOENT)
 		status = fsalstat(ERR_FSAL_STALE, ESTALE);
 	return status;
@@ -259,10 +265,11 @@ fsal_status_t meta_statfs(struct rozo_export *export, meta_statfs_res *result)
 	return CALL(META_STATFS, meta_statfs_args, &args, meta_statfs_res, result);
 }
 
-fsal_status_t meta_written(struct rozo_export *export, uint64_t file_id, uint64_t size,
-	const meta_time *time, bool durable_before, meta_attributes *attributes)
+fsal_status_t meta_written(struct rozo_export *export, uint64_t file_id, uint32_t write_epoch,
+	uint64_t size, const meta_time *time, bool durable_before, meta_attributes *attributes)
 {
 	meta_written_args args = {.file = {.export_id = export->id, .file_id = file_id},
+		.write_epoch = write_epoch,
 		.size = size,
 		.set_time = time != NULL,
 		.durable_before = durable_before};

@@ -47,9 +47,13 @@ fsal_status_t meta_readdir(struct rozo_export *export, uint64_t directory_id, ui
 
 fsal_status_t meta_statfs(struct rozo_export *export, meta_statfs_res *result);
 
-/* size 0: leave; time NULL: exportd's clock. */
-fsal_status_t meta_written(struct rozo_export *export, uint64_t file_id, uint64_t size,
-	const meta_time *time, bool durable_before, meta_attributes *attributes);
+/*
+ * write_epoch: under which the bytes were written, if they may make the file larger, else 0; size
+ * 0: leave; time NULL: exportd's clock. ERR_FSAL_DELAY with EAGAIN: the epoch has ended, and
+ * nothing was done.
+ */
+fsal_status_t meta_written(struct rozo_export *export, uint64_t file_id, uint32_t write_epoch,
+	uint64_t size, const meta_time *time, bool durable_before, meta_attributes *attributes);
 
 /* The result owns memory: rpc_free(RPC_XDR(xdr_meta_layout_res), result). */
 fsal_status_t meta_layout(struct rozo_export *export, uint64_t file_id, uint32_t iomode,

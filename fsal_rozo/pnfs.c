@@ -464,7 +464,7 @@ static nfsstat4 layoutcommit(struct fsal_obj_handle *obj, XDR *body,
 	 * exportd's size; and a client that writes, cuts the file and then commits sends the end of
 	 * what it wrote before the cut, which would let the file grow again (Linux does).
 	 */
-	status = meta_written(export, rozo_file_id(handle), 0, arg->time_changed ? &time : NULL,
+	status = meta_written(export, rozo_file_id(handle), 0, 0, arg->time_changed ? &time : NULL,
 		true, &attributes);
 	if (FSAL_IS_ERROR(status))
 		return layout_status(status);

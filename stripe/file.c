@@ -10,6 +10,8 @@
 
 /* For one call to exportd: one transaction and its flush, on a busy disk. */
 #define META_TIMEOUT_MS 10000
+/* For a question that can do without an answer. */
+#define CHECK_TIMEOUT_MS 1000
 /* How often exportd is asked whether a shard that moved has been made. */
 #define REBUILDING_ASK_S 10
 
@@ -472,6 +474,15 @@ int file_claim(struct stripe_file *file)
 	return error;
 }
 
+int stripe_file_write_epoch(struct stripe_file *file, uint32_t *write_epoch)
+{
+	int error = file_claim(file);
+
+	if (!error)
+		*write_epoch = file_write_epoch(file);
+	return error;
+}
+
 int stripe_file_refresh(struct stripe_file *file)
 {
 	pthread_mutex_lock(&file->attach_lock);
@@ -513,6 +524,29 @@ int file_segment(
 	return *segment ? 0 : -ENOMEM;
 }
 
+/*
+ * Finds out whether a truncation waits that will take away what was written under an epoch. As long
+ * as exportd cannot be reached none begins, and nobody hears of the size of one that waits: what is
+ * acknowledged now comes before it.
+ */
+static int check_epoch(struct stripe_file *file, uint32_t write_epoch)
+{
+	meta_check_epoch_args args = {
+		.file = {.export_id = file->export_id, .file_id = file->file_id},
+		.write_epoch = write_epoch,
+	};
+	meta_status_res result = {0};
+	int error =
+		rpc_call(file->stripe->meta, META_CHECK_EPOCH, RPC_XDR(xdr_meta_check_epoch_args),
+			&args, RPC_XDR(xdr_meta_status_res), &result, CHECK_TIMEOUT_MS);
+
+	if (error)
+		return 0;
+	error = -(int)result.status;
+	rpc_free(RPC_XDR(xdr_meta_status_res), &result);
+	return error;
+}
+
 int file_report_size(struct stripe_file *file, uint64_t end, uint32_t write_epoch)
 {
 	meta_written_args args = {
@@ -527,7 +561,7 @@ int file_report_size(struct stripe_file *file, uint64_t end, uint32_t write_epoc
 	bool known = end <= file->size_reported && write_epoch >= file->write_epoch;
 	pthread_mutex_unlock(&file->lock);
 	if (known)
-		return 0;
+		return check_epoch(file, write_epoch);
 	int error = rpc_call(file->stripe->meta, META_WRITTEN, RPC_XDR(xdr_meta_written_args),
 		&args, RPC_XDR(xdr_meta_attributes_res), &result, META_TIMEOUT_MS);
 	if (error)

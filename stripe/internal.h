@@ -294,9 +294,10 @@ int file_segment(
 	struct stripe_file *file, uint32_t number, bool allocate, const struct segment **segment);
 
 /*
- * Tells exportd that bytes written under write_epoch reach to end, if it does not know yet.
- * Returns 0, -EAGAIN (the file has a newer write epoch: nothing of the bytes counts), or as
- * rpc_call().
+ * Tells exportd that bytes written under write_epoch reach to end, if it does not know yet; to be
+ * called before they are acknowledged as durable.
+ * Returns 0, -EAGAIN (the file has a newer write epoch, or, if the end is known, a truncation that
+ * takes the bytes away waits to be carried out), -ESTALE (the file is gone), or as rpc_call().
  */
 int file_report_size(struct stripe_file *file, uint64_t end, uint32_t write_epoch);
 

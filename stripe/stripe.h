@@ -112,6 +112,12 @@ uint32_t stripe_file_block_bytes(const struct stripe_file *file);
 uint64_t stripe_file_size(const struct stripe_file *file);
 
 /*
+ * The write epoch under which the next stripe_write() begins, for META_WRITTEN: claims one first,
+ * if this engine has none of the file. Returns as stripe_file_get().
+ */
+int stripe_file_write_epoch(struct stripe_file *file, uint32_t *write_epoch);
+
+/*
  * Forgets what is known of a file because it was removed: not for one of which only some shards
  * were, since its unstable writes are forgotten, too.
  */

@@ -212,6 +212,7 @@ static void meta_written(const meta_written_args *args, meta_attributes_res *res
 void world_meta(uint32_t procedure, const void *args, void *result)
 {
 	const meta_truncated_args *truncated = args;
+	const meta_check_epoch_args *check = args;
 
 	switch (procedure) {
 	case META_PLACEMENT:
@@ -224,6 +225,10 @@ void world_meta(uint32_t procedure, const void *args, void *result)
 		if (truncated->write_epoch == file.write_epoch)
 			file.truncate = false;
 		else if (file.truncate)
+			((meta_status_res *)result)->status = EAGAIN;
+		break;
+	case META_CHECK_EPOCH:
+		if (file.truncate && check->write_epoch < file.write_epoch)
 			((meta_status_res *)result)->status = EAGAIN;
 		break;
 	default:

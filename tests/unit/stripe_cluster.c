@@ -83,7 +83,9 @@ static void meta_written(
 	(void)caller;
 	pthread_mutex_lock(&cluster.lock);
 	struct test_file *file = &cluster.files[args->file.file_id];
-	if (args->size > file->size)
+	if (args->write_epoch && args->write_epoch < file->write_epoch)
+		res->status = EAGAIN;
+	else if (args->size > file->size)
 		file->size = args->size;
 	res->attributes.size = file->size;
 	pthread_mutex_unlock(&cluster.lock);
@@ -104,6 +106,20 @@ static void meta_truncated(
 	pthread_mutex_unlock(&cluster.lock);
 }
 
+static void meta_check_epoch(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	const meta_check_epoch_args *args = arguments;
+
+	(void)context;
+	(void)caller;
+	pthread_mutex_lock(&cluster.lock);
+	const struct test_file *file = &cluster.files[args->file.file_id];
+	if (file->truncate && args->write_epoch < file->write_epoch)
+		((meta_status_res *)result)->status = EAGAIN;
+	pthread_mutex_unlock(&cluster.lock);
+}
+
 #define META(procedure_name, args_type, result_type)                                               \
 	{                                                                                          \
 		.name = #procedure_name, .handler = procedure_name,                                \
@@ -115,6 +131,7 @@ static const struct rpc_procedure meta_procedures[] = {
 	[META_PLACEMENT] = META(meta_placement, meta_placement_args, meta_placement_res),
 	[META_WRITTEN] = META(meta_written, meta_written_args, meta_attributes_res),
 	[META_TRUNCATED] = META(meta_truncated, meta_truncated_args, meta_status_res),
+	[META_CHECK_EPOCH] = META(meta_check_epoch, meta_check_epoch_args, meta_status_res),
 };
 
 void meta_call(uint32_t procedure, const void *arguments, void *result)

@@ -182,6 +182,18 @@ static void each_writer_has_its_epoch(void)
 	CU_ASSERT_EQUAL(claim(7), 6);
 }
 
+static int check_epoch(struct fixture *fixture, uint64_t file_id, uint32_t write_epoch)
+{
+	struct meta_check_epoch_args args = {
+		.file = {.export_id = FIXTURE_EXPORT, .file_id = file_id},
+		.write_epoch = write_epoch,
+	};
+	struct meta_status_res result = {0};
+
+	file_check_epoch(fixture->exportd, &args, &result);
+	return (int)result.status;
+}
+
 static void truncation_is_told_until_carried_out(void)
 {
 	struct meta_setattr_res result;
@@ -209,12 +221,16 @@ static void truncation_is_told_until_carried_out(void)
 	CU_ASSERT_EQUAL(result.write_epoch, 3);
 	/* The older one's end is not the end, and whoever carried it out is told. */
 	CU_ASSERT_EQUAL(do_truncated(&fixture, file_id, 2), EAGAIN);
+	CU_ASSERT_EQUAL(check_epoch(&fixture, file_id, 2), EAGAIN);
 	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 0, 0, &placement, NULL), 0);
 	CU_ASSERT_EQUAL(placement.truncate, 1);
 	CU_ASSERT_EQUAL(do_truncated(&fixture, file_id, 3), 0);
 	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 0, 0, &placement, NULL), 0);
 	CU_ASSERT_EQUAL(placement.truncate, 0);
 	CU_ASSERT_EQUAL(do_truncated(&fixture, file_id, 3), 0);
+	CU_ASSERT_EQUAL(check_epoch(&fixture, file_id, 2), 0);
+	CU_ASSERT_EQUAL(check_epoch(&fixture, 999, 3), ESTALE);
+	CU_ASSERT_EQUAL(check_epoch(&fixture, ROOT, 3), EISDIR);
 	CU_ASSERT_EQUAL(do_truncated(&fixture, 999, 3), ESTALE);
 	/* Same size, and zero of zero: a writer may have gone beyond it unreported. */
 	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 80000, &result), 0);

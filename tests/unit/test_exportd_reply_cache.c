@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "exportd/file.h"
 #include "exportd/kv.h"
 #include "exportd/namespace.h"
 #include "exportd/record.h"
@@ -141,6 +142,82 @@ static void each_kind_of_change_is_done_once(void)
 	CU_ASSERT_EQUAL(do_unlink(&fixture, 1, "c", &links), 0);
 }
 
+static meta_setattr_res set_size(uint64_t file_id, uint64_t size, meta_slot slot)
+{
+	const meta_setattr_args args = {
+		.file = {.export_id = FIXTURE_EXPORT, .file_id = file_id},
+		.set = {.mask = META_SET_SIZE, .size = size},
+		.slot = slot,
+	};
+	meta_setattr_res result = {0};
+
+	file_setattr(fixture.exportd, &args, &result);
+	return result;
+}
+
+static void a_truncation_is_not_begun_again(void)
+{
+	meta_setattr_res first, again;
+	uint64_t file_id;
+
+	CU_ASSERT_EQUAL(do_create(&fixture, 1, "t", META_REGULAR, &file_id), 0);
+	CU_ASSERT_EQUAL(do_written(&fixture, file_id, 5000, 0, NULL), 0);
+	first = set_size(file_id, 100, slot_of(0, 1));
+	CU_ASSERT_EQUAL(first.status, 0);
+	CU_ASSERT_EQUAL(first.truncate, 1);
+	CU_ASSERT_EQUAL(do_truncated(&fixture, file_id, first.write_epoch), 0);
+	/* What somebody writes and is told to be safe stays. */
+	CU_ASSERT_EQUAL(do_written(&fixture, file_id, 3000, 0, NULL), 0);
+	fixture_reopen(&fixture);
+	fixture_all_up(&fixture);
+	again = set_size(file_id, 100, slot_of(0, 1));
+	CU_ASSERT(same(RPC_XDR(xdr_meta_setattr_res), &first, &again));
+	CU_ASSERT_EQUAL(attributes_of(&fixture, file_id).size, 3000);
+	CU_ASSERT_EQUAL(set_size(file_id, 100, slot_of(0, 2)).status, 0);
+	CU_ASSERT_EQUAL(attributes_of(&fixture, file_id).size, 100);
+}
+
+static bool claim_first(uint64_t file_id, uint64_t writer)
+{
+	const meta_placement_args args = {
+		.file = {.export_id = FIXTURE_EXPORT, .file_id = file_id},
+		.writer = writer,
+		.if_free = 1,
+	};
+	meta_placement_res result = {0};
+	bool claimed;
+
+	file_placement(fixture.exportd, &args, &result);
+	CU_ASSERT_EQUAL(result.status, 0);
+	claimed = result.claimed;
+	rpc_free(RPC_XDR(xdr_meta_placement_res), &result);
+	return claimed;
+}
+
+static void a_file_made_before_is_not_free_again(void)
+{
+	const meta_create_args args = {.export_id = FIXTURE_EXPORT,
+		.directory_id = 1,
+		.name = "f",
+		.type = META_REGULAR,
+		.how = META_CREATE_GUARDED,
+		.target = "",
+		.slot = slot_of(0, 1)};
+	meta_create_res result = {0};
+
+	namespace_create(fixture.exportd, &args, &result);
+	CU_ASSERT_EQUAL(result.status, 0);
+	CU_ASSERT(claim_first(result.attributes.file_id, 7));
+	fixture_reopen(&fixture);
+	fixture_all_up(&fixture);
+	result = (meta_create_res){0};
+	namespace_create(fixture.exportd, &args, &result);
+	CU_ASSERT_EQUAL(result.status, 0);
+	CU_ASSERT_EQUAL(result.created, 1);
+	/* The first writer may have bytes on their way under the first epoch. */
+	CU_ASSERT_FALSE(claim_first(result.attributes.file_id, 8));
+}
+
 static void what_failed_may_be_tried_again(void)
 {
 	uint64_t file_id;
@@ -209,6 +286,8 @@ int main(void)
 		{"what was done is answered the same again",
 			what_was_done_is_answered_the_same_again},
 		{"each kind of change is done once", each_kind_of_change_is_done_once},
+		{"a truncation is not begun again", a_truncation_is_not_begun_again},
+		{"a file made before is not free again", a_file_made_before_is_not_free_again},
 		{"what failed may be tried again", what_failed_may_be_tried_again},
 		{"a late call is not executed", a_late_call_is_not_executed},
 		{"callers that are gone leave nothing", callers_that_are_gone_leave_nothing},

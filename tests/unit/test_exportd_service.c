@@ -113,7 +113,7 @@ static void failing_calls_are_answered(void)
 		rpc_free(entry->result_xdr, &result);
 		called++;
 	}
-	CU_ASSERT_EQUAL(called, 23);
+	CU_ASSERT_EQUAL(called, 24);
 	rpc_client_destroy(client);
 }
 

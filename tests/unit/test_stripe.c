@@ -562,6 +562,51 @@ static void truncation_begun_elsewhere_is_finished_on_attach(void)
 	cluster_stop();
 }
 
+/*
+ * Whoever began a truncation died, and a writer that has been at work before knows nothing of it:
+ * what it has acknowledged since must not go away when somebody carries it out.
+ */
+static void what_is_written_while_a_truncation_waits_stays(void)
+{
+	random_seed(37);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(9);
+	size_t size = 100000;
+	uint8_t *model = calloc(1, size);
+
+	fill(model, size);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
+	begin_truncation(9, 5000);
+	memset(model + 5000, 0, size - 5000);
+	fill(model + 20000, 30000);
+	CU_ASSERT_EQUAL(stripe_write(file, 20000, model + 20000, 30000, true), 0);
+	begin_truncation(9, 40000);
+	memset(model + 40000, 0, size - 40000);
+	/* Unstable: at COMMIT at the latest clients hear that they are to send it again. */
+	for (unsigned int attempt = 0; attempt < 2; attempt++) {
+		uint64_t verifier = stripe_write_verifier(cluster.stripe);
+		fill(model + 41000, 4000);
+		CU_ASSERT_EQUAL(stripe_write(file, 41000, model + 41000, 4000, false), 0);
+		CU_ASSERT_EQUAL(stripe_commit(file), 0);
+		CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe) == verifier, attempt == 1);
+	}
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe);
+	engine_start();
+	file = open_file(9);
+	CU_ASSERT_FALSE(cluster.files[9].truncate);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	/* Nor must a file that is as large as it ever was wait for exportd. */
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
+	rpc_server_stop(cluster.meta);
+	cluster.meta = NULL;
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	stripe_file_put(file);
+	free(model);
+	cluster_stop();
+}
+
 static void truncation_with_a_node_down_is_healed(void)
 {
 	random_seed(31);
@@ -1320,6 +1365,8 @@ int main(void)
 		{"truncation leaves zeros", truncation_leaves_zeros},
 		{"a truncation begun elsewhere is finished on attach",
 			truncation_begun_elsewhere_is_finished_on_attach},
+		{"what is written while a truncation waits stays",
+			what_is_written_while_a_truncation_waits_stays},
 		{"a truncation with a node down is healed", truncation_with_a_node_down_is_healed},
 		{"a removed file is stale", removed_file_is_stale},
 		{"who will write asks exportd once", who_will_write_asks_exportd_once},
