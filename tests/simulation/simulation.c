@@ -209,6 +209,21 @@ static void close_unknown(const struct op *answered, const struct process *write
 	}
 }
 
+/*
+ * Something was acknowledged as stable after truncations had failed: before that they were carried
+ * out, unless exportd could not be asked.
+ */
+static void close_truncations(const struct op *answered)
+{
+	for (unsigned int i = 0; i < checker_count() && !world.check_lost; i++) {
+		struct op *op = checker_op(i);
+
+		if (op->kind == OP_TRUNCATE && op->finished == UINT64_MAX &&
+			op->ended <= answered->invoked && op->deadline == UINT64_MAX)
+			op->deadline = scheduler_now();
+	}
+}
+
 static void do_read(unsigned int engine, unsigned int first, unsigned int count, bool calm)
 {
 	struct session session;
@@ -281,8 +296,10 @@ static bool do_write(
 	op->ended = scheduler_now();
 	if (!error && !dead) {
 		op->finished = op->ended;
-		if (stable)
+		if (stable) {
 			close_unknown(op, session.process, fenced);
+			close_truncations(op);
+		}
 	} else if (calm) {
 		fail(strerror(-error), first);
 	}

@@ -27,6 +27,7 @@ const char *const mutation_names[MUTATIONS] = {
 	[OLD_EPOCHS] = "old-epochs",
 	[DISCARDS_BLINDLY] = "discards-blindly",
 	[HIDES_DISCARDS] = "hides-discards",
+	[HIDES_TRUNCATIONS] = "hides-truncations",
 };
 
 struct world world;
@@ -228,7 +229,8 @@ void world_meta(uint32_t procedure, const void *args, void *result)
 			((meta_status_res *)result)->status = EAGAIN;
 		break;
 	case META_CHECK_EPOCH:
-		if (file.truncate && check->write_epoch < file.write_epoch)
+		if (file.truncate && check->write_epoch < file.write_epoch &&
+			world.mutation != HIDES_TRUNCATIONS)
 			((meta_status_res *)result)->status = EAGAIN;
 		break;
 	default:

@@ -38,6 +38,7 @@ enum mutation {
 	OLD_EPOCHS, /* a writer's successor writes under the same epoch */
 	DISCARDS_BLINDLY, /* stores drop what is in doubt whatever they have on record */
 	HIDES_DISCARDS, /* they record misses of what they have dropped, and say nothing */
+	HIDES_TRUNCATIONS, /* exportd does not say that a truncation waits */
 	MUTATIONS,
 };
 extern const char *const mutation_names[MUTATIONS];
@@ -64,6 +65,7 @@ extern struct world {
 	unsigned int cells_per_block, cell_count;
 	uint32_t cell_bytes;
 	enum mutation mutation;
+	bool check_lost; /* exportd could not be asked whether a truncation waits */
 	bool gather; /* engines collect unstable writes of parts of blocks */
 	struct engine engines[WORLD_ENGINES];
 	struct process nature; /* for what is not part of the cluster */
