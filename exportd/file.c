@@ -390,11 +390,14 @@ static int placement_operation(struct kv_txn *txn, void *context)
 	memcpy(result->nodes.nodes_val, placement.nodes, placement.count * sizeof(uint32_t));
 	if (placement.rebuilding == 0)
 		return 0;
-	result->origins.origins_val = calloc(placement.count, sizeof(uint32_t));
-	if (result->origins.origins_val == NULL)
+	result->moves.moves_val = calloc(placement.count, sizeof(meta_move));
+	if (result->moves.moves_val == NULL)
 		return -ENOMEM;
-	result->origins.origins_len = placement.count;
-	memcpy(result->origins.origins_val, placement.origins, placement.count * sizeof(uint32_t));
+	result->moves.moves_len = placement.count;
+	for (uint32_t s = 0; s < placement.count; s++)
+		result->moves.moves_val[s] = (meta_move){.since = placement.since[s],
+			.origin = placement.origins[s],
+			.until = placement.until[s]};
 	return 0;
 }
 

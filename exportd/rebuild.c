@@ -120,11 +120,12 @@ static int retire(struct kv_txn *txn, const struct candidate *candidate, uint32_
 }
 
 /*
- * Finds a node for shard s, whose own is out, and puts it into the placement.
- * Returns 0, 1 (there is none: nothing was changed) or an error of the store.
+ * Finds a node for shard s, whose own is out, and puts it into the placement, from a write epoch
+ * on. Returns 0, 1 (there is none: nothing was changed) or an error of the store.
  */
 static int move_shard(struct kv_txn *txn, const struct nodes *nodes,
-	const struct candidate *candidate, uint32_t s, struct record_placement *placement)
+	const struct candidate *candidate, uint32_t s, uint32_t write_epoch,
+	struct record_placement *placement)
 {
 	uint32_t kept[RECORD_SHARDS_MAX], barred[3 * RECORD_SHARDS_MAX];
 	uint32_t kept_count = 0, barred_count = 0, old = placement->nodes[s], chosen;
@@ -161,8 +162,10 @@ static int move_shard(struct kv_txn *txn, const struct nodes *nodes,
 	} else {
 		placement->rebuilding |= 1u << s;
 		placement->origins[s] = old;
+		placement->until[s] = write_epoch;
 	}
 	placement->nodes[s] = chosen;
+	placement->since[s] = write_epoch;
 	return error;
 }
 
@@ -220,7 +223,6 @@ static int move_segment(
 		return 0;
 	}
 	/* Before anything is put, so that a failure leaves nothing half done. */
-	struct record_inode before = inode;
 	if (file_next_write_epoch(candidate->export_id, candidate->file_id, &inode) != 0) {
 		call->pass.failed++;
 		return 0;
@@ -228,7 +230,7 @@ static int move_segment(
 	for (uint32_t s = 0; s < placement.count; s++) {
 		if (!is_out(call->nodes, placement.nodes[s]))
 			continue;
-		error = move_shard(txn, call->nodes, candidate, s, &placement);
+		error = move_shard(txn, call->nodes, candidate, s, inode.write_epoch, &placement);
 		if (error == 1)
 			call->pass.without_replacement++;
 		else if (error != 0)
@@ -238,7 +240,7 @@ static int move_segment(
 	}
 	if (moved == 0)
 		return 0;
-	placement.switch_epoch = before.write_epoch + 1;
+	placement.switch_epoch = inode.write_epoch;
 	error = enter(txn, call->nodes, candidate, &placement);
 	if (error == 0)
 		error = record_placement_put(txn, candidate->export_id, candidate->file_id,
@@ -585,7 +587,7 @@ static int done_operation(struct kv_txn *txn, void *context)
 	if (error != 0 && error != -ENOENT)
 		return error;
 	origin = placement.origins[s];
-	placement.origins[s] = 0;
+	placement.origins[s] = placement.since[s] = placement.until[s] = 0;
 	placement.rebuilding &= ~(1u << s);
 	if (placement.rebuilding == 0) {
 		placement.urgency = 0;

@@ -569,6 +569,22 @@ int record_reply_put(
 	return value_put(txn, &key, value, sizeof(disk) + reply->bytes);
 }
 
+/* As they are if all shards that are being made moved at once. */
+static void set_epochs(struct record_placement *placement)
+{
+	for (uint32_t s = 0; s < RECORD_SHARDS_MAX; s++)
+		placement->since[s] = placement->until[s] =
+			placement->rebuilding & (1u << s) ? placement->switch_epoch : 0;
+}
+
+static void get_epochs(const uint8_t *bytes, uint32_t count, uint32_t epochs[RECORD_SHARDS_MAX])
+{
+	for (uint32_t s = 0; s < count; s++) {
+		memcpy(&epochs[s], bytes + s * sizeof(epochs[s]), sizeof(epochs[s]));
+		epochs[s] = le32toh(epochs[s]);
+	}
+}
+
 int record_placement_decode(
 	struct kv_bytes key, struct kv_bytes value, struct record_placement *placement)
 {
@@ -597,6 +613,13 @@ int record_placement_decode(
 	placement->urgency = le32toh(change.urgency);
 	placement->switch_epoch = le32toh(change.switch_epoch);
 	placement->former_count = le32toh(change.former_count);
+	set_epochs(placement);
+	size_t formers = placement->former_count * sizeof(uint32_t);
+	if (left == formers + 2 * bytes) {
+		left = formers;
+		get_epochs(next + bytes + left, placement->count, placement->since);
+		get_epochs(next + 2 * bytes + left, placement->count, placement->until);
+	}
 	result = value_nodes(
 		key, (struct kv_bytes){rest.data, bytes}, placement->count, placement->nodes);
 	if (result == 0)
@@ -626,7 +649,7 @@ int record_placement_put(struct kv_txn *txn, uint32_t export_id, uint64_t file_i
 {
 	struct record_key key = record_key_placement(export_id, file_id, segment);
 	uint8_t value[sizeof(struct disk_placement) + sizeof(struct disk_placement_change) +
-		      3 * RECORD_SHARDS_MAX * 4];
+		      5 * RECORD_SHARDS_MAX * 4];
 	struct disk_placement disk = {.count = htole32(placement->count)};
 	size_t bytes = sizeof(disk);
 
@@ -644,6 +667,12 @@ int record_placement_put(struct kv_txn *txn, uint32_t export_id, uint64_t file_i
 		bytes += sizeof(change);
 		bytes += add_nodes(value + bytes, placement->count, placement->origins);
 		bytes += add_nodes(value + bytes, placement->former_count, placement->formers);
+		struct record_placement usual = *placement;
+		set_epochs(&usual);
+		if (memcmp(&usual, placement, sizeof(usual)) != 0) {
+			bytes += add_nodes(value + bytes, placement->count, placement->since);
+			bytes += add_nodes(value + bytes, placement->count, placement->until);
+		}
 	}
 	return value_put(txn, &key, value, bytes);
 }

@@ -132,6 +132,10 @@ struct record_placement {
 	uint32_t urgency; /* of the RECORD_REBUILD entries, one for each shard in rebuilding */
 	uint32_t switch_epoch; /* write epoch since which the nodes are these */
 	uint32_t origins[RECORD_SHARDS_MAX]; /* by shard, 0: none */
+	/* By shard that is being made: write epochs since which its node is asked, and since which
+	 * its origin is not asked any more. */
+	uint32_t since[RECORD_SHARDS_MAX];
+	uint32_t until[RECORD_SHARDS_MAX];
 	uint32_t former_count;
 	uint32_t formers[RECORD_SHARDS_MAX];
 };

@@ -142,7 +142,9 @@ struct disk_placement_change {
 	uint32_t urgency;
 	uint32_t switch_epoch;
 	uint32_t former_count;
-	/* origins: count node ids of 4 bytes; then former_count of them */
+	/* origins: count node ids of 4 bytes; then former_count of them; then, unless all of them
+	 * are switch_epoch for the shards in rebuilding and 0 for others, since and until: count
+	 * write epochs of 4 bytes each */
 };
 _Static_assert(sizeof(struct disk_placement_change) == 16, "format");
 

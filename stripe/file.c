@@ -313,9 +313,13 @@ static const struct segment *add_segment(
 	segment->asked = now_s();
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		segment->nodes[s] = node_by_id(file->stripe, placement->nodes.nodes_val[s]);
-		if (s < placement->origins.origins_len && placement->origins.origins_val[s])
-			segment->origins[s] =
-				node_by_id(file->stripe, placement->origins.origins_val[s]);
+		if (s >= placement->moves.moves_len || !(segment->rebuilding & (1u << s)))
+			continue;
+		const meta_move *move = &placement->moves.moves_val[s];
+		segment->since[s] = move->since;
+		segment->until[s] = move->until;
+		if (move->origin)
+			segment->origins[s] = node_by_id(file->stripe, move->origin);
 	}
 	struct segment *same = NULL;
 	for (struct segment *old = file->segments; old; old = old->next) {

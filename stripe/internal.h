@@ -60,8 +60,11 @@ struct segment {
 	struct node *nodes[MOJETTE_N_MAX]; /* NULL: a node that is not in our configuration */
 	uint32_t
 		rebuilding; /* bit s: what shard s's store has nothing of says nothing, it is new */
-	uint32_t switch_epoch; /* the write epoch under which shards moved; 0: none is being made */
+	uint32_t switch_epoch; /* the write epoch under which shards moved last; 0: none is being
+				  made */
+	uint32_t since[MOJETTE_N_MAX]; /* of a shard that is being made: the epoch of its move */
 	struct node *origins[MOJETTE_N_MAX]; /* who had a shard that is being made; NULL: nobody */
+	uint32_t until[MOJETTE_N_MAX]; /* since when that node is not asked any more */
 	uint32_t former; /* bit s: shard s's node is that one (segment_former()) */
 	time_t asked; /* exportd, monotonic seconds */
 	/* Guarded by stripe_file.lock. */
@@ -471,12 +474,25 @@ struct block_judgement versions_judge(
 bool versions_tellable(const struct stripe_file *file, const struct block_answer *answers,
 	uint32_t holders, store_version version);
 
+/* More are not tried: with all nodes up it is a matter of milliseconds for each. */
+#define FORMER_CHOICES_MAX 16
+
+/* Which former nodes are asked in the place of new ones. All zeros before the first choice. */
+struct former_choice {
+	uint32_t possible; /* bit s: shard s is being made, and the node that had it is up */
+	uint32_t chosen;
+	unsigned int count;
+};
+
 /*
- * A segment as it was before the shards moved that are being made: for what the new nodes cannot
+ * A segment with former nodes in the place of those that are making their shards: what these cannot
  * tell yet, the former ones may. They do not know what was written since: only what is known to be
- * decided counts. Returns false if none of them is up.
+ * decided counts. One call after the other gives all of them that are up, then some: of shards that
+ * moved one after the other, one may be on its new node and another on its former one only.
+ * Returns false if there is no further choice.
  */
-bool segment_former(const struct segment *segment, struct segment *former);
+bool segment_former(
+	const struct segment *segment, struct former_choice *choice, struct segment *former);
 
 /* -------- calls to the stores of a segment (segment.c) -------- */
 
@@ -581,6 +597,8 @@ struct write_run {
 	uint32_t write_epoch; /* the file's before the base was read: what was read under an older
 				 one may have been truncated since */
 	bool stable;
+	bool fenced; /* nothing can have been decided over the base: stores that could not tell may
+			take it, too */
 };
 
 /*

@@ -459,22 +459,24 @@ int block_read_former(struct stripe_file *file, const struct segment *segment,
 	uint64_t block_number, struct block *block)
 {
 	void *scratch = malloc(mojette_scratch_bytes(&file->code, file->row_bytes));
+	struct former_choice choice = {0};
 	struct segment former;
 	uint64_t largest;
 	int error = -EIO;
 
 	if (!scratch)
 		return -ENOMEM;
-	if (segment_former(segment, &former)) {
+	while (error == -EIO && segment_former(segment, &choice, &former)) {
 		/* What the new stores know to be undecided would be in doubt among the former ones.
 		 */
-		versions_settle(file, segment, block_number, 1, &largest);
+		if (choice.count == 1)
+			versions_settle(file, segment, block_number, 1, &largest);
 		error = versions_settle(file, &former, block_number, 1, &largest);
+		if (!error)
+			error = ask_all(file, &former, block_number, block, scratch);
+		if (!error && !block->committed && !VERSION_IS_EMPTINESS(block->version))
+			error = -EIO;
 	}
-	if (!error)
-		error = ask_all(file, &former, block_number, block, scratch);
-	if (!error && !block->committed && !VERSION_IS_EMPTINESS(block->version))
-		error = -EIO;
 	free(scratch);
 	return error;
 }

@@ -471,9 +471,11 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
 int versions_settle_former(struct stripe_file *file, const struct segment *segment,
 	uint64_t first_block, uint32_t count, uint64_t *largest_generation)
 {
+	struct former_choice choice = {0};
 	struct segment former;
+	int error = -EIO;
 
-	return segment_former(segment, &former)
-		       ? versions_settle(file, &former, first_block, count, largest_generation)
-		       : -EIO;
+	while (error == -EIO && segment_former(segment, &choice, &former))
+		error = versions_settle(file, &former, first_block, count, largest_generation);
+	return error;
 }

@@ -34,15 +34,28 @@ unsigned int versions_quorum(const struct stripe_file *file)
 	return veto > file->code.k ? veto : file->code.k;
 }
 
+/*
+ * While so many shards are being made on new nodes: how many of the other stores must know. One
+ * more than a reader does without, who asks the former nodes; or all there are, since where k is
+ * not above m there may be fewer. Then a writer among the former nodes still needs one of them.
+ */
+static unsigned int aware_wanted(const struct stripe_file *file, unsigned int making)
+{
+	unsigned int wanted = shard_count(file) - versions_quorum(file) + 1;
+	unsigned int others = shard_count(file) - making;
+
+	return wanted < others ? wanted : others;
+}
+
 bool versions_reach(const struct stripe_file *file, const struct segment *segment,
 	unsigned int least, uint32_t holders, uint32_t fenced)
 {
 	uint32_t aware = (holders | fenced) & ~segment->rebuilding;
+	unsigned int making = (unsigned int)__builtin_popcount(segment->rebuilding);
 
 	if ((unsigned int)__builtin_popcount(holders) < least)
 		return false;
-	return !segment->rebuilding ||
-	       (unsigned int)__builtin_popcount(aware) > shard_count(file) - versions_quorum(file);
+	return making == 0 || (unsigned int)__builtin_popcount(aware) >= aware_wanted(file, making);
 }
 
 /* The newest version anyone holds that is older than bound (generation 0: none). */
@@ -73,9 +86,8 @@ struct block_answer block_answer(const struct segment *segment, unsigned int sha
 	 * what was there before something that the other one was asked to take. From the epoch of
 	 * the move on nobody asks the other one.
 	 */
-	bool partial = (segment->rebuilding & (1u << shard)) && told->block_version.generation >>
-									GENERATION_COUNTER_BITS <
-									segment->switch_epoch;
+	uint32_t since = segment->rebuilding & (1u << shard) ? segment->since[shard] : 0;
+	bool partial = told->block_version.generation >> GENERATION_COUNTER_BITS < since;
 
 	return (struct block_answer){
 		.answered = told->state != STORE_DAMAGED || told->block_version.generation,
@@ -85,23 +97,35 @@ struct block_answer block_answer(const struct segment *segment, unsigned int sha
 		.missed = told->missed,
 		.length_bytes = told->length_bytes,
 		.partial = partial,
-		.since = segment->rebuilding & (1u << shard) ? segment->switch_epoch : 0,
-		.until = segment->former & (1u << shard) ? segment->switch_epoch : 0,
+		.since = since,
+		.until = segment->former & (1u << shard) ? segment->until[shard] : 0,
 		.aware = result->durable_epoch >= segment->switch_epoch,
 	};
 }
 
-bool segment_former(const struct segment *segment, struct segment *former)
+bool segment_former(
+	const struct segment *segment, struct former_choice *choice, struct segment *former)
 {
+	if (choice->count == 0) {
+		for (unsigned int s = 0; s < segment->shard_count; s++) {
+			if ((segment->rebuilding & (1u << s)) && node_usable(segment->origins[s]))
+				choice->possible |= 1u << s;
+		}
+		choice->chosen = choice->possible;
+	} else {
+		choice->chosen = (choice->chosen - 1) & choice->possible;
+	}
+	if (choice->chosen == 0 || choice->count++ == FORMER_CHOICES_MAX)
+		return false;
 	*former = *segment;
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		if (!(segment->rebuilding & (1u << s)) || !node_usable(segment->origins[s]))
+		if (!(choice->chosen & (1u << s)))
 			continue;
 		former->nodes[s] = segment->origins[s];
 		former->rebuilding &= ~(1u << s);
 		former->former |= 1u << s;
 	}
-	return former->former != 0;
+	return true;
 }
 
 bool block_answer_is_sound(const struct block_answer *answer)
@@ -133,18 +157,19 @@ bool versions_tellable(const struct stripe_file *file, const struct block_answer
 	uint32_t holders, store_version version)
 {
 	uint32_t durable = 0, others;
-	unsigned int aware = 0;
-	bool making = false;
+	unsigned int aware = 0, making = 0;
+	bool made_by_holder = false;
 
 	/* Our own writes have recorded who missed them, or are in doubt. */
 	if (version.writer == file->stripe->writer && !run_is_doubtful(file, version))
 		return true;
 	/* As versions_reach() of a writer: who reads by the former nodes might not meet it. */
 	for (unsigned int s = 0; s < shard_count(file); s++) {
-		making = making || ((holders & (1u << s)) && answers[s].since);
+		making += answers[s].since != 0;
+		made_by_holder = made_by_holder || ((holders & (1u << s)) && answers[s].since);
 		aware += !answers[s].since && ((holders & (1u << s)) || answers[s].aware);
 	}
-	if (making && aware <= shard_count(file) - versions_quorum(file))
+	if (made_by_holder && aware < aware_wanted(file, making))
 		return false;
 	for (unsigned int s = 0; s < shard_count(file); s++) {
 		if ((holders & (1u << s)) && answers[s].state != STORE_PENDING)

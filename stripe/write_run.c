@@ -334,9 +334,15 @@ static uint32_t blind_shards(const struct write_run *write)
 	const struct segment *segment = write->segment;
 	uint32_t base_epoch = (uint32_t)(write->base.generation >> GENERATION_COUNTER_BITS);
 
-	return write->exact_base != STORE_BASE_ANY && base_epoch < segment->switch_epoch
-		       ? segment->rebuilding
-		       : 0;
+	uint32_t blind = 0;
+
+	if (write->exact_base == STORE_BASE_ANY || write->fenced)
+		return 0;
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if ((segment->rebuilding & (1u << s)) && base_epoch < segment->since[s])
+			blind |= 1u << s;
+	}
+	return blind;
 }
 
 /*

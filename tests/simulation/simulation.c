@@ -56,7 +56,7 @@ static struct schedule {
 	/* The kind of history, by the seed. */
 	bool single_writer; /* one engine at a time writes */
 	bool damage; /* bits flip; then only `victims` may fail */
-	bool moves; /* shards move to a spare node */
+	unsigned int spares; /* nodes to which shards move */
 	bool calm_nodes; /* nodes stay up, messages arrive; engines may die */
 	uint32_t victims;
 	struct network_faults faults;
@@ -390,14 +390,14 @@ static bool do_heal(unsigned int engine, bool calm)
 	return done;
 }
 
-/* The spare node makes the shards that it has taken over. Returns true if they are all complete. */
-static bool do_rebuild(bool calm)
+/* A spare node makes the shards that it has taken over. Returns true if they are all complete. */
+static bool do_rebuild(unsigned int engine, bool calm)
 {
 	struct session session;
 	uint64_t began = scheduler_now();
 	bool done = true;
 
-	if (!session_begin(&session, 1)) {
+	if (!session_begin(&session, engine)) {
 		if (calm)
 			fail(cannot_attach, UINT_MAX);
 		return false;
@@ -406,16 +406,18 @@ static bool do_rebuild(bool calm)
 		struct stripe_rebuild rebuild;
 		struct stripe_heal_result result;
 
-		if (!world_origin(segment))
+		if (!world_is_rebuilding(segment))
 			continue;
 		int error = stripe_rebuild_begin(session.file, segment, &rebuild);
+		if (error == -ENOENT) /* none of this segment, or it is done */
+			continue;
 		if (!error)
 			error = stripe_heal_range(session.file, segment, 0,
 				(uint32_t)rebuild.block_count, false, &result);
 		if (!session.process->alive)
 			error = -EIO;
 		if (!error && !(result.lacking & (1u << rebuild.shard)))
-			world_rebuilt(segment, rebuild.write_epoch);
+			world_rebuilt(segment, rebuild.shard, rebuild.write_epoch);
 		else
 			done = false;
 		say(error ? "rebuilding failed, segment" : "rebuilt, segment", segment,
@@ -423,6 +425,16 @@ static bool do_rebuild(bool calm)
 	}
 	session_end(&session);
 	measure(began, false);
+	return done;
+}
+
+/* All spare nodes do. */
+static bool do_rebuilds(bool calm)
+{
+	bool done = do_rebuild(WORLD_ENGINE_SPARE, calm);
+
+	if (world.engines[WORLD_ENGINE_SPARE_2].node != WORLD_NOWHERE)
+		done = do_rebuild(WORLD_ENGINE_SPARE_2, calm) && done;
 	return done;
 }
 
@@ -528,7 +540,7 @@ static void start_whatever_is_down(void)
 		}
 	}
 	for (unsigned int i = 0; i < WORLD_ENGINES; i++) {
-		if (!world.engines[i].process)
+		if (!world.engines[i].process && world.engines[i].node != WORLD_NOWHERE)
 			world_start_engine(i);
 	}
 }
@@ -592,12 +604,12 @@ static void nemesis(void *context)
 			do_heal(WORLD_ENGINE_HEALER, false);
 		} else if (choice < 85 && !run.nodes_stay_once_down) {
 			start_whatever_is_down();
-		} else if (choice >= 85 && run.moves) {
+		} else if (choice >= 85 && run.spares) {
 			uint32_t segment = (uint32_t)scheduler_below(2);
 			unsigned int shard = (unsigned int)scheduler_below(world.shard_count);
 
 			if (choice >= 93)
-				do_rebuild(false);
+				do_rebuilds(false);
 			else if (world_move_shard(segment, shard))
 				say("a shard moves, of segment", segment, shard);
 		}
@@ -699,10 +711,10 @@ static void come_to_rest(void)
 	for (unsigned int i = 0; i < 3 && !run.failed; i++)
 		do_commit(i, true);
 	run.doing = "rebuilding at the end";
-	bool rebuilt = run.failed || !run.moves;
+	bool rebuilt = run.failed || !run.spares;
 	for (unsigned int pass = 0; pass < 4 && !rebuilt && !run.failed; pass++) {
 		scheduler_sleep(200000);
-		rebuilt = do_rebuild(true);
+		rebuilt = do_rebuilds(true);
 	}
 	if (!rebuilt)
 		fail("a shard cannot be made with all nodes up", UINT_MAX);
@@ -834,7 +846,7 @@ static bool run_seed(uint64_t seed, enum mutation mutation, uint64_t *hash)
 	run.damage = scheduler_chance(200);
 	run.calm_nodes = !run.damage && scheduler_chance(150);
 	run.nodes_stay_once_down = scheduler_chance(300);
-	run.moves = !run.damage && scheduler_chance(400);
+	run.spares = scheduler_chance(400) ? 1 + scheduler_chance(500) : 0;
 	run.late = scheduler_chance(5) || mutation == OLD_EPOCHS;
 	world_reset(
 		(struct world_shape){
@@ -843,7 +855,7 @@ static bool run_seed(uint64_t seed, enum mutation mutation, uint64_t *hash)
 			.m = shapes[shape].m,
 			.row_bytes = 64,
 		},
-		mutation, run.moves);
+		mutation, run.spares);
 	unsigned int k = shapes[shape].k, m = shapes[shape].m, deciding = m + 1 > k ? m + 1 : k;
 	world.min_shards = deciding;
 	if (mutation == MUTATION_NONE && scheduler_chance(100))

@@ -66,10 +66,12 @@ static struct process *process_make(void)
 	return process;
 }
 
-/* What exportd knows of shards that the spare node has taken over. */
+/* What exportd knows of shards that spare nodes have taken over. */
 static struct move {
 	uint32_t moved, rebuilding; /* bit s: shard s */
-	uint32_t origin; /* the id of the node that had it */
+	uint32_t nodes[MOJETTE_N_MAX]; /* of the shards that were moved */
+	uint32_t origins[MOJETTE_N_MAX]; /* the ids of the nodes that had those being made */
+	uint32_t since[MOJETTE_N_MAX]; /* the write epoch of each move */
 	uint32_t switch_epoch;
 } moves[(WORLD_BLOCKS + WORLD_SEGMENT_BLOCKS - 1) / WORLD_SEGMENT_BLOCKS];
 
@@ -185,10 +187,13 @@ static void meta_placement(const meta_placement_args *args, meta_placement_res *
 	res->rebuilding = moves[args->segment].rebuilding;
 	res->switch_epoch = moves[args->segment].switch_epoch;
 	if (res->rebuilding) {
-		res->origins.origins_len = n;
-		res->origins.origins_val = calloc(n, sizeof(uint32_t));
-		res->origins.origins_val[__builtin_ctz(res->rebuilding)] =
-			moves[args->segment].origin;
+		res->moves.moves_len = n;
+		res->moves.moves_val = calloc(n, sizeof(meta_move));
+		for (unsigned int i = 0; i < n; i++)
+			res->moves.moves_val[i] =
+				(meta_move){.since = moves[args->segment].since[i],
+					.origin = moves[args->segment].origins[i],
+					.until = moves[args->segment].since[i]};
 	}
 	res->form = world.shape.form;
 	res->k = world.shape.k;
@@ -350,32 +355,52 @@ unsigned int world_node_of(uint64_t block, unsigned int shard)
 	const struct move *move = &moves[block / WORLD_SEGMENT_BLOCKS];
 
 	if (move->moved & (1u << shard))
-		return world.shard_count;
+		return move->nodes[shard];
 	return (unsigned int)((shard + block / WORLD_SEGMENT_BLOCKS) % world.shard_count);
 }
 
 bool world_move_shard(uint32_t segment, unsigned int shard)
 {
 	struct move *move = &moves[segment];
+	unsigned int next = world.shard_count + (unsigned int)__builtin_popcount(move->moved);
 
-	if (move->moved || world.node_count == world.shard_count || segment >= file.segment_count)
+	if ((move->moved & (1u << shard)) || next >= world.node_count ||
+		segment >= file.segment_count ||
+		/* exportd leaves it while too few nodes are up that have theirs. */
+		world.shard_count -
+				(unsigned int)__builtin_popcount(move->rebuilding | 1u << shard) <
+			world.shape.k)
 		return false;
-	move->origin = world_node_of((uint64_t)segment * WORLD_SEGMENT_BLOCKS, shard) + 1;
-	move->moved = 1u << shard;
-	move->rebuilding = move->moved;
+	move->origins[shard] = world_node_of((uint64_t)segment * WORLD_SEGMENT_BLOCKS, shard) + 1;
+	move->nodes[shard] = next;
+	move->moved |= 1u << shard;
+	move->rebuilding |= 1u << shard;
 	move->switch_epoch = ++file.write_epoch;
+	move->since[shard] = move->switch_epoch;
+	/*
+	 * Former nodes that are enough for a read without anybody else: who has not heard of that
+	 * may be told what was there before (docs/protocol.md, "What is not promised").
+	 */
+	for (unsigned int i = 0; i < WORLD_ENGINES; i++)
+		world.engines[i].moved |= __builtin_popcount(move->moved) >= (int)world.shape.k;
 	return true;
 }
 
-uint32_t world_origin(uint32_t segment)
+bool world_is_rebuilding(uint32_t segment)
 {
-	return moves[segment].rebuilding ? moves[segment].origin : 0;
+	return moves[segment].rebuilding != 0;
 }
 
-void world_rebuilt(uint32_t segment, uint32_t write_epoch)
+void world_rebuilt(uint32_t segment, unsigned int shard, uint32_t write_epoch)
 {
-	if (write_epoch >= moves[segment].switch_epoch)
-		moves[segment].rebuilding = 0;
+	struct move *move = &moves[segment];
+
+	if (write_epoch < move->switch_epoch)
+		return;
+	move->rebuilding &= ~(1u << shard);
+	move->origins[shard] = move->since[shard] = 0;
+	if (!move->rebuilding)
+		move->switch_epoch = 0;
 }
 
 /* -------- processes -------- */
@@ -608,9 +633,9 @@ void world_flip_bit(unsigned int node)
 
 /* -------- all of it -------- */
 
-void world_reset(struct world_shape shape, enum mutation mutation, bool spare)
+void world_reset(struct world_shape shape, enum mutation mutation, unsigned int spares)
 {
-	unsigned int n = shape.k + shape.m + spare;
+	unsigned int n = shape.k + shape.m + spares;
 	char text[512] = "";
 
 	disk_init();
@@ -635,9 +660,11 @@ void world_reset(struct world_shape shape, enum mutation mutation, bool spare)
 	world.cell_count = WORLD_BLOCKS * world.cells_per_block;
 	world.nature.alive = true;
 	world.engines[0].node = 0;
-	world.engines[1].node = spare ? world.shard_count : 1;
+	world.engines[WORLD_ENGINE_SPARE].node = spares > 0 ? world.shard_count : 1;
 	world.engines[2].node = UINT_MAX;
 	world.engines[3].node = UINT_MAX;
+	world.engines[WORLD_ENGINE_SPARE_2].node =
+		spares > 1 ? world.shard_count + 1 : WORLD_NOWHERE;
 	for (unsigned int i = 0; i < n; i++) {
 		char machine[16];
 		struct node_state *state = &nodes[i];

@@ -4,7 +4,8 @@
  * stripe engines, and an exportd reduced to what engines ask of it. One file.
  *
  * Node i is machine i of volatile_io.h. A node's process has its store and, on some nodes, an
- * engine (the gateway); two processes have an engine only (the metadata server, a healer).
+ * engine (the gateway); two processes have an engine only (the metadata server, a healer). There
+ * may be nodes to spare, to which shards move.
  */
 #ifndef ROZO_SIMULATION_WORLD_H
 #define ROZO_SIMULATION_WORLD_H
@@ -17,9 +18,12 @@
 #include "storaged/store.h"
 #include "stripe/stripe.h"
 
-#define WORLD_NODES_MAX 13
-#define WORLD_ENGINES 4
+#define WORLD_NODES_MAX 14
+#define WORLD_ENGINES 5
 #define WORLD_ENGINE_HEALER 3 /* never killed; the others may be */
+#define WORLD_ENGINE_SPARE 1 /* on the first spare node, if there is one */
+#define WORLD_ENGINE_SPARE_2 4 /* on the second one; takes no requests of clients */
+#define WORLD_NOWHERE (UINT_MAX - 1) /* the node of an engine that there is not */
 #define WORLD_EXPORT 3
 #define WORLD_FILE 1
 #define WORLD_BLOCKS 4
@@ -60,7 +64,7 @@ struct engine {
 extern struct world {
 	struct world_shape shape;
 	unsigned int node_count;
-	unsigned int shard_count; /* of a block; the nodes after these are spare */
+	unsigned int shard_count; /* of a block; the nodes after these are spare, two at most */
 	unsigned int min_shards; /* at least those that decide */
 	unsigned int cells_per_block, cell_count;
 	uint32_t cell_bytes;
@@ -72,24 +76,23 @@ extern struct world {
 } world;
 
 /*
- * A new, empty cluster, nothing runs. spare: with one node more than a block has shards, and an
- * engine there. Call outside of fibers.
+ * A new, empty cluster, nothing runs. spares: so many nodes more than a block has shards, with an
+ * engine on each. Call outside of fibers.
  */
-void world_reset(struct world_shape shape, enum mutation mutation, bool spare);
+void world_reset(struct world_shape shape, enum mutation mutation, unsigned int spares);
 
 /*
- * What exportd does when a node is out: the spare node takes over a shard of a segment, if it has
- * none of it. The node goes on, as if it were only exportd that does not hear of it. Returns true
+ * What exportd does when a node is out: a spare node that has none of the segment takes over a
+ * shard. The former node goes on, as if it were only exportd that does not hear of it. Returns true
  * if that was done.
  */
 bool world_move_shard(uint32_t segment, unsigned int shard);
 
-/* The node that has the data of a shard which the spare node is making (its id), 0: there is none.
- */
-uint32_t world_origin(uint32_t segment);
-
 /* What exportd does for META_REBUILT. */
-void world_rebuilt(uint32_t segment, uint32_t write_epoch);
+void world_rebuilt(uint32_t segment, unsigned int shard, uint32_t write_epoch);
+
+/* True if shards of a segment are still being made. */
+bool world_is_rebuilding(uint32_t segment);
 
 /* Starts a node's process, or a process with an engine only. Call in a fiber. */
 void world_start_node(unsigned int node);

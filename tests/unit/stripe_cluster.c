@@ -58,12 +58,14 @@ static void meta_placement(
 				: (uint32_t)((s + args->file.file_id + args->segment) % n) + 1;
 	res->rebuilding = file->rebuilding;
 	res->switch_epoch = file->switch_epoch;
-	res->origins.origins_val = calloc(n, sizeof(uint32_t));
-	res->origins.origins_len = n;
+	res->moves.moves_val = calloc(n, sizeof(meta_move));
+	res->moves.moves_len = n;
 	for (unsigned int s = 0; s < n; s++) {
 		if (file->rebuilding & (1u << s))
-			res->origins.origins_val[s] =
-				(uint32_t)((s + args->file.file_id + args->segment) % n) + 1;
+			res->moves.moves_val[s] = (meta_move){.since = file->since[s],
+				.origin = (uint32_t)((s + args->file.file_id + args->segment) % n) +
+					  1,
+				.until = file->since[s]};
 	}
 	res->form = cluster.code.form;
 	res->k = cluster.code.k;
@@ -228,6 +230,7 @@ unsigned int move_shard(uint64_t id, unsigned int shard, unsigned int spare)
 	cluster.files[id].moved[shard] = node + 1;
 	cluster.files[id].rebuilding |= 1u << shard;
 	cluster.files[id].switch_epoch = ++cluster.files[id].write_epoch;
+	cluster.files[id].since[shard] = cluster.files[id].switch_epoch;
 	pthread_mutex_unlock(&cluster.lock);
 	return node;
 }
@@ -236,6 +239,8 @@ void end_rebuilding(uint64_t id, unsigned int shard)
 {
 	pthread_mutex_lock(&cluster.lock);
 	cluster.files[id].rebuilding &= ~(1u << shard);
+	if (cluster.files[id].rebuilding == 0)
+		cluster.files[id].switch_epoch = 0;
 	pthread_mutex_unlock(&cluster.lock);
 }
 

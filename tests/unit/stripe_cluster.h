@@ -46,6 +46,7 @@ struct test_file {
 	uint32_t moved[NODES_MAX]; /* by shard: the node that has taken it over, 0: none */
 	uint32_t rebuilding;
 	uint32_t switch_epoch;
+	uint32_t since[NODES_MAX]; /* by shard: the write epoch of its move */
 };
 
 struct cluster {

@@ -176,6 +176,8 @@ static void a_shard_moves_and_the_old_copy_stays_until_it_is_made(void)
 		CU_ASSERT_EQUAL(after.nodes[s], s == 2 ? spare : before.nodes[s]);
 	CU_ASSERT_EQUAL(after.rebuilding, 1u << 2);
 	CU_ASSERT_EQUAL(after.origins[2], dead);
+	CU_ASSERT_EQUAL(after.since[2], epoch + 1);
+	CU_ASSERT_EQUAL(after.until[2], epoch + 1);
 	CU_ASSERT_EQUAL(epoch_of(file_id), epoch + 1);
 	struct meta_placement_res told;
 	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 0, 0, &told, NULL), 0);
@@ -310,13 +312,19 @@ static void a_replacement_that_goes_out_is_replaced(void)
 
 	pass_time(OUT_S + 5, 1ull << dead);
 	CU_ASSERT_EQUAL(pass().moved, 1);
-	uint32_t first = placement_of(file_id, 0).nodes[5];
+	uint32_t first = placement_of(file_id, 0).nodes[5], epoch = epoch_of(file_id);
 	pass_time(OUT_S + 5, 1ull << dead | 1ull << first);
 	CU_ASSERT_EQUAL(pass().moved, 1);
 	after = placement_of(file_id, 0);
 	uint32_t second = after.nodes[5];
 	CU_ASSERT(second != first && second != dead);
 	CU_ASSERT_EQUAL(after.origins[5], dead);
+	/* The first one was asked for what came between. */
+	CU_ASSERT_EQUAL(after.since[5], epoch + 1);
+	CU_ASSERT_EQUAL(after.until[5], epoch);
+	struct meta_placement_res told = {0};
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 0, 0, &told, NULL), 0);
+	CU_ASSERT_EQUAL(told.switch_epoch, epoch + 1);
 	CU_ASSERT_EQUAL(rebuilds(first, &item, 1), 0);
 	CU_ASSERT_EQUAL_FATAL(rebuilds(second, &item, 1), 1);
 	CU_ASSERT_EQUAL(item.origin, dead);

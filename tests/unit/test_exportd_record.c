@@ -522,6 +522,9 @@ static void the_check_sees_faults(void)
 static const struct golden moving[] = {
 {"50000000070000000000000011" "00000002",
 	"50010000eef10cf7030000000500000004000000ffff0000020000000200000009000000020000000000000001000000000000000800000007000000"},
+{"50000000070000000000000011" "00000003",
+	"5001000016ace938030000000500000004000000ffff0000060000000200000009000000000000000000000001000000030000000000000009000000070000000000000005000000"
+	"07000000"},
 {"5200000004fd000000070000000000000011" "00000002",
 	"52010000b81ab4ad0100000000000000"},
 };
@@ -532,9 +535,22 @@ static const struct record_placement moved = {
 	.rebuilding = 2,
 	.urgency = 2,
 	.switch_epoch = 9,
+	.since = {0, 9, 0},
+	.until = {0, 9, 0},
 	.origins = {0, 1, 0},
 	.former_count = 2,
 	.formers = {8, 7},
+};
+/* The shards moved one after the other. */
+static const struct record_placement moved_twice = {
+	.count = 3,
+	.nodes = {5, 4, 65535},
+	.rebuilding = 6,
+	.urgency = 2,
+	.switch_epoch = 9,
+	.origins = {0, 1, 3},
+	.since = {0, 9, 7},
+	.until = {0, 5, 7},
 };
 static const struct record_rebuild to_make = {
 	.node = 4, .urgency = 2, .export_id = 7, .file_id = 17, .segment = 2};
@@ -549,9 +565,10 @@ static int get_moving(size_t i)
 	uint32_t origin = 0;
 	int result;
 
-	if (i == 0) {
-		result = record_placement_get(txn, 7, 17, 2, &placement);
-		CU_ASSERT(result != 0 || memcmp(&placement, &moved, sizeof(moved)) == 0);
+	if (i < 2) {
+		result = record_placement_get(txn, 7, 17, 2 + (uint32_t)i, &placement);
+		CU_ASSERT(result != 0 ||
+			  memcmp(&placement, i == 0 ? &moved : &moved_twice, sizeof(moved)) == 0);
 		return result;
 	}
 	result = kv_get(txn, record_key_bytes(&key), &value);
@@ -570,10 +587,11 @@ static void golden_bytes_of_shards_that_move(void)
 	struct kv_bytes value;
 
 	CU_ASSERT_EQUAL_FATAL(record_placement_put(txn, 7, 17, 2, &moved), 0);
+	CU_ASSERT_EQUAL_FATAL(record_placement_put(txn, 7, 17, 3, &moved_twice), 0);
 	CU_ASSERT_EQUAL_FATAL(record_rebuild_put(txn, &to_make, 1), 0);
 	if (getenv("ROZO_PRINT_GOLDEN") != NULL)
 		kv_scan(txn, (struct kv_bytes){"P", 1}, 0, print_one, NULL);
-	for (i = 0; i < 2; i++) {
+	for (i = 0; i < 3; i++) {
 		key_bytes = from_hex(moving[i].key, key);
 		bytes = from_hex(moving[i].value, expected);
 		CU_ASSERT_EQUAL_FATAL(kv_get(txn, (struct kv_bytes){key, key_bytes}, &value), 0);

@@ -158,6 +158,134 @@ static void what_is_written_while_a_shard_moves_is_on_the_new_node(void)
 	stop();
 }
 
+/*
+ * Shard 2 moves, a block is written that two nodes miss, and shard 5 moves. Nobody is told that the
+ * write was decided. Returns the engine that has written.
+ */
+static struct stripe *two_shards_move(unsigned int missing, unsigned int missing_too)
+{
+	start();
+	struct stripe *silent = silent_engine();
+	struct stripe_file *file = open_in(silent);
+	change(file, 0, SIZE, true);
+	CU_ASSERT_EQUAL(move_shard(FILE_ID, 2, 0), 6);
+	CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
+	node_stop(missing);
+	node_stop(missing_too);
+	change(file, 5 * BLOCK, BLOCK, true);
+	node_start(missing);
+	node_start(missing_too);
+	CU_ASSERT_EQUAL(move_shard(FILE_ID, 5, 1), 7);
+	stripe_file_put(file);
+	return silent;
+}
+
+static void a_block_is_made_of_a_new_and_a_former_shard(void)
+{
+	struct stripe_heal_result sum;
+	struct stripe *silent = two_shards_move(3, 4);
+	/* Whole are: shard 0, 1, 2 where it has moved to, 5 where it was. */
+	struct stripe *workers[] = {engine_create_at(6), engine_create_at(7)};
+	CU_ASSERT_EQUAL(rebuild(workers[1], &sum), 0);
+	CU_ASSERT_EQUAL(rebuild(workers[0], &sum), 0);
+	end_rebuilding(FILE_ID, 2);
+	end_rebuilding(FILE_ID, 5);
+	node_stop(0);
+	node_stop(1);
+	struct stripe *other = engine_create();
+	struct stripe_file *seen = open_in(other);
+	CU_ASSERT(reads_right(seen));
+	stripe_file_put(seen);
+	stripe_destroy(other);
+	stripe_destroy(workers[0]);
+	stripe_destroy(workers[1]);
+	stripe_destroy(silent);
+	stop();
+}
+
+/* The first node that went was not sent what was written before the second one did. */
+static void who_left_first_is_no_witness_of_what_came_then(void)
+{
+	struct stripe *silent = two_shards_move(4, 5);
+
+	node_stop(6);
+	struct stripe *other = engine_create();
+	struct stripe_file *seen = open_in(other);
+	CU_ASSERT_FALSE(reads_right(seen));
+	CU_ASSERT_EQUAL(read_error, -EIO);
+	stripe_file_put(seen);
+	stripe_destroy(other);
+	node_start(6);
+	other = engine_create();
+	seen = open_in(other);
+	CU_ASSERT(reads_right(seen));
+	stripe_file_put(seen);
+	stripe_destroy(other);
+	stripe_destroy(silent);
+	stop();
+}
+
+/* So many that a write can only be known to few of the others. */
+static void all_the_shards_that_may_be_lost_move_at_once(void)
+{
+	static const struct {
+		unsigned int k, m;
+	} codes[] = {{2, 2}, {2, 3}, {3, 3}, {4, 2}};
+
+	for (unsigned int i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
+		unsigned int n = codes[i].k + codes[i].m, m = codes[i].m;
+		const uint64_t id = n; /* shard s is on node s */
+		struct stripe_file *file = NULL;
+		struct stripe_heal_result sum;
+		struct stripe *worker;
+
+		cluster.spare_nodes = m;
+		cluster_start(MOJETTE_NON_SYSTEMATIC, codes[i].k, m, 4096);
+		random_seed(5);
+		memset(model, 0, SIZE);
+		fill(model, 150000); /* in one segment */
+		CU_ASSERT_EQUAL_FATAL(stripe_file_get(cluster.stripe, EXPORT, id, &file), 0);
+		CU_ASSERT_EQUAL(stripe_write(file, 0, model, 150000, true), 0);
+		for (unsigned int s = 0; s < m; s++) {
+			node_stop(s);
+			CU_ASSERT_EQUAL(move_shard(id, s, s), n + s);
+		}
+		/* The cut goes through a block that the new nodes do not have. */
+		CU_ASSERT_EQUAL(stripe_truncate(file, 120000, begin_truncation(id, 120000)), 0);
+		memset(model + 120000, 0, SIZE - 120000);
+		/* Also if a truncation waits, which has to be carried out before anything else. */
+		begin_truncation(id, 100000);
+		memset(model + 100000, 0, SIZE - 100000);
+		for (unsigned int s = 0; s < m; s++) {
+			struct stripe_rebuild begun;
+			struct stripe_file *made = NULL;
+
+			worker = engine_create_at(n + s);
+			CU_ASSERT_EQUAL_FATAL(stripe_file_get(worker, EXPORT, id, &made), 0);
+			CU_ASSERT_EQUAL(stripe_rebuild_begin(made, 0, &begun), 0);
+			CU_ASSERT_EQUAL(stripe_heal_range(made, 0, 0, (uint32_t)begun.block_count,
+						false, &sum),
+				0);
+			CU_ASSERT_EQUAL(sum.lacking & (1u << s), 0);
+			stripe_file_put(made);
+			stripe_destroy(worker);
+		}
+		for (unsigned int s = 0; s < m; s++)
+			end_rebuilding(id, s);
+		/* The new ones are needed now. */
+		for (unsigned int s = m; s < n && s < 2 * m; s++)
+			node_stop(s);
+		struct stripe *other = engine_create();
+		struct stripe_file *seen = NULL;
+		CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, id, &seen), 0);
+		CU_ASSERT(reads_right(seen));
+		stripe_file_put(seen);
+		stripe_destroy(other);
+		stripe_file_put(file);
+		stop();
+	}
+}
+
 static void who_knows_only_the_old_nodes_decides_nothing_without_asking(void)
 {
 	struct stripe_heal_result sum;
@@ -739,6 +867,12 @@ int main(void)
 	static CU_TestInfo tests[] = {
 		{"what is written while a shard moves is on the new node",
 			what_is_written_while_a_shard_moves_is_on_the_new_node},
+		{"a block is made of a new and a former shard",
+			a_block_is_made_of_a_new_and_a_former_shard},
+		{"who left first is no witness of what came then",
+			who_left_first_is_no_witness_of_what_came_then},
+		{"all the shards that may be lost move at once",
+			all_the_shards_that_may_be_lost_move_at_once},
 		{"who knows only the old nodes decides nothing without asking",
 			who_knows_only_the_old_nodes_decides_nothing_without_asking},
 		{"writers of before are fenced when rebuilding begins",
