@@ -390,14 +390,18 @@ static int placement_operation(struct kv_txn *txn, void *context)
 	memcpy(result->nodes.nodes_val, placement.nodes, placement.count * sizeof(uint32_t));
 	if (placement.rebuilding == 0)
 		return 0;
-	result->moves.moves_val = calloc(placement.count, sizeof(meta_move));
-	if (result->moves.moves_val == NULL)
+	result->since.since_val = calloc(placement.count, sizeof(uint32_t));
+	result->origins.origins_val = calloc(RECORD_SHARDS_MAX, sizeof(meta_origin));
+	if (result->since.since_val == NULL || result->origins.origins_val == NULL)
 		return -ENOMEM;
-	result->moves.moves_len = placement.count;
-	for (uint32_t s = 0; s < placement.count; s++)
-		result->moves.moves_val[s] = (meta_move){.since = placement.since[s],
-			.origin = placement.origins[s],
-			.until = placement.until[s]};
+	result->since.since_len = placement.count;
+	memcpy(result->since.since_val, placement.since, placement.count * sizeof(uint32_t));
+	result->origins.origins_len = placement.origin_count;
+	for (uint32_t i = 0; i < placement.origin_count; i++)
+		result->origins.origins_val[i] = (meta_origin){.node = placement.origins[i].node,
+			.shard = placement.origins[i].shard,
+			.since = placement.origins[i].since,
+			.until = placement.origins[i].until};
 	return 0;
 }
 

@@ -84,9 +84,8 @@ static int add_segment(struct kv_txn *txn, uint64_t *sequence, uint32_t export_i
 		result = add_item(txn, (*sequence)++, &item);
 	/* Nodes that were out may have old copies; formers have items of their own already. */
 	item.count = 0;
-	for (i = 0; i < placement->count; i++)
-		if (placement->origins[i] != 0)
-			item.nodes[item.count++] = placement->origins[i];
+	for (i = 0; i < placement->origin_count; i++)
+		item.nodes[item.count++] = placement->origins[i].node;
 	if (result == 0 && item.count > 0)
 		result = add_item(txn, (*sequence)++, &item);
 	return result;

@@ -209,10 +209,8 @@ static bool check_formers(struct check *check, const struct record_free *item)
 
 		for (j = 0; j < placement.former_count; j++)
 			former = former || placement.formers[j] == item->nodes[i];
-		for (j = 0; j < placement.count; j++)
-			if (placement.nodes[j] == item->nodes[i] ||
-				placement.origins[j] == item->nodes[i])
-				return false;
+		if (record_placement_keeps(&placement, item->nodes[i]))
+			return false;
 		if (!former)
 			return false;
 	}
@@ -238,7 +236,8 @@ static int check_rebuild(void *context, struct kv_bytes key, struct kv_bytes val
 		placement.count = 0;
 	while (s < placement.count &&
 		(placement.nodes[s] != entry.node || !(placement.rebuilding & (1u << s)) ||
-			placement.origins[s] != origin || placement.urgency != entry.urgency))
+			record_placement_origin(&placement, s) != origin ||
+			placement.urgency != entry.urgency))
 		s++;
 	if (s == placement.count)
 		FAULT(check,

@@ -19,9 +19,8 @@ struct orphan_call {
 
 static bool placement_names(const struct record_placement *placement, uint32_t node)
 {
-	for (uint32_t i = 0; i < placement->count; i++)
-		if (placement->nodes[i] == node || placement->origins[i] == node)
-			return true;
+	if (record_placement_keeps(placement, node))
+		return true;
 	for (uint32_t i = 0; i < placement->former_count; i++)
 		if (placement->formers[i] == node)
 			return true; /* the free queue sees to it */

@@ -135,19 +135,22 @@ static int move_shard(struct kv_txn *txn, const struct nodes *nodes,
 		if (!is_out(nodes, placement->nodes[i]))
 			kept[kept_count++] = placement->nodes[i];
 		barred[barred_count++] = placement->nodes[i];
-		if (placement->origins[i] != 0)
-			barred[barred_count++] = placement->origins[i];
 	}
+	for (uint32_t i = 0; i < placement->origin_count; i++)
+		barred[barred_count++] = placement->origins[i].node;
 	/* What these are told to remove must not be what they are to keep. */
 	for (uint32_t i = 0; i < placement->former_count; i++)
 		barred[barred_count++] = placement->formers[i];
-	if (placement->former_count == RECORD_SHARDS_MAX)
+	if (placement->origin_count == RECORD_SHARDS_MAX)
 		return 1;
 	error = placement_replace(nodes->all.nodes, nodes->all.count, candidate->export_id,
 		candidate->file_id, candidate->segment, kept, kept_count, barred, barred_count,
 		&chosen);
 	if (error != 0)
 		return 1;
+	/* What it was sent may be needed, also if it had only begun to make the shard. */
+	placement->origins[placement->origin_count++] = (struct record_origin){
+		.node = old, .shard = s, .since = placement->since[s], .until = write_epoch};
 	if (placement->rebuilding & (1u << s)) {
 		struct record_rebuild entry = {.node = old,
 			.urgency = (uint8_t)placement->urgency,
@@ -155,15 +158,11 @@ static int move_shard(struct kv_txn *txn, const struct nodes *nodes,
 			.file_id = candidate->file_id,
 			.segment = candidate->segment};
 
-		/* It had only begun; whoever had the shard before it still has. */
 		error = record_rebuild_remove(txn, &entry);
-		if (error == 0 || error == -ENOENT)
-			error = retire(txn, candidate, old, placement);
-	} else {
-		placement->rebuilding |= 1u << s;
-		placement->origins[s] = old;
-		placement->until[s] = write_epoch;
+		if (error == -ENOENT)
+			error = 0;
 	}
+	placement->rebuilding |= 1u << s;
 	placement->nodes[s] = chosen;
 	placement->since[s] = write_epoch;
 	return error;
@@ -189,7 +188,8 @@ static int enter(struct kv_txn *txn, const struct nodes *nodes, const struct can
 			error = 0;
 		entry.urgency = (uint8_t)urgency;
 		if (error == 0)
-			error = record_rebuild_put(txn, &entry, placement->origins[s]);
+			error = record_rebuild_put(
+				txn, &entry, record_placement_origin(placement, s));
 	}
 	placement->urgency = urgency;
 	return error;
@@ -564,7 +564,7 @@ static int done_operation(struct kv_txn *txn, void *context)
 		.file_id = args->item.file_id,
 		.segment = args->item.segment};
 	struct record_placement placement;
-	uint32_t s = 0, origin;
+	uint32_t s = 0, left = 0;
 	int error;
 
 	error = record_placement_get(
@@ -586,20 +586,28 @@ static int done_operation(struct kv_txn *txn, void *context)
 	error = record_rebuild_remove(txn, &entry);
 	if (error != 0 && error != -ENOENT)
 		return error;
-	origin = placement.origins[s];
-	placement.origins[s] = placement.since[s] = placement.until[s] = 0;
+	placement.since[s] = 0;
 	placement.rebuilding &= ~(1u << s);
 	if (placement.rebuilding == 0) {
 		placement.urgency = 0;
 		placement.switch_epoch = 0;
 	}
-	if (origin != 0) {
+	for (uint32_t i = 0; i < placement.origin_count; i++) {
+		const struct record_origin *origin = &placement.origins[i];
+
+		if (origin->shard != s) {
+			placement.origins[left++] = *origin;
+			continue;
+		}
 		if (placement.former_count == RECORD_SHARDS_MAX)
 			return -EAGAIN; /* until one of them has removed its copy */
-		error = retire(txn, &candidate, origin, &placement);
+		error = retire(txn, &candidate, origin->node, &placement);
+		if (error != 0)
+			return error;
 	}
-	if (error != 0 && error != -ENOENT)
-		return error;
+	memset(&placement.origins[left], 0,
+		(placement.origin_count - left) * sizeof(*placement.origins));
+	placement.origin_count = left;
 	return record_placement_put(
 		txn, candidate.export_id, candidate.file_id, candidate.segment, &placement);
 }

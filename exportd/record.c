@@ -569,20 +569,106 @@ int record_reply_put(
 	return value_put(txn, &key, value, sizeof(disk) + reply->bytes);
 }
 
-/* As they are if all shards that are being made moved at once. */
-static void set_epochs(struct record_placement *placement)
+/* What is the same for all shards if they moved at once. firsts: of each shard, who had it. */
+static void set_moves(struct record_placement *placement, const uint32_t *firsts)
 {
-	for (uint32_t s = 0; s < RECORD_SHARDS_MAX; s++)
-		placement->since[s] = placement->until[s] =
-			placement->rebuilding & (1u << s) ? placement->switch_epoch : 0;
+	placement->origin_count = 0;
+	for (uint32_t s = 0; s < placement->count; s++) {
+		bool moved = placement->rebuilding & (1u << s);
+
+		placement->since[s] = moved ? placement->switch_epoch : 0;
+		if (moved && firsts[s] != 0)
+			placement->origins[placement->origin_count++] = (struct record_origin){
+				.node = firsts[s], .shard = s, .until = placement->switch_epoch};
+	}
 }
 
-static void get_epochs(const uint8_t *bytes, uint32_t count, uint32_t epochs[RECORD_SHARDS_MAX])
+/* Of each shard the first node that had it. */
+static void get_firsts(const struct record_placement *placement, uint32_t firsts[RECORD_SHARDS_MAX])
 {
-	for (uint32_t s = 0; s < count; s++) {
-		memcpy(&epochs[s], bytes + s * sizeof(epochs[s]), sizeof(epochs[s]));
-		epochs[s] = le32toh(epochs[s]);
+	memset(firsts, 0, RECORD_SHARDS_MAX * sizeof(*firsts));
+	for (uint32_t s = 0; s < placement->count; s++)
+		firsts[s] = record_placement_origin(placement, s);
+}
+
+/* True if set_moves() makes of them what there is. */
+static bool moved_at_once(const struct record_placement *placement)
+{
+	struct record_placement same = *placement;
+	uint32_t firsts[RECORD_SHARDS_MAX];
+
+	get_firsts(placement, firsts);
+	memset(same.since, 0, sizeof(same.since));
+	memset(same.origins, 0, sizeof(same.origins));
+	set_moves(&same, firsts);
+	return same.origin_count == placement->origin_count &&
+	       memcmp(same.since, placement->since, sizeof(same.since)) == 0 &&
+	       memcmp(same.origins, placement->origins,
+		       same.origin_count * sizeof(*same.origins)) == 0;
+}
+
+/* Decodes what follows the formers of shards that moved one after another. */
+static int get_moves(
+	struct kv_bytes key, const uint8_t *bytes, size_t left, struct record_placement *placement)
+{
+	size_t epochs = placement->count * sizeof(uint32_t);
+	struct disk_origin disk;
+
+	if (left < epochs || (left - epochs) % sizeof(disk) != 0 ||
+		(left - epochs) / sizeof(disk) > RECORD_SHARDS_MAX)
+		return damaged(key, "its list of moves is not as long as it should be");
+	for (uint32_t s = 0; s < placement->count; s++) {
+		memcpy(&placement->since[s], bytes + s * sizeof(uint32_t), sizeof(uint32_t));
+		placement->since[s] = le32toh(placement->since[s]);
 	}
+	memset(placement->origins, 0, sizeof(placement->origins));
+	placement->origin_count = (uint32_t)((left - epochs) / sizeof(disk));
+	for (uint32_t i = 0; i < placement->origin_count; i++) {
+		memcpy(&disk, bytes + epochs + i * sizeof(disk), sizeof(disk));
+		placement->origins[i] = (struct record_origin){.node = le32toh(disk.node),
+			.shard = le32toh(disk.shard),
+			.since = le32toh(disk.since),
+			.until = le32toh(disk.until)};
+		if (placement->origins[i].shard >= placement->count)
+			return damaged(key, "it names a shard that there is not");
+	}
+	return 0;
+}
+
+static size_t add_moves(uint8_t *to, const struct record_placement *placement)
+{
+	size_t bytes = add_nodes(to, placement->count, placement->since);
+
+	for (uint32_t i = 0; i < placement->origin_count; i++) {
+		const struct record_origin *origin = &placement->origins[i];
+		struct disk_origin disk = {.node = htole32(origin->node),
+			.shard = htole32(origin->shard),
+			.since = htole32(origin->since),
+			.until = htole32(origin->until)};
+
+		memcpy(to + bytes, &disk, sizeof(disk));
+		bytes += sizeof(disk);
+	}
+	return bytes;
+}
+
+uint32_t record_placement_origin(const struct record_placement *placement, uint32_t shard)
+{
+	for (uint32_t i = 0; i < placement->origin_count; i++)
+		if (placement->origins[i].shard == shard)
+			return placement->origins[i].node;
+	return 0;
+}
+
+bool record_placement_keeps(const struct record_placement *placement, uint32_t node)
+{
+	for (uint32_t s = 0; s < placement->count; s++)
+		if (placement->nodes[s] == node)
+			return true;
+	for (uint32_t i = 0; i < placement->origin_count; i++)
+		if (placement->origins[i].node == node)
+			return true;
+	return false;
 }
 
 int record_placement_decode(
@@ -613,21 +699,20 @@ int record_placement_decode(
 	placement->urgency = le32toh(change.urgency);
 	placement->switch_epoch = le32toh(change.switch_epoch);
 	placement->former_count = le32toh(change.former_count);
-	set_epochs(placement);
 	size_t formers = placement->former_count * sizeof(uint32_t);
-	if (left == formers + 2 * bytes) {
-		left = formers;
-		get_epochs(next + bytes + left, placement->count, placement->since);
-		get_epochs(next + 2 * bytes + left, placement->count, placement->until);
-	}
+	uint32_t firsts[RECORD_SHARDS_MAX];
 	result = value_nodes(
 		key, (struct kv_bytes){rest.data, bytes}, placement->count, placement->nodes);
 	if (result == 0)
-		result = value_nodes(
-			key, (struct kv_bytes){next, bytes}, placement->count, placement->origins);
+		result = value_nodes(key, (struct kv_bytes){next, bytes}, placement->count, firsts);
 	if (result == 0)
-		result = value_nodes(key, (struct kv_bytes){next + bytes, left},
+		set_moves(placement, firsts);
+	if (result == 0)
+		result = value_nodes(key,
+			(struct kv_bytes){next + bytes, left > formers ? formers : left},
 			placement->former_count, placement->formers);
+	if (result == 0 && left > formers)
+		result = get_moves(key, next + bytes + formers, left - formers, placement);
 	return result;
 }
 
@@ -649,7 +734,7 @@ int record_placement_put(struct kv_txn *txn, uint32_t export_id, uint64_t file_i
 {
 	struct record_key key = record_key_placement(export_id, file_id, segment);
 	uint8_t value[sizeof(struct disk_placement) + sizeof(struct disk_placement_change) +
-		      5 * RECORD_SHARDS_MAX * 4];
+		      RECORD_SHARDS_MAX * (4 * 4 + sizeof(struct disk_origin))];
 	struct disk_placement disk = {.count = htole32(placement->count)};
 	size_t bytes = sizeof(disk);
 
@@ -665,14 +750,13 @@ int record_placement_put(struct kv_txn *txn, uint32_t export_id, uint64_t file_i
 
 		memcpy(value + bytes, &change, sizeof(change));
 		bytes += sizeof(change);
-		bytes += add_nodes(value + bytes, placement->count, placement->origins);
+		uint32_t firsts[RECORD_SHARDS_MAX];
+
+		get_firsts(placement, firsts);
+		bytes += add_nodes(value + bytes, placement->count, firsts);
 		bytes += add_nodes(value + bytes, placement->former_count, placement->formers);
-		struct record_placement usual = *placement;
-		set_epochs(&usual);
-		if (memcmp(&usual, placement, sizeof(usual)) != 0) {
-			bytes += add_nodes(value + bytes, placement->count, placement->since);
-			bytes += add_nodes(value + bytes, placement->count, placement->until);
-		}
+		if (!moved_at_once(placement))
+			bytes += add_moves(value + bytes, placement);
 	}
 	return value_put(txn, &key, value, bytes);
 }

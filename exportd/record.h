@@ -120,22 +120,29 @@ struct record_cookie {
 	char name[RECORD_NAME_MAX + 1];
 };
 
+/* A node that had a shard, and was sent what was written under the epochs since .. until - 1. */
+struct record_origin {
+	uint32_t node;
+	uint32_t shard;
+	uint32_t since; /* 0: from the beginning; else it was out before it had made the shard */
+	uint32_t until;
+};
+
 struct record_placement {
 	uint32_t count;
 	uint32_t nodes[RECORD_SHARDS_MAX]; /* by shard */
 	/*
 	 * The rest is 0 but after a node was out. rebuilding, bit s: shard s is still being made on
-	 * its node, and origins[s] may have an old copy of it, which is kept until that is done.
+	 * its node. origins: nodes that had it before, and keep what they have until that is done.
 	 * formers: nodes that have been told to remove a copy, and have not said so yet.
 	 */
 	uint32_t rebuilding;
 	uint32_t urgency; /* of the RECORD_REBUILD entries, one for each shard in rebuilding */
 	uint32_t switch_epoch; /* write epoch since which the nodes are these */
-	uint32_t origins[RECORD_SHARDS_MAX]; /* by shard, 0: none */
-	/* By shard that is being made: write epochs since which its node is asked, and since which
-	 * its origin is not asked any more. */
+	/* By shard that is being made: the write epoch since which its node is asked. */
 	uint32_t since[RECORD_SHARDS_MAX];
-	uint32_t until[RECORD_SHARDS_MAX];
+	uint32_t origin_count;
+	struct record_origin origins[RECORD_SHARDS_MAX];
 	uint32_t former_count;
 	uint32_t formers[RECORD_SHARDS_MAX];
 };
@@ -268,6 +275,12 @@ int record_reply_put(
 
 int record_rebuild_put(struct kv_txn *txn, const struct record_rebuild *rebuild, uint32_t origin);
 int record_rebuild_remove(struct kv_txn *txn, const struct record_rebuild *rebuild);
+
+/* Of a shard that is being made, the node that had it first; 0: none. */
+uint32_t record_placement_origin(const struct record_placement *placement, uint32_t shard);
+
+/* True if a node has a shard of the segment, or is to keep what it had of one. */
+bool record_placement_keeps(const struct record_placement *placement, uint32_t node);
 
 /*
  * Decoders for values met in a scan. Return 0 or -EIO (named in the log).

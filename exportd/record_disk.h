@@ -142,11 +142,19 @@ struct disk_placement_change {
 	uint32_t urgency;
 	uint32_t switch_epoch;
 	uint32_t former_count;
-	/* origins: count node ids of 4 bytes; then former_count of them; then, unless all of them
-	 * are switch_epoch for the shards in rebuilding and 0 for others, since and until: count
-	 * write epochs of 4 bytes each */
+	/* count node ids of 4 bytes: of each shard the first that had it before, or 0; then
+	 * former_count of them; then, unless all shards moved under switch_epoch, since (count
+	 * write epochs of 4 bytes) and all disk_origin */
 };
 _Static_assert(sizeof(struct disk_placement_change) == 16, "format");
+
+struct disk_origin {
+	uint32_t node;
+	uint32_t shard;
+	uint32_t since;
+	uint32_t until;
+};
+_Static_assert(sizeof(struct disk_origin) == 16, "format");
 
 struct disk_rebuild {
 	struct disk_header header;

@@ -313,13 +313,19 @@ static const struct segment *add_segment(
 	segment->asked = now_s();
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		segment->nodes[s] = node_by_id(file->stripe, placement->nodes.nodes_val[s]);
-		if (s >= placement->moves.moves_len || !(segment->rebuilding & (1u << s)))
+		if (s < placement->since.since_len)
+			segment->since[s] = placement->since.since_val[s];
+	}
+	for (unsigned int i = 0; i < placement->origins.origins_len && i < MOJETTE_N_MAX; i++) {
+		const meta_origin *origin = &placement->origins.origins_val[i];
+
+		if (origin->shard >= segment->shard_count)
 			continue;
-		const meta_move *move = &placement->moves.moves_val[s];
-		segment->since[s] = move->since;
-		segment->until[s] = move->until;
-		if (move->origin)
-			segment->origins[s] = node_by_id(file->stripe, move->origin);
+		segment->origins[segment->origin_count++] =
+			(struct origin){.node = node_by_id(file->stripe, origin->node),
+				.shard = origin->shard,
+				.since = origin->since,
+				.until = origin->until};
 	}
 	struct segment *same = NULL;
 	for (struct segment *old = file->segments; old; old = old->next) {

@@ -62,10 +62,15 @@ struct segment {
 		rebuilding; /* bit s: what shard s's store has nothing of says nothing, it is new */
 	uint32_t switch_epoch; /* the write epoch under which shards moved last; 0: none is being
 				  made */
-	uint32_t since[MOJETTE_N_MAX]; /* of a shard that is being made: the epoch of its move */
-	struct node *origins[MOJETTE_N_MAX]; /* who had a shard that is being made; NULL: nobody */
-	uint32_t until[MOJETTE_N_MAX]; /* since when that node is not asked any more */
-	uint32_t former; /* bit s: shard s's node is that one (segment_former()) */
+	uint32_t since[MOJETTE_N_MAX]; /* the write epoch since which a shard's node is asked */
+	struct origin {
+		struct node *node;
+		uint32_t shard;
+		uint32_t since, until; /* it was asked from this epoch on, to before that one */
+	} origins[MOJETTE_N_MAX]; /* nodes that had shards which are being made */
+	uint32_t origin_count;
+	uint32_t former; /* bit s: shard s's node is one of these (segment_former()), until then: */
+	uint32_t until[MOJETTE_N_MAX];
 	time_t asked; /* exportd, monotonic seconds */
 	/* Guarded by stripe_file.lock. */
 	uint32_t placed_epoch; /* the write epoch under which it was known to be so */
@@ -421,6 +426,7 @@ struct block_answer {
 	 * them says nothing.
 	 */
 	bool partial;
+	bool making; /* the store is one that took the shard over */
 	/* The write epochs since which, and until before which, this store is asked; 0: no limit.
 	 */
 	uint32_t since, until;
@@ -479,7 +485,7 @@ bool versions_tellable(const struct stripe_file *file, const struct block_answer
 
 /* Which former nodes are asked in the place of new ones. All zeros before the first choice. */
 struct former_choice {
-	uint32_t possible; /* bit s: shard s is being made, and the node that had it is up */
+	uint32_t possible; /* bit i: origin i of the segment is up */
 	uint32_t chosen;
 	unsigned int count;
 };

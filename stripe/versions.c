@@ -86,7 +86,7 @@ struct block_answer block_answer(const struct segment *segment, unsigned int sha
 	 * what was there before something that the other one was asked to take. From the epoch of
 	 * the move on nobody asks the other one.
 	 */
-	uint32_t since = segment->rebuilding & (1u << shard) ? segment->since[shard] : 0;
+	uint32_t since = segment->since[shard];
 	bool partial = told->block_version.generation >> GENERATION_COUNTER_BITS < since;
 
 	return (struct block_answer){
@@ -97,35 +97,49 @@ struct block_answer block_answer(const struct segment *segment, unsigned int sha
 		.missed = told->missed,
 		.length_bytes = told->length_bytes,
 		.partial = partial,
+		.making = segment->rebuilding & (1u << shard),
 		.since = since,
 		.until = segment->former & (1u << shard) ? segment->until[shard] : 0,
 		.aware = result->durable_epoch >= segment->switch_epoch,
 	};
 }
 
+/* Puts the chosen origins in their places; false if two of them had the same shard. */
+static bool put_origins(const struct segment *segment, uint32_t chosen, struct segment *former)
+{
+	*former = *segment;
+	for (uint32_t i = 0; i < segment->origin_count; i++) {
+		const struct origin *origin = &segment->origins[i];
+		uint32_t bit = 1u << origin->shard;
+
+		if (!(chosen & (1u << i)))
+			continue;
+		if (former->former & bit)
+			return false;
+		former->nodes[origin->shard] = origin->node;
+		former->since[origin->shard] = origin->since;
+		former->until[origin->shard] = origin->until;
+		former->rebuilding &= ~bit;
+		former->former |= bit;
+	}
+	return true;
+}
+
 bool segment_former(
 	const struct segment *segment, struct former_choice *choice, struct segment *former)
 {
 	if (choice->count == 0) {
-		for (unsigned int s = 0; s < segment->shard_count; s++) {
-			if ((segment->rebuilding & (1u << s)) && node_usable(segment->origins[s]))
-				choice->possible |= 1u << s;
+		for (uint32_t i = 0; i < segment->origin_count; i++) {
+			if (node_usable(segment->origins[i].node))
+				choice->possible |= 1u << i;
 		}
 		choice->chosen = choice->possible;
 	} else {
 		choice->chosen = (choice->chosen - 1) & choice->possible;
 	}
-	if (choice->chosen == 0 || choice->count++ == FORMER_CHOICES_MAX)
-		return false;
-	*former = *segment;
-	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		if (!(choice->chosen & (1u << s)))
-			continue;
-		former->nodes[s] = segment->origins[s];
-		former->rebuilding &= ~(1u << s);
-		former->former |= 1u << s;
-	}
-	return true;
+	while (choice->chosen != 0 && !put_origins(segment, choice->chosen, former))
+		choice->chosen = (choice->chosen - 1) & choice->possible;
+	return choice->chosen != 0 && choice->count++ < FORMER_CHOICES_MAX;
 }
 
 bool block_answer_is_sound(const struct block_answer *answer)
@@ -165,9 +179,9 @@ bool versions_tellable(const struct stripe_file *file, const struct block_answer
 		return true;
 	/* As versions_reach() of a writer: who reads by the former nodes might not meet it. */
 	for (unsigned int s = 0; s < shard_count(file); s++) {
-		making += answers[s].since != 0;
-		made_by_holder = made_by_holder || ((holders & (1u << s)) && answers[s].since);
-		aware += !answers[s].since && ((holders & (1u << s)) || answers[s].aware);
+		making += answers[s].making;
+		made_by_holder = made_by_holder || ((holders & (1u << s)) && answers[s].making);
+		aware += !answers[s].making && ((holders & (1u << s)) || answers[s].aware);
 	}
 	if (made_by_holder && aware < aware_wanted(file, making))
 		return false;

@@ -70,8 +70,10 @@ static struct process *process_make(void)
 static struct move {
 	uint32_t moved, rebuilding; /* bit s: shard s */
 	uint32_t nodes[MOJETTE_N_MAX]; /* of the shards that were moved */
-	uint32_t origins[MOJETTE_N_MAX]; /* the ids of the nodes that had those being made */
 	uint32_t since[MOJETTE_N_MAX]; /* the write epoch of each move */
+	meta_origin origins[MOJETTE_N_MAX]; /* who had the shards that are being made */
+	unsigned int origin_count;
+	unsigned int taken; /* spare nodes */
 	uint32_t switch_epoch;
 } moves[(WORLD_BLOCKS + WORLD_SEGMENT_BLOCKS - 1) / WORLD_SEGMENT_BLOCKS];
 
@@ -187,13 +189,15 @@ static void meta_placement(const meta_placement_args *args, meta_placement_res *
 	res->rebuilding = moves[args->segment].rebuilding;
 	res->switch_epoch = moves[args->segment].switch_epoch;
 	if (res->rebuilding) {
-		res->moves.moves_len = n;
-		res->moves.moves_val = calloc(n, sizeof(meta_move));
-		for (unsigned int i = 0; i < n; i++)
-			res->moves.moves_val[i] =
-				(meta_move){.since = moves[args->segment].since[i],
-					.origin = moves[args->segment].origins[i],
-					.until = moves[args->segment].since[i]};
+		const struct move *move = &moves[args->segment];
+
+		res->since.since_len = n;
+		res->since.since_val = calloc(n, sizeof(uint32_t));
+		memcpy(res->since.since_val, move->since, n * sizeof(uint32_t));
+		res->origins.origins_len = move->origin_count;
+		res->origins.origins_val = calloc(n, sizeof(meta_origin));
+		memcpy(res->origins.origins_val, move->origins,
+			move->origin_count * sizeof(meta_origin));
 	}
 	res->form = world.shape.form;
 	res->k = world.shape.k;
@@ -362,27 +366,31 @@ unsigned int world_node_of(uint64_t block, unsigned int shard)
 bool world_move_shard(uint32_t segment, unsigned int shard)
 {
 	struct move *move = &moves[segment];
-	unsigned int next = world.shard_count + (unsigned int)__builtin_popcount(move->moved);
+	unsigned int next = world.shard_count + move->taken;
+	uint32_t making = move->rebuilding | 1u << shard;
 
-	if ((move->moved & (1u << shard)) || next >= world.node_count ||
-		segment >= file.segment_count ||
+	if (next >= world.node_count || segment >= file.segment_count ||
 		/* exportd leaves it while too few nodes are up that have theirs. */
-		world.shard_count -
-				(unsigned int)__builtin_popcount(move->rebuilding | 1u << shard) <
-			world.shape.k)
+		world.shard_count - (unsigned int)__builtin_popcount(making) < world.shape.k)
 		return false;
-	move->origins[shard] = world_node_of((uint64_t)segment * WORLD_SEGMENT_BLOCKS, shard) + 1;
+	move->taken++;
+	move->switch_epoch = ++file.write_epoch;
+	move->origins[move->origin_count++] = (meta_origin){
+		.node = world_node_of((uint64_t)segment * WORLD_SEGMENT_BLOCKS, shard) + 1,
+		.shard = shard,
+		.since = move->since[shard],
+		.until = move->switch_epoch,
+	};
 	move->nodes[shard] = next;
 	move->moved |= 1u << shard;
-	move->rebuilding |= 1u << shard;
-	move->switch_epoch = ++file.write_epoch;
+	move->rebuilding = making;
 	move->since[shard] = move->switch_epoch;
 	/*
 	 * Former nodes that are enough for a read without anybody else: who has not heard of that
 	 * may be told what was there before (docs/protocol.md, "What is not promised").
 	 */
 	for (unsigned int i = 0; i < WORLD_ENGINES; i++)
-		world.engines[i].moved |= __builtin_popcount(move->moved) >= (int)world.shape.k;
+		world.engines[i].moved |= move->taken >= world.shape.k;
 	return true;
 }
 
@@ -398,9 +406,15 @@ void world_rebuilt(uint32_t segment, unsigned int shard, uint32_t write_epoch)
 	if (write_epoch < move->switch_epoch)
 		return;
 	move->rebuilding &= ~(1u << shard);
-	move->origins[shard] = move->since[shard] = 0;
+	move->since[shard] = 0;
 	if (!move->rebuilding)
 		move->switch_epoch = 0;
+	unsigned int left = 0;
+	for (unsigned int i = 0; i < move->origin_count; i++) {
+		if (move->origins[i].shard != shard)
+			move->origins[left++] = move->origins[i];
+	}
+	move->origin_count = left;
 }
 
 /* -------- processes -------- */

@@ -83,8 +83,8 @@ void world_reset(struct world_shape shape, enum mutation mutation, unsigned int 
 
 /*
  * What exportd does when a node is out: a spare node that has none of the segment takes over a
- * shard. The former node goes on, as if it were only exportd that does not hear of it. Returns true
- * if that was done.
+ * shard, perhaps from another one that has not made it yet. The former node goes on, as if it were
+ * only exportd that does not hear of it. Returns true if that was done.
  */
 bool world_move_shard(uint32_t segment, unsigned int shard);
 

@@ -58,14 +58,17 @@ static void meta_placement(
 				: (uint32_t)((s + args->file.file_id + args->segment) % n) + 1;
 	res->rebuilding = file->rebuilding;
 	res->switch_epoch = file->switch_epoch;
-	res->moves.moves_val = calloc(n, sizeof(meta_move));
-	res->moves.moves_len = n;
+	res->since.since_val = calloc(n, sizeof(uint32_t));
+	res->since.since_len = n;
+	res->origins.origins_val = calloc(n, sizeof(meta_origin));
 	for (unsigned int s = 0; s < n; s++) {
-		if (file->rebuilding & (1u << s))
-			res->moves.moves_val[s] = (meta_move){.since = file->since[s],
-				.origin = (uint32_t)((s + args->file.file_id + args->segment) % n) +
-					  1,
-				.until = file->since[s]};
+		if (!(file->rebuilding & (1u << s)))
+			continue;
+		res->since.since_val[s] = file->since[s];
+		res->origins.origins_val[res->origins.origins_len++] = (meta_origin){
+			.node = (uint32_t)((s + args->file.file_id + args->segment) % n) + 1,
+			.shard = s,
+			.until = file->since[s]};
 	}
 	res->form = cluster.code.form;
 	res->k = cluster.code.k;

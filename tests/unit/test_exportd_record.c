@@ -523,8 +523,9 @@ static const struct golden moving[] = {
 {"50000000070000000000000011" "00000002",
 	"50010000eef10cf7030000000500000004000000ffff0000020000000200000009000000020000000000000001000000000000000800000007000000"},
 {"50000000070000000000000011" "00000003",
-	"5001000016ace938030000000500000004000000ffff0000060000000200000009000000000000000000000001000000030000000000000009000000070000000000000005000000"
-	"07000000"},
+	"500100006a5ea8ce030000000500000004000000ffff000006000000020000000900000000000000000000000100000003000000000000000900000007000000"
+	"01000000010000000000000005000000030000000200000000000000070000000600000001000000050000000900000"
+	"0"},
 {"5200000004fd000000070000000000000011" "00000002",
 	"52010000b81ab4ad0100000000000000"},
 };
@@ -536,8 +537,8 @@ static const struct record_placement moved = {
 	.urgency = 2,
 	.switch_epoch = 9,
 	.since = {0, 9, 0},
-	.until = {0, 9, 0},
-	.origins = {0, 1, 0},
+	.origin_count = 1,
+	.origins = {{.node = 1, .shard = 1, .until = 9}},
 	.former_count = 2,
 	.formers = {8, 7},
 };
@@ -548,9 +549,10 @@ static const struct record_placement moved_twice = {
 	.rebuilding = 6,
 	.urgency = 2,
 	.switch_epoch = 9,
-	.origins = {0, 1, 3},
 	.since = {0, 9, 7},
-	.until = {0, 5, 7},
+	.origin_count = 3,
+	.origins = {{.node = 1, .shard = 1, .until = 5}, {.node = 3, .shard = 2, .until = 7},
+		{.node = 6, .shard = 1, .since = 5, .until = 9}},
 };
 static const struct record_rebuild to_make = {
 	.node = 4, .urgency = 2, .export_id = 7, .file_id = 17, .segment = 2};
