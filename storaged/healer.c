@@ -349,7 +349,7 @@ static void rebuild_one(struct healer *healer, const meta_rebuild_item *item)
 	bool made = error == 0;
 	/* The file is gone, or the shard is another node's by now: exportd knows, and says so. */
 	if (error == 0 || error == -ESTALE || error == -ENOENT)
-		error = say_rebuilt(healer, item, write_epoch);
+		error = say_rebuilt(healer, item, made ? write_epoch : 0);
 	if (!error && made) {
 		healer->segments++;
 		pthread_mutex_lock(&healer->work->lock);

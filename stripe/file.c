@@ -12,6 +12,8 @@
 #define META_TIMEOUT_MS 10000
 /* For a question that can do without an answer. */
 #define CHECK_TIMEOUT_MS 1000
+/* For a truncation that others overtake again and again. */
+#define ATTACH_TURNS_MAX 10
 /* How often exportd is asked whether a shard that moved has been made. */
 #define REBUILDING_ASK_S 10
 
@@ -194,8 +196,13 @@ static int get(struct stripe *stripe, uint32_t export_id, uint64_t file_id, bool
 	pthread_mutex_unlock(&stripe->files_lock);
 
 	pthread_mutex_lock(&file->attach_lock);
-	if (!file->attached)
+	if (!file->attached) {
 		error = attach(file, will_write ? stripe->writer : 0, true);
+		/* Who reads need not care if a truncation cannot be carried out, and who writes
+		 * will hear of it. */
+		if (file->attached)
+			error = 0;
+	}
 	pthread_mutex_unlock(&file->attach_lock);
 	if (error) {
 		stripe_file_put(file);
@@ -368,7 +375,7 @@ bool file_doubt_rebuilding(struct stripe_file *file)
 	pthread_mutex_lock(&file->lock);
 	for (struct segment *segment = file->segments; segment; segment = segment->next) {
 		if (segment->rebuilding && !segment->superseded) {
-			segment->superseded = true;
+			segment->asked = now_s() - REBUILDING_ASK_S;
 			doubted = true;
 		}
 	}
@@ -409,11 +416,19 @@ bool segment_is_outdated(
 	return outdated;
 }
 
+/* A truncation that exportd wants carried out. */
+struct pending {
+	bool truncate;
+	uint64_t size;
+	uint32_t write_epoch;
+};
+
 /*
- * Asks exportd for the file. writer: 0, or ours, to claim the write epoch as well; if_free: only if
- * that costs nothing. The caller holds attach_lock.
+ * Asks exportd once. Then the file can be read, whatever becomes of the truncation. *claimed tells
+ * if exportd has given the writer the epoch.
  */
-static int attach(struct stripe_file *file, uint64_t writer, bool if_free)
+static int attach_once(struct stripe_file *file, uint64_t writer, bool if_free, bool *claimed,
+	struct pending *pending)
 {
 	meta_placement_res placement = {0};
 	int error = ask_placement(file, 0, true, writer, if_free, &placement);
@@ -450,17 +465,42 @@ static int attach(struct stripe_file *file, uint64_t writer, bool if_free)
 	if (!add_segment(file, 0, &placement))
 		error = -ENOMEM;
 	pthread_mutex_unlock(&file->lock);
-	bool truncate = placement.truncate, claimed = placement.claimed;
-	uint64_t truncate_size = placement.truncate_size;
-	uint32_t write_epoch = placement.write_epoch;
+	*claimed = placement.claimed;
+	*pending = (struct pending){.truncate = placement.truncate,
+		.size = placement.truncate_size,
+		.write_epoch = placement.write_epoch};
 	rpc_free(RPC_XDR(xdr_meta_placement_res), &placement);
-	if (!error && truncate)
-		error = file_truncate(file, truncate_size, write_epoch);
-	if (!error)
-		file->attached = true;
-	if (!error && writer && claimed)
-		atomic_store(&file->claimed, true);
+	file->attached = file->attached || !error;
 	return error;
+}
+
+/*
+ * Asks exportd for the file, and carries out what truncation it tells of. writer: 0, or ours, to
+ * claim the write epoch as well; if_free: only if that costs nothing. The caller holds attach_lock.
+ */
+static int attach(struct stripe_file *file, uint64_t writer, bool if_free)
+{
+	struct pending pending = {0};
+	bool claimed = false;
+	int error;
+
+	for (unsigned int turn = 0; turn < ATTACH_TURNS_MAX; turn++) {
+		error = attach_once(file, writer, if_free, &claimed, &pending);
+		if (!error && pending.truncate)
+			error = file_truncate(file, pending.size, pending.write_epoch);
+		if (!error && writer && claimed)
+			atomic_store(&file->claimed, true);
+		if (error != -EAGAIN)
+			return error;
+	}
+	rozo_log_limited(ERROR,
+		"file %u/%llu: a truncation to %llu bytes cannot be carried out: storage nodes "
+		"know "
+		"newer write epochs than %u, of exportd; was its database restored from a backup? "
+		"Copy the file under another name and remove it",
+		file->export_id, (unsigned long long)file->file_id,
+		(unsigned long long)pending.size, pending.write_epoch);
+	return -EIO;
 }
 
 int file_attach(struct stripe_file *file)

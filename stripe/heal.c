@@ -538,10 +538,11 @@ int stripe_heal_range(struct stripe_file *file, uint32_t segment_number, uint64_
 			range_acquire(&file->ranges, &hold, number, number + blocks - 1, false);
 			failed = heal_batch(batch);
 			range_release(&file->ranges, &hold);
-			if (failed == -ESTALE && refreshes++ < REFRESHES_MAX) {
+			if (failed == -ESTALE) {
 				/* Truncated, or some shards have moved, since we asked. */
 				*result = before;
-				failed = stripe_file_refresh(file);
+				failed = refreshes++ < REFRESHES_MAX ? stripe_file_refresh(file)
+								     : -EIO;
 				if (!failed)
 					continue;
 			}

@@ -323,8 +323,8 @@ uint32_t file_placed_epoch(struct stripe_file *file);
 
 /*
  * After an error that may be one because the store of a shard that is being made does not count: it
- * may have been made since exportd was asked. Returns true if exportd will be asked before the next
- * attempt, false if there is no such shard.
+ * may have been made since exportd was asked. Returns true if exportd is to be asked before the
+ * next attempt, false if there is no such shard.
  */
 bool file_doubt_rebuilding(struct stripe_file *file);
 
@@ -364,13 +364,13 @@ int file_learn_epoch(struct stripe_file *file);
 
 /*
  * Asks exportd for the file's epochs, size and first nodes. The caller holds attach_lock.
- * Returns as stripe_file_get().
+ * Returns as stripe_file_refresh().
  */
 int file_attach(struct stripe_file *file);
 
 /*
  * Before the first write since the file was attached: gets a write epoch that no earlier writer
- * has. Returns as stripe_file_get().
+ * has. Returns as stripe_file_refresh().
  */
 int file_claim(struct stripe_file *file);
 
@@ -381,7 +381,11 @@ int file_claim(struct stripe_file *file);
 uint32_t segment_fence(
 	struct stripe_file *file, const struct segment *segment, uint32_t write_epoch, bool *stale);
 
-/* stripe_truncate() for a caller that holds attach_lock (a truncation found when attaching). */
+/*
+ * Carries a truncation out for a caller that holds attach_lock. Returns as stripe_truncate(), and
+ * -EAGAIN if there is a newer write epoch: of a later truncation, or a gateway. exportd tells of
+ * it.
+ */
 int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch);
 
 /* -------- versions (versions.c) -------- */

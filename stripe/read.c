@@ -714,11 +714,12 @@ int stripe_read(struct stripe_file *file, uint64_t offset, void *buffer, size_t 
 		};
 		uint32_t before = file_placed_epoch(file);
 		int error = read_piece(file, block, (uint32_t)count, &sink);
-		if (error == -ESTALE && refreshes++ < REFRESHES_MAX) {
+		if (error == -ESTALE) {
 			/* Not with the range held: a truncation may have to be carried out. */
-			error = stripe_file_refresh(file);
+			bool again = refreshes++ < REFRESHES_MAX;
+			error = again ? stripe_file_refresh(file) : -EIO;
 			/* Who reads need not care if a truncation could not be. */
-			if (!error || file_placed_epoch(file) != before)
+			if (again && (!error || file_placed_epoch(file) != before))
 				continue;
 		}
 		if (error == -EIO && !doubted && file_doubt_rebuilding(file)) {

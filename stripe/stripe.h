@@ -81,9 +81,8 @@ struct rpc_client *stripe_meta(struct stripe *stripe);
 
 /*
  * Takes a reference to a file, asking exportd for its placement if it is not attached yet, and
- * carrying out a truncation that was begun elsewhere and not finished.
- * Returns 0; -ESTALE (no such file); -EIO (too few nodes for the truncation); or an error of
- * rpc_call() if exportd cannot be reached.
+ * carrying out a truncation that was begun elsewhere and not finished, if that can be done.
+ * Returns 0; -ESTALE (no such file); or an error of rpc_call() if exportd cannot be reached.
  */
 int stripe_file_get(
 	struct stripe *stripe, uint32_t export_id, uint64_t file_id, struct stripe_file **file);
@@ -98,7 +97,8 @@ int stripe_file_get_to_write(
 
 void stripe_file_put(struct stripe_file *file);
 
-/* Asks exportd again. Returns as stripe_file_get(). */
+/* Asks exportd again. Returns as stripe_file_get(), and -EIO if a truncation cannot be carried out.
+ */
 int stripe_file_refresh(struct stripe_file *file);
 
 /* As of the last answer of exportd. */
@@ -113,7 +113,7 @@ uint64_t stripe_file_size(const struct stripe_file *file);
 
 /*
  * The write epoch under which the next stripe_write() begins, for META_WRITTEN: claims one first,
- * if this engine has none of the file. Returns as stripe_file_get().
+ * if this engine has none of the file. Returns as stripe_file_refresh().
  */
 int stripe_file_write_epoch(struct stripe_file *file, uint32_t *write_epoch);
 

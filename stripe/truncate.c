@@ -221,9 +221,7 @@ int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 	if (!error)
 		file_raise_epoch(file, write_epoch);
 	range_release(&file->ranges, &hold);
-	if (error == -ESTALE || error == -EAGAIN)
-		return file_attach(file); /* a later truncation, or gateway; exportd tells of it */
-	return error;
+	return error == -ESTALE ? -EAGAIN : error;
 }
 
 int stripe_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)

@@ -208,17 +208,19 @@ struct block_judgement versions_judge(
 	store_version candidate = newest_below(answers, n, NULL);
 	struct block_judgement judgement = {.largest_generation = candidate.generation};
 
-	/* Something newer than all that was told may have been decided without so few that would
-	 * have been asked to take it. */
-	unsigned int answered = 0;
-	for (unsigned int s = 0; s < n; s++)
-		answered +=
-			answers[s].answered && told_of(&answers[s], candidate) && !answers[s].until;
-	if (answered < versions_quorum(file)) {
-		judgement.verdict = BLOCK_UNKNOWN;
-		return judgement;
-	}
-	while (candidate.generation != 0) {
+	for (;;) {
+		/* Something newer than the candidate may have been decided without so few that
+		 * would have been asked to take it. */
+		unsigned int answered = 0;
+		for (unsigned int s = 0; s < n; s++)
+			answered += answers[s].answered && told_of(&answers[s], candidate) &&
+				    !answers[s].until;
+		if (answered < versions_quorum(file)) {
+			judgement.verdict = BLOCK_UNKNOWN;
+			return judgement;
+		}
+		if (candidate.generation == 0)
+			break;
 		uint32_t holders = 0, lacking = 0;
 		bool decided = false, emptiness = VERSION_IS_EMPTINESS(candidate);
 

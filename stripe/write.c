@@ -183,6 +183,7 @@ static int write_piece(
 		error = file_learn_epoch(file);
 		if (error)
 			break;
+		error = -EIO; /* if this was the last attempt */
 	}
 	return error;
 }
@@ -229,6 +230,8 @@ int stripe_write(
 
 	if (end < offset || end > INT64_MAX)
 		return -EFBIG;
+	if (length == 0)
+		return 0; /* and the file does not grow (RFC 1813 section 3.3.7) */
 	if (runs_are_many(file))
 		error = stripe_commit(file);
 	if (!error)

@@ -607,6 +607,77 @@ static void what_is_written_while_a_truncation_waits_stays(void)
 	cluster_stop();
 }
 
+/* As after a database was restored from a backup: the stores know of more than exportd does. */
+static void exportd_behind_the_stores_makes_calls_fail(void)
+{
+	random_seed(41);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	cluster.files[9].write_epoch = 5;
+	struct stripe_file *file = open_file(9);
+	struct stripe_heal_result healed;
+	uint8_t bytes[16384], read[16384];
+
+	fill(bytes, sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe);
+	cluster.files[9].write_epoch = 3;
+	engine_start();
+	file = open_file(9);
+	/* Refused by all stores each time: that is not done. */
+	fill(read, sizeof(read));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, read, sizeof(read), true), -EIO);
+	CU_ASSERT_EQUAL(stripe_write(file, 16384, read, sizeof(read), false), -EIO);
+	/* Nor is the file gone. */
+	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, 1, false, &healed), -EIO);
+	begin_truncation(9, 100);
+	CU_ASSERT_EQUAL(stripe_file_refresh(file), -EIO);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, read, sizeof(read), true), -EIO);
+	cluster.files[9].truncate = false;
+	cluster.files[9].write_epoch = 6;
+	CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
+	CU_ASSERT_EQUAL(stripe_read(file, 0, read, sizeof(read)), 0);
+	CU_ASSERT_EQUAL(memcmp(bytes, read, sizeof(read)), 0);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
+/* A gateway that starts while too few nodes are up for a truncation. */
+static void a_file_can_be_read_while_a_truncation_waits(void)
+{
+	random_seed(43);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	cluster.min_shards = 5;
+	stripe_destroy(cluster.stripe);
+	engine_start();
+	struct stripe_file *file = open_file(9);
+	uint8_t bytes[50000];
+
+	fill(bytes, sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe);
+	node_stop(0);
+	node_stop(1);
+	begin_truncation(9, 40000);
+	engine_start();
+	file = open_file(9);
+	CU_ASSERT(reads_as(file, bytes, 0, 40000));
+	CU_ASSERT_EQUAL(stripe_file_size(file), 40000);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, 10, false), -EIO);
+	node_start(0);
+	wait_for_nodes(file, 0x2f);
+	memset(bytes + 40000, 0, 10000);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, 10, true), 0);
+	CU_ASSERT_FALSE(cluster.files[9].truncate);
+	CU_ASSERT(reads_as(file, bytes, 0, sizeof(bytes)));
+	/* Nothing written is nothing changed. */
+	CU_ASSERT_EQUAL(stripe_write(file, 70000, bytes, 0, true), 0);
+	CU_ASSERT_EQUAL(cluster.files[9].size, 40000);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 static void truncation_with_a_node_down_is_healed(void)
 {
 	random_seed(31);
@@ -1367,6 +1438,10 @@ int main(void)
 			truncation_begun_elsewhere_is_finished_on_attach},
 		{"what is written while a truncation waits stays",
 			what_is_written_while_a_truncation_waits_stays},
+		{"exportd behind the stores makes calls fail",
+			exportd_behind_the_stores_makes_calls_fail},
+		{"a file can be read while a truncation waits",
+			a_file_can_be_read_while_a_truncation_waits},
 		{"a truncation with a node down is healed", truncation_with_a_node_down_is_healed},
 		{"a removed file is stale", removed_file_is_stale},
 		{"who will write asks exportd once", who_will_write_asks_exportd_once},

@@ -286,6 +286,46 @@ static void all_the_shards_that_may_be_lost_move_at_once(void)
 	}
 }
 
+/* What a dead writer left hides nothing of what only the former nodes can tell. */
+static void an_undecided_leftover_does_not_make_zeros(void)
+{
+	uint8_t bytes[BLOCK];
+	store_write_block block = {.length_bytes = 0};
+	store_write_args leftover = {
+		.file = {.export_id = EXPORT, .file_id = FILE_ID},
+		.geometry = {MOJETTE_NON_SYSTEMATIC, 4, 2, 4096},
+		.write_epoch = 3,
+		.block_version = {UINT64_C(3) << 40 | 1, 77},
+		.first_block = 10,
+		.blocks = {1, &block},
+	};
+	store_write_res res = {0};
+
+	start();
+	node_stop(0);
+	node_stop(1);
+	/* The first write of the block, acknowledged, is on 2 to 5. */
+	struct stripe_file *file = open_in(cluster.stripe);
+	change(file, 10 * BLOCK, BLOCK, true);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe);
+	node_start(0);
+	node_start(1);
+	for (unsigned int s = 4; s < 6; s++) {
+		node_stop(s);
+		move_shard(FILE_ID, s, s - 4);
+	}
+	node_stop(2);
+	node_stop(3);
+	store_write(cluster.nodes[0].store, &leftover, &res);
+	CU_ASSERT_EQUAL(res.status, 0);
+	engine_start();
+	file = open_in(cluster.stripe);
+	CU_ASSERT_EQUAL(stripe_read(file, 10 * BLOCK, bytes, BLOCK), -EIO);
+	stripe_file_put(file);
+	stop();
+}
+
 static void who_knows_only_the_old_nodes_decides_nothing_without_asking(void)
 {
 	struct stripe_heal_result sum;
@@ -873,6 +913,8 @@ int main(void)
 			who_left_first_is_no_witness_of_what_came_then},
 		{"all the shards that may be lost move at once",
 			all_the_shards_that_may_be_lost_move_at_once},
+		{"an undecided leftover does not make zeros",
+			an_undecided_leftover_does_not_make_zeros},
 		{"who knows only the old nodes decides nothing without asking",
 			who_knows_only_the_old_nodes_decides_nothing_without_asking},
 		{"writers of before are fenced when rebuilding begins",
