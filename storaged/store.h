@@ -145,16 +145,17 @@ struct store_missed_file {
 typedef int (*store_missed_each)(void *context, const struct store_missed_file *file);
 
 /*
- * Calls each for every store file that has blocks whose newest version missed shards. Files in
- * which no such block is left lose their entry in the record of misses.
+ * Calls each for every store file that has blocks with missed shards. Files in which no such block
+ * is left lose their entry in the record of misses.
  * Returns 0, what each returned, or the first error met (-EIO ...) after going on with the rest.
  */
 int store_missed_scan(struct store *store, store_missed_each each, void *context);
 
 struct store_missed_block {
 	uint64_t block;
-	store_version version;
-	uint32_t missed; /* bit s: shard s does not have this version */
+	/* Bit s: shard s does not have the newest version, or the older one, if that may become the
+	 * newest again. */
+	uint32_t missed;
 };
 
 /*

@@ -1370,6 +1370,39 @@ static void missed_writes_are_recorded_and_found(void)
 	end();
 }
 
+/* What is newer may come to nothing: then the older version is the one that shards have missed. */
+static void what_an_older_version_missed_is_found(void)
+{
+	struct store_missed_block block;
+	uint64_t next;
+	size_t count;
+
+	begin();
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .missed = 0x20), 0);
+	fixture_commit(&fixture, VERSION(1, 1), 0, 1);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 2)), 0);
+	scanned_count = 0;
+	CU_ASSERT_EQUAL(store_missed_scan(fixture.store, note_scanned, NULL), 0);
+	CU_ASSERT_EQUAL(scanned_count, 1);
+	CU_ASSERT_EQUAL(change_missed(VERSION(2, 2), 0, 1, 0x2, false), 0);
+	CU_ASSERT_EQUAL(
+		store_missed_blocks(fixture.store, &scanned[0].file, 0, &block, 1, &count, &next),
+		0);
+	CU_ASSERT_EQUAL(count, 1);
+	CU_ASSERT_EQUAL(block.missed, 0x22);
+	fixture_discard(&fixture, VERSION(2, 2), 0, 1);
+	scanned_count = 0;
+	CU_ASSERT_EQUAL(store_missed_scan(fixture.store, note_scanned, NULL), 0);
+	CU_ASSERT_EQUAL(scanned_count, 1);
+	/* Decided: nobody will ask for the older one any more. */
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(3, 3)), 0);
+	fixture_commit(&fixture, VERSION(3, 3), 0, 1);
+	scanned_count = 0;
+	CU_ASSERT_EQUAL(store_missed_scan(fixture.store, note_scanned, NULL), 0);
+	CU_ASSERT_EQUAL(scanned_count, 0);
+	end();
+}
+
 /* -------- devices, descriptors, space -------- */
 
 static void files_spread_over_devices_and_one_may_fail(void)
@@ -1560,6 +1593,7 @@ int main(void)
 	TEST(removal_removes);
 	TEST(a_block_written_empty_is_empty);
 	TEST(missed_writes_are_recorded_and_found);
+	TEST(what_an_older_version_missed_is_found);
 	TEST(what_is_in_doubt_goes_unless_the_misses_are_on_record);
 	TEST(files_spread_over_devices_and_one_may_fail);
 	TEST(many_files_need_few_descriptors);
