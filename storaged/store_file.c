@@ -567,24 +567,29 @@ int shard_file_make_header(struct shard_file *file, const struct store_shape *sh
 
 /*
  * There is nothing to remove. It may have been removed by a process that was killed before that was
- * durable, so it is made so now. Returns 0 or a negative errno.
+ * durable, or the log could not be told: that is made up for now. Returns 0 or a negative errno.
  */
 static int remove_again(struct shard_file *file)
 {
 	struct store *store = file->store;
 
 	for (size_t i = 0; i < store->device_count; i++) {
+		struct store_device *device = &store->devices[i];
 		char path[STORE_PATH_MAX];
 
-		if (atomic_load(&store->devices[i].failed))
+		if (atomic_load(&device->failed))
 			continue;
-		store_side_directory(&store->devices[i], &file->key, path);
+		store_side_directory(device, &file->key, path);
 		int error = store->io->sync_directory(path);
 		if (error != 0 && error != -ENOENT) {
 			rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
-			store_device_error(store, &store->devices[i], error);
+			store_device_error(store, device, error);
 			return error;
 		}
+		/* Its records would bring the file back. */
+		error = device->log == NULL ? 0 : store_log_clean(device->log, &file->key);
+		if (error != 0)
+			return error;
 	}
 	return store_device_any_failed(store) ? -EIO : 0;
 }
