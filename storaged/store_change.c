@@ -489,14 +489,14 @@ void store_remove(struct store *store, const store_remove_args *args, store_stat
 
 	*res = (store_status_res){.boot = store->boot};
 	if (file != NULL)
-		error = shard_file_lock_exclusive(file);
+		error = shard_file_lock_to_remove(file);
 	if (error == 0) {
 		error = shard_file_remove(file);
 		shard_file_unlock(file);
 	}
 	if (file != NULL)
 		shard_file_put(file);
-	res->status = store_status(error);
+	res->status = error == -ENODEV ? ENODEV : store_status(error);
 }
 
 /* One more than the last block that has bytes, or may have. */

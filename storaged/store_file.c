@@ -439,6 +439,17 @@ int shard_file_lock_exclusive(struct shard_file *file)
 	return error;
 }
 
+int shard_file_lock_to_remove(struct shard_file *file)
+{
+	pthread_rwlock_wrlock(&file->lock);
+	if (file->exists && atomic_load(&file->device->failed)) {
+		forget(file);
+		file->opened = false;
+	}
+	pthread_rwlock_unlock(&file->lock);
+	return shard_file_lock_exclusive(file);
+}
+
 int shard_file_lock_shared(struct shard_file *file)
 {
 	int error;
@@ -567,7 +578,7 @@ int shard_file_make_header(struct shard_file *file, const struct store_shape *sh
 
 /*
  * There is nothing to remove. It may have been removed by a process that was killed before that was
- * durable, or the log could not be told: that is made up for now. Returns 0 or a negative errno.
+ * durable, or the log could not be told: that is made up for now. Returns as shard_file_remove().
  */
 static int remove_again(struct shard_file *file)
 {
@@ -584,14 +595,14 @@ static int remove_again(struct shard_file *file)
 		if (error != 0 && error != -ENOENT) {
 			rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
 			store_device_error(store, device, error);
-			return error;
+			return -EIO;
 		}
 		/* Its records would bring the file back. */
 		error = device->log == NULL ? 0 : store_log_clean(device->log, &file->key);
 		if (error != 0)
 			return error;
 	}
-	return store_device_any_failed(store) ? -EIO : 0;
+	return store_device_any_failed(store) ? -ENODEV : 0;
 }
 
 /*
@@ -657,5 +668,5 @@ int shard_file_remove(struct shard_file *file)
 	/* What is left of it is looked for again. */
 	file->opened = error == 0;
 	forget(file);
-	return error;
+	return error == 0 ? 0 : -EIO;
 }

@@ -239,6 +239,10 @@ int shard_file_lock_shared(struct shard_file *file);
 int shard_file_lock_exclusive(struct shard_file *file);
 void shard_file_unlock(struct shard_file *file);
 
+/* As shard_file_lock_exclusive(), but a file on a device that has failed is one that is not found.
+ */
+int shard_file_lock_to_remove(struct shard_file *file);
+
 /*
  * Makes the file with this shape, or its missing side. Called with the lock held exclusively.
  * Returns 0 or a negative errno.
@@ -256,7 +260,8 @@ int shard_file_make_header(struct shard_file *file, const struct store_shape *sh
 
 /*
  * Removes the file, durably, and its marker. Called with the lock held exclusively; the file does
- * not exist afterwards. Returns 0 or a negative errno.
+ * not exist afterwards. Returns 0; -ENODEV (nothing is left of it on the devices in service, but
+ * one that is out of service may have it); or -EIO or another negative errno.
  */
 int shard_file_remove(struct shard_file *file);
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "rpc/crc32c.h"
+#include "storaged/store_internal.h"
 #include "store_fixture.h"
 
 static struct fixture fixture;
@@ -1475,6 +1476,62 @@ static void files_spread_over_devices_and_one_may_fail(void)
 	end();
 }
 
+/* Takes a device away, as if it were not mounted, or brings it back. The store is closed. */
+static void hide_device(size_t device, bool hidden)
+{
+	char label[300], away[300];
+
+	snprintf(label, sizeof(label), "%s/rozo-label", fixture.devices[device]);
+	snprintf(away, sizeof(away), "%s/label-of-%zu", fixture.base, device);
+	CU_ASSERT_EQUAL(rename(hidden ? label : away, hidden ? away : label), 0);
+}
+
+static uint32_t remove_file(store_file file)
+{
+	const store_remove_args args = {.file = file};
+	store_status_res res;
+
+	store_remove(fixture.store, &args, &res);
+	return res.status;
+}
+
+/* Which device a file is on; its side a at least. */
+static size_t device_of(store_file file)
+{
+	char path[512];
+
+	fixture_side_of(&fixture, file, 0, path, sizeof(path));
+	for (size_t i = 0; i < fixture.device_count; i++) {
+		if (strncmp(path, fixture.devices[i], strlen(fixture.devices[i])) == 0)
+			return i;
+	}
+	return SIZE_MAX;
+}
+
+static void what_may_be_on_a_device_out_of_service_is_told_when_removed(void)
+{
+	fixture_begin(&fixture, 2);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1)), 0);
+	const size_t device = device_of(FIXTURE_FILE);
+	fixture_close(&fixture);
+	hide_device(1 - device, true);
+	fixture_open(&fixture);
+	/* It is here, and was made when all devices were: nothing of it is anywhere else. */
+	CU_ASSERT_EQUAL(remove_file(FIXTURE_FILE), 0);
+	/* Perhaps it was not here. */
+	CU_ASSERT_EQUAL(remove_file(FIXTURE_FILE), ENODEV);
+	CU_ASSERT_EQUAL(remove_file((store_file){.export_id = 1, .file_id = 5}), ENODEV);
+	fixture_close(&fixture);
+	hide_device(1 - device, false);
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(remove_file(FIXTURE_FILE), 0);
+	/* A device that fails while the file is open. */
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1)), 0);
+	atomic_store(&fixture.store->devices[device_of(FIXTURE_FILE)].failed, true);
+	CU_ASSERT_EQUAL(remove_file(FIXTURE_FILE), ENODEV);
+	end();
+}
+
 static void many_files_need_few_descriptors(void)
 {
 	begin();
@@ -1596,6 +1653,7 @@ int main(void)
 	TEST(what_an_older_version_missed_is_found);
 	TEST(what_is_in_doubt_goes_unless_the_misses_are_on_record);
 	TEST(files_spread_over_devices_and_one_may_fail);
+	TEST(what_may_be_on_a_device_out_of_service_is_told_when_removed);
 	TEST(many_files_need_few_descriptors);
 	TEST(fresh_files_cost_little_more_than_their_shards);
 	TEST(dropped_versions_give_their_space_back);
