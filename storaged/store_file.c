@@ -334,6 +334,7 @@ static void forget(struct shard_file *file)
 	file->made_here = false;
 	file->foreign = false;
 	file->blank = false;
+	file->copied = false;
 	file->shape_known = false;
 	file->write_epoch = 0;
 	file->epoch_kept = 0;
@@ -353,10 +354,38 @@ static void forget(struct shard_file *file)
 	}
 }
 
+/*
+ * Whether page 0 of a side a says that the file was made while a device was out of service. Returns
+ * 0 or a negative errno.
+ */
+static int is_degraded(struct store *store, const store_file *key, int descriptor, bool *degraded)
+{
+	struct store_header_fields fields;
+	uint8_t page[STORE_PAGE_BYTES];
+	struct iovec part = {.iov_base = page, .iov_len = STORE_PAGE_BYTES};
+	ssize_t bytes = 0;
+
+	if (descriptor >= 0)
+		bytes = store_io_read_all(store->io, descriptor, &part, 1, 0);
+	*degraded = bytes == STORE_PAGE_BYTES &&
+		    store_header_get(page, key, &fields, NULL) == STORE_HEADER_GOOD &&
+		    (fields.flags & STORE_FLAG_DEGRADED) != 0;
+	return bytes < 0 ? (int)bytes : 0;
+}
+
+static void close_both(struct store *store, const int descriptors[STORE_SIDES])
+{
+	for (unsigned int side = 0; side < STORE_SIDES; side++) {
+		if (descriptors[side] >= 0)
+			store->io->close(descriptors[side]);
+	}
+}
+
 /* Looks for the file on all devices. Called with the lock held exclusively. */
 static int look_for(struct shard_file *file)
 {
 	struct store *store = file->store;
+	bool copied = false;
 	int error = 0;
 
 	for (size_t i = 0; i < store->device_count; i++) {
@@ -373,19 +402,24 @@ static int look_for(struct shard_file *file)
 			continue;
 		if (file->exists) {
 			/* Made anew while the device with the other one was out of service. */
-			bool keep = (file->flags & STORE_FLAG_DEGRADED) != 0;
+			bool newer, keep;
 
+			error = is_degraded(store, &file->key, descriptors[0], &newer);
+			if (error != 0) {
+				store_device_error(store, device, error);
+				close_both(store, descriptors);
+				goto failed;
+			}
+			keep = !file->blank && (!newer || (file->flags & STORE_FLAG_DEGRADED) != 0);
 			rozo_log(ERROR,
 				"%s: also on device %s: it was made anew while a device was out of "
 				"service; "
 				"using the one on %s",
 				shard_file_name(file, 0), device->path,
 				keep ? file->device->path : device->path);
+			copied = true;
 			if (keep) {
-				for (unsigned int side = 0; side < STORE_SIDES; side++) {
-					if (descriptors[side] >= 0)
-						store->io->close(descriptors[side]);
-				}
+				close_both(store, descriptors);
 				continue;
 			}
 			forget(file);
@@ -400,6 +434,7 @@ static int look_for(struct shard_file *file)
 		if (error != 0)
 			goto failed;
 	}
+	file->copied = copied;
 	if (file->exists) {
 		pthread_mutex_lock(&file->flush_lock);
 		for (unsigned int side = 0; side < STORE_SIDES; side++)
@@ -576,33 +611,55 @@ int shard_file_make_header(struct shard_file *file, const struct store_shape *sh
 	return shard_file_make(file, shape);
 }
 
+/* Side b first: side a alone is a file, side b alone is one that lost its side a. */
+static int unlink_sides(struct shard_file *file, const struct store_device *device)
+{
+	char path[STORE_PATH_MAX];
+	int error = 0;
+
+	for (int side = STORE_SIDES - 1; side >= 0 && (error == 0 || error == -ENOENT); side--) {
+		store_side_path(device, &file->key, (unsigned int)side, path);
+		error = file->store->io->remove(path);
+	}
+	return error == -ENOENT ? 0 : error;
+}
+
 /*
- * There is nothing to remove. It may have been removed by a process that was killed before that was
- * durable, or the log could not be told: that is made up for now. Returns as shard_file_remove().
+ * Sees to it that a device has nothing of the file, which it does not use. Also if there is nothing
+ * to be seen: it may have been removed by a process that was killed before that was durable, or the
+ * log could not be told.
  */
-static int remove_again(struct shard_file *file)
+static int remove_copy(struct shard_file *file, struct store_device *device)
+{
+	char path[STORE_PATH_MAX];
+	int error = unlink_sides(file, device);
+
+	store_side_directory(device, &file->key, path);
+	if (error == 0)
+		error = file->store->io->sync_directory(path);
+	if (error == 0 || error == -ENOENT)
+		error = store_marker_remove(file->store, device, &file->key);
+	if (error != 0) {
+		rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
+		store_device_error(file->store, device, error);
+		return error;
+	}
+	/* Its records would bring the file back. */
+	return device->log == NULL ? 0 : store_log_clean(device->log, &file->key);
+}
+
+static int remove_copies(struct shard_file *file)
 {
 	struct store *store = file->store;
+	int error = 0;
 
-	for (size_t i = 0; i < store->device_count; i++) {
+	for (size_t i = 0; i < store->device_count && error == 0; i++) {
 		struct store_device *device = &store->devices[i];
-		char path[STORE_PATH_MAX];
 
-		if (atomic_load(&device->failed))
-			continue;
-		store_side_directory(device, &file->key, path);
-		int error = store->io->sync_directory(path);
-		if (error != 0 && error != -ENOENT) {
-			rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
-			store_device_error(store, device, error);
-			return -EIO;
-		}
-		/* Its records would bring the file back. */
-		error = device->log == NULL ? 0 : store_log_clean(device->log, &file->key);
-		if (error != 0)
-			return error;
+		if (device != file->device && !atomic_load(&device->failed))
+			error = remove_copy(file, device);
 	}
-	return store_device_any_failed(store) ? -ENODEV : 0;
+	return error;
 }
 
 /*
@@ -621,42 +678,33 @@ static bool log_removal(struct shard_file *file, int *error)
 	return true;
 }
 
-int shard_file_remove(struct shard_file *file)
+static int remove_used(struct shard_file *file)
 {
+	struct store_device *device = file->device;
+	struct store_log *log = device->log;
 	char path[STORE_PATH_MAX];
 	int error = 0;
-	struct store_log *log;
 	bool logged;
 
-	if (!file->exists)
-		return remove_again(file);
-	log = file->device->log;
 	/* Nothing of it may come into the log behind this. */
 	shard_file_forget_changes(file);
 	logged = log_removal(file, &error);
-	/* Side b first: side a alone is a file, side b alone is one that lost its side a. */
-	for (int side = STORE_SIDES - 1; side >= 0 && error == 0; side--) {
-		int result;
-
-		store_side_path(file->device, &file->key, (unsigned int)side, path);
-		result = file->store->io->remove(path);
-		if (result != -ENOENT)
-			error = result;
-	}
+	if (error == 0)
+		error = unlink_sides(file, device);
 	if (error == 0 && !logged) {
-		store_side_directory(file->device, &file->key, path);
+		store_side_directory(device, &file->key, path);
 		error = file->store->io->sync_directory(path);
 	}
 	if (error == 0)
-		error = store_marker_remove(file->store, file->device, &file->key);
+		error = store_marker_remove(file->store, device, &file->key);
 	if (logged)
 		store_log_release(log);
 	else if (error == 0 && log != NULL)
 		error = store_log_clean(log, &file->key);
 	if (error != 0) {
-		store_side_path(file->device, &file->key, 0, path);
+		store_side_path(device, &file->key, 0, path);
 		rozo_log_limited(ERROR, "%s: cannot be removed: %s", path, strerror(-error));
-		store_device_error(file->store, file->device, error);
+		store_device_error(file->store, device, error);
 		if (logged) {
 			/* It will be gone when the store is opened again, so nothing may be
 			 * written to it. */
@@ -668,5 +716,21 @@ int shard_file_remove(struct shard_file *file)
 	/* What is left of it is looked for again. */
 	file->opened = error == 0;
 	forget(file);
-	return error == 0 ? 0 : -EIO;
+	return error;
+}
+
+int shard_file_remove(struct shard_file *file)
+{
+	const bool existed = file->exists;
+	/* The others have something only if it was made while one of them was out of service. */
+	bool others = !existed || file->copied || file->lost[0] ||
+		      (file->flags & STORE_FLAG_DEGRADED) != 0;
+	/* The one that is used at the last: as long as it is there the older ones do not count. */
+	int error = others ? remove_copies(file) : 0;
+
+	if (error == 0 && existed)
+		error = remove_used(file);
+	if (error != 0)
+		return -EIO;
+	return !existed && store_device_any_failed(file->store) ? -ENODEV : 0;
 }

@@ -144,6 +144,7 @@ struct shard_file {
 	bool exists;
 	bool foreign; /* a side is another file's, or unknown: never written to */
 	bool blank; /* nothing was ever flushed into it: as good as empty, with no shape known */
+	bool copied; /* another device has an older copy of it */
 	bool made_here; /* by this run of the store: no crash can have torn it */
 	struct store_device *device; /* valid if exists */
 	int descriptors[STORE_SIDES]; /* -1: this side does not exist */
@@ -259,9 +260,9 @@ int shard_file_make_side(struct shard_file *file, unsigned int side);
 int shard_file_make_header(struct shard_file *file, const struct store_shape *shape);
 
 /*
- * Removes the file, durably, and its marker. Called with the lock held exclusively; the file does
- * not exist afterwards. Returns 0; -ENODEV (nothing is left of it on the devices in service, but
- * one that is out of service may have it); or -EIO or another negative errno.
+ * Removes the file, durably, and its marker, with all older copies that other devices have of it.
+ * Called with the lock held exclusively; the file does not exist afterwards. Returns 0; -ENODEV
+ * (it was not found, durably so, but may be on a device that is out of service); or -EIO.
  */
 int shard_file_remove(struct shard_file *file);
 

@@ -1532,6 +1532,32 @@ static void what_may_be_on_a_device_out_of_service_is_told_when_removed(void)
 	end();
 }
 
+/* A file of which one device has an older copy, made before it was out of service. */
+static void begin_with_two_copies(void)
+{
+	fixture_begin(&fixture, 2);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 3, .missed = 0x20), 0);
+	const size_t device = device_of(FIXTURE_FILE);
+	fixture_close(&fixture);
+	hide_device(device, true);
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(8, 1)), 0);
+	fixture_close(&fixture);
+	hide_device(device, false);
+	fixture_open(&fixture);
+	CU_ASSERT(IS(&fixture, 0, VERSION(8, 1), STORE_FINALIZED));
+}
+
+static void no_older_copy_comes_back_after_a_removal(void)
+{
+	begin_with_two_copies();
+	CU_ASSERT_EQUAL(remove_file(FIXTURE_FILE), 0);
+	CU_ASSERT_EQUAL(fixture_state(&fixture, 0, NULL), STORE_EMPTY);
+	fixture_reopen(&fixture);
+	CU_ASSERT_EQUAL(fixture_state(&fixture, 0, NULL), STORE_EMPTY);
+	end();
+}
+
 static void many_files_need_few_descriptors(void)
 {
 	begin();
@@ -1654,6 +1680,7 @@ int main(void)
 	TEST(what_is_in_doubt_goes_unless_the_misses_are_on_record);
 	TEST(files_spread_over_devices_and_one_may_fail);
 	TEST(what_may_be_on_a_device_out_of_service_is_told_when_removed);
+	TEST(no_older_copy_comes_back_after_a_removal);
 	TEST(many_files_need_few_descriptors);
 	TEST(fresh_files_cost_little_more_than_their_shards);
 	TEST(dropped_versions_give_their_space_back);
