@@ -297,6 +297,7 @@ static int load_headers(struct shard_file *file)
 			return error;
 	}
 	file->lost[0] = file->descriptors[0] < 0;
+	file->flags_lost = file->lost[0] || recover[0];
 	file->lost[1] = file->descriptors[1] < 0 && (file->flags & STORE_FLAG_SIDE_B) != 0;
 	for (unsigned int side = 0; side < STORE_SIDES; side++) {
 		if (file->lost[side])
@@ -343,6 +344,7 @@ static void forget(struct shard_file *file)
 	file->refused_change = 0;
 	file->dropped_change = 0;
 	file->flags = 0;
+	file->flags_lost = false;
 	file->marked = false;
 	store_mask_free(&file->freed);
 	store_mask_free(&file->suspect);
@@ -379,6 +381,18 @@ static void close_both(struct store *store, const int descriptors[STORE_SIDES])
 		if (descriptors[side] >= 0)
 			store->io->close(descriptors[side]);
 	}
+}
+
+/* The mark of a file made while a device was out of service, if it may have been. */
+static uint32_t degraded_unless_known(const struct shard_file *file)
+{
+	if (!file->exists)
+		return 0;
+	/* A blank one has no mark yet. */
+	if (file->blank ? store_device_any_failed(file->store)
+			: file->flags_lost && file->store->device_count > 1)
+		return STORE_FLAG_DEGRADED;
+	return 0;
 }
 
 /* Looks for the file on all devices. Called with the lock held exclusively. */
@@ -435,6 +449,7 @@ static int look_for(struct shard_file *file)
 			goto failed;
 	}
 	file->copied = copied;
+	file->flags |= degraded_unless_known(file);
 	if (file->exists) {
 		pthread_mutex_lock(&file->flush_lock);
 		for (unsigned int side = 0; side < STORE_SIDES; side++)
@@ -723,8 +738,7 @@ int shard_file_remove(struct shard_file *file)
 {
 	const bool existed = file->exists;
 	/* The others have something only if it was made while one of them was out of service. */
-	bool others = !existed || file->copied || file->lost[0] ||
-		      (file->flags & STORE_FLAG_DEGRADED) != 0;
+	bool others = !existed || file->copied || (file->flags & STORE_FLAG_DEGRADED) != 0;
 	/* The one that is used at the last: as long as it is there the older ones do not count. */
 	int error = others ? remove_copies(file) : 0;
 

@@ -155,6 +155,7 @@ struct shard_file {
 	uint32_t epoch_kept; /* as it is in page 0 */
 	uint64_t epoch_change; /* the change that put it there, 0: it was there */
 	uint32_t flags; /* of page 0 of side a */
+	bool flags_lost; /* that page's header cannot be read */
 	uint64_t size_bytes[STORE_SIDES];
 	uint64_t groups_recorded[STORE_SIDES]; /* header.groups_durable as it is in the file */
 	bool marked; /* the marker of missed writes is there */

@@ -1532,6 +1532,78 @@ static void what_may_be_on_a_device_out_of_service_is_told_when_removed(void)
 	end();
 }
 
+/* Of blocks that a file may have had on a device that is gone it says nothing. */
+static void what_may_have_been_on_a_lost_device_is_not_told_as_empty(void)
+{
+	store_read_block told;
+
+	fixture_begin(&fixture, 2);
+	CU_ASSERT_EQUAL(
+		PUT(&fixture, .file = {.export_id = 1, .file_id = 7}, .version = VERSION(1, 1)), 0);
+	const size_t device = 1 - device_of((store_file){.export_id = 1, .file_id = 7});
+	fixture_close(&fixture);
+	hide_device(device, true);
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .first = 5), 0);
+	for (unsigned int way = 0; way < 3; way++) {
+		CU_ASSERT(IS(&fixture, 5, VERSION(1, 1), STORE_FINALIZED));
+		CU_ASSERT(IS(&fixture, 0, (store_version){0}, STORE_DAMAGED));
+		CU_ASSERT(IS(&fixture, 1000, (store_version){0}, STORE_DAMAGED));
+		CU_ASSERT_EQUAL(
+			fixture_get(&fixture, &(struct get){.version = VERSION(1, 1)}, &told, NULL),
+			0);
+		CU_ASSERT_EQUAL(told.state, STORE_DAMAGED);
+		/* Made when all devices were there. */
+		CU_ASSERT(fixture_is(&fixture,
+			&(struct get){.file = {.export_id = 1, .file_id = 7}, .block = 3},
+			(store_version){0}, STORE_EMPTY));
+		fixture_close(&fixture);
+		if (way == 1)
+			hide_device(device, false);
+		fixture_open(&fixture);
+	}
+	/* Writes find what they find in an empty block. */
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .first = 2), 0);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .first = 3, .exact = true,
+				.base = VERSION(1, 1)),
+		0);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .first = 4, .undecided = true,
+				.base = VERSION(1, 1)),
+		EAGAIN);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .first = 6, .empty = true), 0);
+	CU_ASSERT(IS(&fixture, 2, VERSION(2, 1), STORE_FINALIZED));
+	CU_ASSERT(IS(&fixture, 3, VERSION(2, 1), STORE_FINALIZED));
+	CU_ASSERT(IS(&fixture, 4, (store_version){0}, STORE_DAMAGED));
+	CU_ASSERT(IS(&fixture, 6, VERSION(2, 1), STORE_FINALIZED));
+	end();
+}
+
+/* The mark may be gone, or was never flushed. */
+static void what_may_have_been_on_a_lost_device_may_not_be_known_any_more(void)
+{
+	char path[512];
+
+	fixture_begin(&fixture, 2);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 40), 0);
+	fixture_side(&fixture, 0, path, sizeof(path));
+	fixture_close(&fixture);
+	fixture_flip(path, 70, 1);
+	fixture_open(&fixture);
+	CU_ASSERT(IS(&fixture, 39, VERSION(1, 1), STORE_FINALIZED));
+	CU_ASSERT(IS(&fixture, 40, (store_version){0}, STORE_DAMAGED));
+	/* An empty side a is what a crash leaves of a new file. */
+	const size_t device = device_of(FIXTURE_FILE);
+	fixture_close(&fixture);
+	CU_ASSERT_EQUAL(truncate(path, 0), 0);
+	fixture_open(&fixture);
+	CU_ASSERT(IS(&fixture, 0, (store_version){0}, STORE_EMPTY));
+	fixture_close(&fixture);
+	hide_device(1 - device, true);
+	fixture_open(&fixture);
+	CU_ASSERT(IS(&fixture, 0, (store_version){0}, STORE_DAMAGED));
+	end();
+}
+
 /* A file of which one device has an older copy, made before it was out of service. */
 static void begin_with_two_copies(void)
 {
@@ -1680,6 +1752,8 @@ int main(void)
 	TEST(what_is_in_doubt_goes_unless_the_misses_are_on_record);
 	TEST(files_spread_over_devices_and_one_may_fail);
 	TEST(what_may_be_on_a_device_out_of_service_is_told_when_removed);
+	TEST(what_may_have_been_on_a_lost_device_is_not_told_as_empty);
+	TEST(what_may_have_been_on_a_lost_device_may_not_be_known_any_more);
 	TEST(no_older_copy_comes_back_after_a_removal);
 	TEST(many_files_need_few_descriptors);
 	TEST(fresh_files_cost_little_more_than_their_shards);
