@@ -871,7 +871,15 @@ static struct {
 	int left; /* writes until all fail; negative: none */
 	unsigned int syncs;
 	bool die; /* the process is killed in its next flush */
+	uint64_t bad_offset; /* no read there succeeds; 0: all do */
 } faults;
+
+static ssize_t faulty_read(int descriptor, const struct iovec *parts, int count, uint64_t offset)
+{
+	if (faults.bad_offset != 0 && offset == faults.bad_offset)
+		return -EIO;
+	return store_io_posix.read(descriptor, parts, count, offset);
+}
 
 static ssize_t faulty_write(int descriptor, const struct iovec *parts, int count, uint64_t offset)
 {
@@ -895,6 +903,7 @@ static void begin_faulty(void)
 	static struct store_io io;
 
 	io = store_io_posix;
+	io.read = faulty_read;
 	io.write = faulty_write;
 	io.sync_data = faulty_sync;
 	memset(&faults, 0, sizeof(faults));
@@ -915,6 +924,41 @@ static void a_promise_that_could_not_be_written_is_not_given(void)
 	CU_ASSERT_EQUAL(ask_to_refuse(VERSION(5, 1)), 0);
 	fixture_reopen(&fixture);
 	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(4, 1)), EAGAIN);
+	end();
+}
+
+static void a_page_that_cannot_be_read_does_not_end_the_check(void)
+{
+	const store_file file = FIXTURE_FILE;
+	const uint64_t group_bytes = 32 * 4096;
+	struct store_check check = {0};
+	uint64_t blocks = 0, unreadable = 0, bad = 0, bad_block = 0;
+	char path[512];
+
+	begin_faulty();
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 100), 0);
+	fixture_side(&fixture, 0, path, sizeof(path));
+	fixture_flip(path, 3 * group_bytes + 4096 + 2 * 4096, 1); /* the row of block 95 */
+	faults.bad_offset = group_bytes;
+	for (uint64_t next = 0; next != UINT64_MAX; next = check.next_block) {
+		CU_ASSERT_EQUAL_FATAL(
+			store_check_blocks(fixture.store, &file, next, UINT64_MAX, &check), 0);
+		blocks += check.blocks;
+		unreadable += check.unreadable;
+		bad += check.bad_count;
+		if (check.bad_count > 0)
+			bad_block = check.bad[0];
+	}
+	CU_ASSERT_EQUAL(blocks, 100 - 31);
+	CU_ASSERT_EQUAL(unreadable, 31);
+	CU_ASSERT_EQUAL(bad, 1);
+	CU_ASSERT_EQUAL(bad_block, 95);
+	/* It counts against the device as one error. */
+	CU_ASSERT_EQUAL(fixture.store->devices[0].errors, 1);
+	/* From the middle of the group on. */
+	CU_ASSERT_EQUAL(store_check_blocks(fixture.store, &file, 40, 1, &check), 0);
+	CU_ASSERT_EQUAL(check.unreadable, 1);
+	CU_ASSERT_EQUAL(check.next_block, 41);
 	end();
 }
 
@@ -1733,6 +1777,7 @@ int main(void)
 	TEST(promises_outlive_a_restart_also_of_an_empty_store);
 	TEST(truncation_fences_a_store_without_the_file);
 	TEST(a_promise_that_could_not_be_written_is_not_given);
+	TEST(a_page_that_cannot_be_read_does_not_end_the_check);
 	TEST(an_epoch_that_could_not_be_written_is_written_by_the_next_truncation);
 	TEST(a_promise_of_a_killed_process_is_flushed_before_it_is_given_again);
 	TEST(a_record_of_a_killed_process_is_flushed_before_it_counts);
