@@ -80,28 +80,29 @@ void shard_file_destroy(struct shard_file *file)
 	free(file);
 }
 
-bool shard_file_close(struct shard_file *file)
+int shard_file_close(struct shard_file *file)
 {
-	bool closed = true;
+	int error = 0;
 
 	pthread_rwlock_wrlock(&file->lock);
 	if (file->opened && file->exists) {
 		struct store_pages pages;
 
 		shard_file_punch(file, true);
-		closed = shard_file_flush(file, UINT64_MAX, false) == 0;
+		error = shard_file_flush(file, UINT64_MAX, false);
 		/* Only tells how much of the file is to be expected next time; no need to flush it.
 		 */
 		store_pages_begin(&pages, file);
-		if (closed && file->shape_known) {
+		if (error == 0 && file->shape_known) {
 			store_pages_note_size(&pages, true);
 			store_pages_finish(&pages);
 		}
 		store_pages_abandon(&pages);
 	}
-	close_sides(file);
+	if (error == 0 || error == -EIO)
+		close_sides(file);
 	pthread_rwlock_unlock(&file->lock);
-	return closed;
+	return error;
 }
 
 /* -------- opening -------- */

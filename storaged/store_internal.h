@@ -220,8 +220,11 @@ void shard_file_put(struct shard_file *file);
 struct shard_file *shard_file_create(struct store *store, const store_file *key);
 void shard_file_destroy(struct shard_file *file);
 
-/* Flushes and closes a file nobody references. Returns false if the flush failed. */
-bool shard_file_close(struct shard_file *file);
+/*
+ * Flushes and closes a file nobody references. Returns 0; -EIO: the flush failed, and the file is
+ * to answer that; or another negative errno: it cannot be flushed now, and stays open.
+ */
+int shard_file_close(struct shard_file *file);
 
 /*
  * Gives back the rows noted in all open files (shard_file_punch()). Called with no lock. Returns
@@ -295,7 +298,8 @@ uint64_t shard_file_changes(struct shard_file *file);
 /*
  * Returns when the first `changes` changes are durable (UINT64_MAX: all made so far), and, if
  * settle is true, what was there when the file was opened. Calls that come together share a flush.
- * Called without file->lock or with it. Returns 0, or -EIO: the file has failed.
+ * Called without file->lock or with it. Returns 0; -EIO: the file has failed; or another negative
+ * errno: it cannot be flushed now, nothing is lost, and the next flush tries again.
  */
 int shard_file_flush(struct shard_file *file, uint64_t changes, bool settle);
 

@@ -872,7 +872,17 @@ static struct {
 	unsigned int syncs;
 	bool die; /* the process is killed in its next flush */
 	uint64_t bad_offset; /* no read there succeeds; 0: all do */
+	int directory_error; /* of flushing directories of shards */
+	unsigned int directory_syncs; /* that succeeded */
 } faults;
+
+static int faulty_sync_directory(const char *path)
+{
+	if (strstr(path, "/shards/1/") != NULL && faults.directory_error != 0)
+		return faults.directory_error;
+	faults.directory_syncs++;
+	return store_io_posix.sync_directory(path);
+}
 
 static ssize_t faulty_read(int descriptor, const struct iovec *parts, int count, uint64_t offset)
 {
@@ -906,6 +916,7 @@ static void begin_faulty(void)
 	io.read = faulty_read;
 	io.write = faulty_write;
 	io.sync_data = faulty_sync;
+	io.sync_directory = faulty_sync_directory;
 	memset(&faults, 0, sizeof(faults));
 	faults.left = -1;
 	begin();
@@ -959,6 +970,98 @@ static void a_page_that_cannot_be_read_does_not_end_the_check(void)
 	CU_ASSERT_EQUAL(store_check_blocks(fixture.store, &file, 40, 1, &check), 0);
 	CU_ASSERT_EQUAL(check.unreadable, 1);
 	CU_ASSERT_EQUAL(check.next_block, 41);
+	end();
+}
+
+/* Files by the number of the error that flushing their directory gives. */
+static store_file flushed_with(int error)
+{
+	return (store_file){.export_id = 1, .file_id = (uint64_t)error + 10};
+}
+
+static uint32_t state_in(store_file file)
+{
+	store_read_block told;
+
+	CU_ASSERT_EQUAL(fixture_get(&fixture, &(struct get){.file = file}, &told, NULL), 0);
+	return told.state;
+}
+
+static void a_directory_that_cannot_be_opened_now_is_flushed_later(void)
+{
+	static const int errors[] = {EMFILE, ENFILE, ENOMEM};
+
+	begin_faulty();
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1)), 0);
+	for (unsigned int i = 0; i < 3; i++) {
+		const store_file file = flushed_with(errors[i]);
+
+		/* Two of them are new to the log, one has a record there. */
+		if (i == 0)
+			CU_ASSERT_EQUAL(PUT(&fixture, .file = file, .version = VERSION(1, 1)), 0);
+		faults.directory_error = -errors[i];
+		CU_ASSERT_EQUAL(
+			PUT(&fixture, .file = file, .version = VERSION(2, 1), .count = 64), EIO);
+		CU_ASSERT_EQUAL(state_in(file), STORE_PENDING);
+		CU_ASSERT_EQUAL(fixture_sync(&fixture, file), EIO);
+		CU_ASSERT_EQUAL(state_in(file), STORE_PENDING);
+		CU_ASSERT_EQUAL(PUT(&fixture, .file = file, .version = VERSION(2, 1), .first = 70,
+					.unstable = true),
+			0);
+		faults.directory_error = 0;
+		faults.syncs = faults.directory_syncs = 0;
+		CU_ASSERT_EQUAL(fixture_sync(&fixture, file), 0);
+		CU_ASSERT_EQUAL(state_in(file), STORE_FINALIZED);
+		CU_ASSERT(faults.syncs >= 1 && faults.directory_syncs == 1);
+		CU_ASSERT_EQUAL(
+			PUT(&fixture, .file = file, .version = VERSION(2, 1), .first = 80), 0);
+	}
+	CU_ASSERT_EQUAL(fixture_logged("restarted"), 0);
+	/* The log was not kept from being emptied. */
+	fixture_forget_log();
+	fixture_reopen(&fixture);
+	CU_ASSERT_EQUAL(fixture_logged("not stopped cleanly"), 0);
+	CU_ASSERT_EQUAL(state_in(flushed_with(EMFILE)), STORE_FINALIZED);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1)), 0);
+	/* A flush that failed is none that was not begun. */
+	faults.directory_error = -EIO;
+	CU_ASSERT_EQUAL(
+		PUT(&fixture, .file = flushed_with(EIO), .version = VERSION(1, 1), .count = 64),
+		EIO);
+	faults.directory_error = 0;
+	CU_ASSERT_EQUAL(fixture_sync(&fixture, flushed_with(EIO)), EIO);
+	end();
+}
+
+static void files_that_cannot_be_flushed_now_stay_open(void)
+{
+	begin_faulty();
+	fixture_close(&fixture);
+	fixture.open_files_max = 2;
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1)), 0);
+	faults.directory_error = -EMFILE;
+	for (uint64_t id = 1; id <= 8; id++)
+		CU_ASSERT_EQUAL(PUT(&fixture, .file = {.export_id = 1, .file_id = id},
+					.version = VERSION(1, 1), .count = 64, .unstable = true),
+			0);
+	for (uint64_t id = 1; id <= 8; id++)
+		CU_ASSERT_EQUAL(
+			state_in((store_file){.export_id = 1, .file_id = id}), STORE_PENDING);
+	CU_ASSERT(fixture.store->file_count >= 8);
+	faults.directory_error = 0;
+	for (uint64_t id = 1; id <= 8; id++)
+		CU_ASSERT_EQUAL(
+			fixture_sync(&fixture, (store_file){.export_id = 1, .file_id = id}), 0);
+	CU_ASSERT(fixture.store->file_count <= 2);
+	/* Nor do they keep the store from being closed. */
+	CU_ASSERT_EQUAL(PUT(&fixture, .file = {.export_id = 1, .file_id = 9},
+				.version = VERSION(1, 1), .count = 64, .unstable = true),
+		0);
+	faults.directory_error = -EMFILE;
+	fixture_close(&fixture);
+	faults.directory_error = 0;
+	fixture_open(&fixture);
 	end();
 }
 
@@ -1778,6 +1881,8 @@ int main(void)
 	TEST(truncation_fences_a_store_without_the_file);
 	TEST(a_promise_that_could_not_be_written_is_not_given);
 	TEST(a_page_that_cannot_be_read_does_not_end_the_check);
+	TEST(a_directory_that_cannot_be_opened_now_is_flushed_later);
+	TEST(files_that_cannot_be_flushed_now_stay_open);
 	TEST(an_epoch_that_could_not_be_written_is_written_by_the_next_truncation);
 	TEST(a_promise_of_a_killed_process_is_flushed_before_it_is_given_again);
 	TEST(a_record_of_a_killed_process_is_flushed_before_it_counts);
