@@ -405,7 +405,6 @@ static int truncate_rows(struct store_pages *pages, const store_truncate_args *a
 static int truncate_first(struct shard_file *file, const store_truncate_args *args)
 {
 	struct store_pages pages;
-	struct store_page *page;
 	struct store_shape shape;
 	int error;
 
@@ -420,12 +419,9 @@ static int truncate_first(struct shard_file *file, const store_truncate_args *ar
 	error = truncate_records(&pages, args);
 	/* Also if it could not be written the last time. */
 	if (error == 0 && args->write_epoch > file->epoch_kept) {
-		error = store_pages_get(&pages, 0, 0, &page);
-		if (error == 0) {
-			page->changed = true;
-			page->durable = true;
+		error = store_pages_keep_header(&pages);
+		if (error == 0)
 			file->write_epoch = args->write_epoch;
-		}
 	}
 	if (error == 0)
 		error = store_pages_finish(&pages);

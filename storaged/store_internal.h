@@ -369,6 +369,12 @@ int store_pages_get(
 	struct store_pages *pages, uint64_t group, unsigned int side, struct store_page **page);
 
 /*
+ * Has page 0 of side a, which is there in every file, written with what the file has in its header,
+ * durably with the next flush. Returns as store_pages_get().
+ */
+int store_pages_keep_header(struct store_pages *pages);
+
+/*
  * Sees to it that page 0 says how much of each side is durable, if that has grown noticeably
  * (or at all, if exact). Errors are left to the next time.
  */
