@@ -140,6 +140,7 @@ int free_queue_add_file(struct kv_txn *txn, uint32_t export_id, uint64_t file_id
 
 struct list_call {
 	uint32_t node;
+	uint64_t first; /* sequence */
 	uint32_t wanted;
 	uint32_t count;
 	struct meta_free_item *items; /* NULL: only count */
@@ -169,7 +170,7 @@ static int list_item(void *context, struct kv_bytes key, struct kv_bytes value)
 static int list_operation(struct kv_txn *txn, void *context)
 {
 	struct list_call *call = context;
-	struct record_key first = record_key_free_node(call->node, 0);
+	struct record_key first = record_key_free_node(call->node, call->first);
 	int result;
 
 	result = kv_scan(txn, record_key_bytes(&first), RECORD_PREFIX_NODE, list_item, call);
@@ -217,7 +218,7 @@ int free_queue_strays(struct exportd *exportd, uint32_t node)
 void free_queue_list(
 	struct exportd *exportd, const struct meta_free_args *args, struct meta_free_res *result)
 {
-	struct list_call call = {.node = args->node, .wanted = META_FREE_MAX};
+	struct list_call call = {.node = args->node, .first = args->first, .wanted = META_FREE_MAX};
 	int error;
 
 	call.items = calloc(META_FREE_MAX, sizeof(*call.items));

@@ -9,6 +9,7 @@
 
 #include "rpc/log.h"
 #include "rpc/meta.h"
+#include "storaged/clock.h"
 #include "storaged/periodic.h"
 
 #define INTERVAL_MS 1000
@@ -16,6 +17,15 @@
 #define CALL_TIMEOUT_MS 2000
 #define FREE_TIMEOUT_MS 10000
 #define DEVICES_MAX 256
+#define WALK_MS 10000 /* from one walk's beginning to the next one's, at least */
+
+/* A walk through the list of what exportd wants removed. */
+struct free_walk {
+	uint64_t first; /* sequence of the item to go on with */
+	bool ended; /* there were no more from there on */
+	uint64_t out_of_reach; /* perhaps on a device that is out of service, and nowhere else */
+	uint64_t strays_removed, strays_failed;
+};
 
 struct heartbeat {
 	struct periodic periodic;
@@ -23,30 +33,38 @@ struct heartbeat {
 	struct stripe *stripe;
 	struct work *work;
 	uint32_t node_id;
-	bool answered; /* the last heartbeat was; only the thread uses it */
+	/* Only the thread uses what follows. */
+	bool answered; /* the last heartbeat was */
+	struct free_walk walk;
+	int64_t walk_again_ms;
+	bool told_out_of_reach;
 	struct store_capacity capacity[DEVICES_MAX];
 	meta_device devices[DEVICES_MAX];
 };
 
 /*
- * Removes store files of removed files, and of what other nodes have taken over, and tells exportd
- * which ones are gone for good.
+ * Removes store files of removed files, and of what other nodes have taken over: those of a page of
+ * exportd's list, from walk->first on. Tells exportd which ones are gone for good. Returns 0, or
+ * why exportd's list cannot be had.
  */
-static void free_files(struct store *store, struct stripe *stripe, uint32_t node_id)
+static int free_page(
+	struct free_walk *walk, struct store *store, struct stripe *stripe, uint32_t node_id)
 {
 	struct rpc_client *meta = stripe_meta(stripe);
-	meta_free_args ask = {.node = node_id};
-	meta_free_res work = {0};
+	meta_free_args ask = {.node = node_id, .first = walk->first};
+	meta_free_res page = {0};
 
 	int error = rpc_call(meta, META_FREE_LIST, RPC_XDR(xdr_meta_free_args), &ask,
-		RPC_XDR(xdr_meta_free_res), &work, FREE_TIMEOUT_MS);
+		RPC_XDR(xdr_meta_free_res), &page, FREE_TIMEOUT_MS);
 	if (error)
-		return; /* the next heartbeat tells again */
-	uint64_t *removed =
-		calloc(work.items.items_len ? work.items.items_len : 1, sizeof(*removed));
-	uint32_t count = 0;
-	for (uint32_t i = 0; removed && i < work.items.items_len; i++) {
-		const meta_free_item *item = &work.items.items_val[i];
+		return error;
+	error = -(int)page.status;
+	uint32_t items = error ? 0 : page.items.items_len, count = 0;
+	uint64_t *removed = calloc(items ? items : 1, sizeof(*removed));
+	if (!error && !removed)
+		error = -ENOMEM;
+	for (uint32_t i = 0; !error && i < items; i++) {
+		const meta_free_item *item = &page.items.items_val[i];
 		store_remove_args args = {.file = {.export_id = item->export_id,
 						  .segment = item->segment,
 						  .file_id = item->file_id}};
@@ -56,26 +74,61 @@ static void free_files(struct store *store, struct stripe *stripe, uint32_t node
 		if (!item->stray)
 			stripe_file_forget(stripe, item->export_id, item->file_id);
 		store_remove(store, &args, &result);
-		if (result.status == 0)
+		walk->first = item->sequence + 1;
+		if (result.status == 0) {
 			removed[count++] = item->sequence;
-		else
+			walk->strays_removed += item->stray;
+		} else if (result.status == ENODEV) {
+			walk->out_of_reach++;
+		} else {
+			walk->strays_failed += item->stray;
 			rozo_log_limited(ERROR,
 				"removing file %" PRIu32 "/%" PRIu64 " segment %" PRIu32
 				": %s; will be tried again",
 				item->export_id, item->file_id, item->segment,
 				strerror((int)result.status));
+		}
 	}
-	rpc_free(RPC_XDR(xdr_meta_free_res), &work);
+	walk->ended = !error && items < META_FREE_MAX;
+	rpc_free(RPC_XDR(xdr_meta_free_res), &page);
 	if (count) {
 		meta_freed_args done = {.node = node_id,
 			.sequences = {.sequences_len = count, .sequences_val = removed}};
 		meta_status_res result = {0};
-		error = rpc_call(meta, META_FREED, RPC_XDR(xdr_meta_freed_args), &done,
-			RPC_XDR(xdr_meta_status_res), &result, FREE_TIMEOUT_MS);
-		if (!error)
+		/* What exportd does not hear is removed again, which does no harm. */
+		if (!rpc_call(meta, META_FREED, RPC_XDR(xdr_meta_freed_args), &done,
+			    RPC_XDR(xdr_meta_status_res), &result, FREE_TIMEOUT_MS))
 			rpc_free(RPC_XDR(xdr_meta_status_res), &result);
 	}
 	free(removed);
+	return error;
+}
+
+static void tell_out_of_reach(uint64_t count)
+{
+	rozo_log(WARNING,
+		"up to %" PRIu64 " store files that are to be removed may be on the device that is "
+		"out of service: they are removed when it is back and rozo-storaged restarted",
+		count);
+}
+
+/* A page at a time, so that heartbeats go on. Behind the last one there is only what is new. */
+static void free_some(struct heartbeat *heartbeat)
+{
+	struct free_walk *walk = &heartbeat->walk;
+	int64_t now_ms = clock_now_ms();
+
+	if (walk->ended && now_ms >= heartbeat->walk_again_ms)
+		*walk = (struct free_walk){0};
+	if (walk->first == 0)
+		heartbeat->walk_again_ms = now_ms + WALK_MS;
+	/* The next heartbeat tells again. */
+	if (free_page(walk, heartbeat->store, heartbeat->stripe, heartbeat->node_id) ||
+		!walk->ended)
+		return;
+	if (walk->out_of_reach && !heartbeat->told_out_of_reach)
+		tell_out_of_reach(walk->out_of_reach);
+	heartbeat->told_out_of_reach = walk->out_of_reach != 0;
 }
 
 static void beat(void *context)
@@ -118,7 +171,7 @@ static void beat(void *context)
 	atomic_store(&heartbeat->work->rebuild_waiting, result.rebuild_waiting);
 	rpc_free(RPC_XDR(xdr_meta_heartbeat_res), &result);
 	if (work)
-		free_files(heartbeat->store, heartbeat->stripe, heartbeat->node_id);
+		free_some(heartbeat);
 }
 
 int heartbeat_admission(uint32_t node_id, struct store *store, struct stripe *stripe)
@@ -133,9 +186,17 @@ int heartbeat_admission(uint32_t node_id, struct store *store, struct stripe *st
 	uint32_t status = result.status;
 	bool strays = result.strays_waiting;
 	rpc_free(RPC_XDR(xdr_meta_heartbeat_res), &result);
-	if (status == 0 && strays)
-		free_files(store, stripe, node_id);
-	return status ? -(int)status : strays ? -EAGAIN : 0;
+	if (status || !strays)
+		return -(int)status;
+	struct free_walk walk = {0};
+	while (!error && !walk.ended)
+		error = free_page(&walk, store, stripe, node_id);
+	/* Of those that were removed exportd may not have heard: it is asked again. */
+	if (error || walk.strays_removed || walk.strays_failed || !walk.out_of_reach)
+		return -EAGAIN;
+	/* As long as that device is out of service, store files that are not found answer EIO. */
+	tell_out_of_reach(walk.out_of_reach);
+	return 0;
 }
 
 int heartbeat_start(struct heartbeat **result, uint32_t node_id, struct store *store,

@@ -18,7 +18,8 @@ int heartbeat_start(struct heartbeat **heartbeat, uint32_t node_id, struct store
 
 /*
  * Asks exportd, before the node serves, whether its store may have shards that others have taken
- * over while it was out of the cluster, and removes them. One attempt.
+ * over while it was out of the cluster, and removes them. One attempt. Those that may only be on a
+ * device that is out of service do not matter: they are not served.
  * Returns 0 (it may serve), -EAGAIN (some may be left: ask again), -ENOENT (exportd does not know
  * the node), or an error of rpc_call() (exportd does not answer).
  */

@@ -52,6 +52,9 @@ struct scrubber {
 	 * written). Nobody needs them.
 	 */
 	uint64_t nowhere;
+	/* Blocks whose records the device cannot read: nothing can be done for them here, and
+	 * trying often would have the device taken out of service. */
+	uint64_t unreadable;
 };
 
 static void tell(struct scrubber *scrubber)
@@ -85,7 +88,7 @@ static bool is_sound(struct scrubber *scrubber, const store_file *file, uint64_t
 	struct store_check check;
 
 	return store_check_blocks(scrubber->store, file, block, 1, &check) == 0 &&
-	       check.bad_count == 0;
+	       check.bad_count == 0 && check.unreadable == 0;
 }
 
 /* Has the bad blocks made anew. Returns 0, or why the file cannot be had from exportd. */
@@ -201,7 +204,8 @@ static int scrub_file(void *context, const store_file *file)
 		next = check.next_block;
 		scrubber->blocks += check.blocks;
 		scrubber->bytes += check.bytes;
-		scrubber->found += check.headers_mended;
+		scrubber->unreadable += check.unreadable;
+		scrubber->found += check.unreadable + check.headers_mended;
 		scrubber->repaired += check.headers_mended;
 		int error = check.bad_count ? repair(scrubber, file, &check) : 0;
 		if (error)
@@ -245,7 +249,7 @@ static void scrub(void *context)
 		return;
 	scrubber->files = scrubber->blocks = scrubber->bytes = 0;
 	scrubber->found = scrubber->repaired = scrubber->nowhere = 0;
-	scrubber->lagging = scrubber->compare_failed = 0;
+	scrubber->unreadable = scrubber->lagging = scrubber->compare_failed = 0;
 	orphans_pass(scrubber->orphans, interval_ms);
 	int error = store_scan(scrubber->store, scrub_file, scrubber);
 	if (error == -ECANCELED)
@@ -261,8 +265,8 @@ static void scrub(void *context)
 		(clock_now_ms() - start_ms) / 1000, scrubber->files, scrubber->blocks,
 		scrubber->bytes >> 20, scrubber->found, scrubber->repaired, left, scrubber->nowhere,
 		scrubber->lagging);
-	/* With something left the next pass comes soon. */
-	if (left)
+	/* With something left that can be tried again the next pass comes soon. */
+	if (left > scrubber->unreadable)
 		scrubber->retry_ms = clock_now_ms() + RETRY_MS;
 	else
 		scrubber->begun_ms = start_ms;

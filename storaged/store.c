@@ -155,29 +155,35 @@ again:
 	return file;
 }
 
-/* Closes one file nobody uses. Called with table_lock, which is released meanwhile. */
-static void close_idle(struct store *store, struct shard_file *file)
+/*
+ * Closes one file nobody uses. Called with table_lock, which is released meanwhile. Returns false
+ * if it cannot be closed now; it is among the idle ones again then.
+ */
+static bool close_idle(struct store *store, struct shard_file *file)
 {
 	struct shard_file **link = bucket_of(store, &file->key);
-	bool closed;
+	int error;
 
 	idle_remove(store, file);
 	file->closing = true;
 	pthread_mutex_unlock(&store->table_lock);
-	closed = shard_file_close(file);
+	error = shard_file_close(file);
 	pthread_mutex_lock(&store->table_lock);
-	if (closed) {
+	if (error == 0) {
 		while (*link != file)
 			link = &(*link)->hash_next;
 		*link = file->hash_next;
 		store->file_count--;
 		shard_file_destroy(file);
 	} else {
-		/* It failed: stays, to answer EIO, but holds no descriptors. */
 		file->closing = false;
-		file->kept = true;
+		/* It failed: stays, to answer EIO, but holds no descriptors. */
+		file->kept = error == -EIO;
+		if (!file->kept)
+			idle_add(store, file);
 	}
 	pthread_cond_broadcast(&store->table_changed);
+	return error == 0 || error == -EIO;
 }
 
 void shard_file_put(struct shard_file *file)
@@ -187,8 +193,10 @@ void shard_file_put(struct shard_file *file)
 	pthread_mutex_lock(&store->table_lock);
 	if (--file->references == 0 && !file->kept)
 		idle_add(store, file);
-	while (store->file_count > store->open_files_max && store->idle_first != NULL)
-		close_idle(store, store->idle_first);
+	while (store->file_count > store->open_files_max && store->idle_first != NULL) {
+		if (!close_idle(store, store->idle_first))
+			break;
+	}
 	pthread_mutex_unlock(&store->table_lock);
 }
 
@@ -229,7 +237,8 @@ void shard_files_close(struct store *store)
 	if (store->buckets == NULL)
 		return;
 	pthread_mutex_lock(&store->table_lock);
-	while (store->idle_first != NULL)
+	/* Nobody was promised what of the others is not durable yet, or it is in a log. */
+	for (size_t left = store->file_count; left > 0 && store->idle_first != NULL; left--)
 		close_idle(store, store->idle_first);
 	for (size_t i = 0; i < store->bucket_count; i++) {
 		struct shard_file *file, *next;

@@ -145,16 +145,17 @@ struct store_missed_file {
 typedef int (*store_missed_each)(void *context, const struct store_missed_file *file);
 
 /*
- * Calls each for every store file that has blocks whose newest version missed shards. Files in
- * which no such block is left lose their entry in the record of misses.
+ * Calls each for every store file that has blocks with missed shards. Files in which no such block
+ * is left lose their entry in the record of misses.
  * Returns 0, what each returned, or the first error met (-EIO ...) after going on with the rest.
  */
 int store_missed_scan(struct store *store, store_missed_each each, void *context);
 
 struct store_missed_block {
 	uint64_t block;
-	store_version version;
-	uint32_t missed; /* bit s: shard s does not have this version */
+	/* Bit s: shard s does not have the newest version, or the older one, if that may become the
+	 * newest again. */
+	uint32_t missed;
 };
 
 /*
@@ -185,6 +186,7 @@ struct store_check {
 	uint64_t blocks; /* that have a record */
 	uint64_t bytes; /* read */
 	uint64_t headers_mended; /* of group pages; what was in them follows from other things */
+	uint64_t unreadable; /* blocks whose records the device cannot read; they are not in bad */
 	size_t bad_count;
 	uint64_t bad[STORE_CHECK_BAD_MAX]; /* blocks with a record or bytes that are not sound */
 };
@@ -195,7 +197,8 @@ struct store_check {
  * is logged (if count is more than 1) and from then on told as DAMAGED (or TORN) also where only
  * headers are asked for, so that healing sees it. A file that does not exist has no blocks.
  *
- * Returns 0; -EIO (the file has failed, or a device has); -ENOMEM; or an error of the device.
+ * Returns 0; -EIO (the file has failed, or a device has); -ENOMEM; or an error of the device when
+ * what was found is noted.
  */
 int store_check_blocks(struct store *store, const store_file *file, uint64_t first_block,
 	uint64_t count, struct store_check *check);

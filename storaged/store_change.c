@@ -405,7 +405,6 @@ static int truncate_rows(struct store_pages *pages, const store_truncate_args *a
 static int truncate_first(struct shard_file *file, const store_truncate_args *args)
 {
 	struct store_pages pages;
-	struct store_page *page;
 	struct store_shape shape;
 	int error;
 
@@ -420,12 +419,9 @@ static int truncate_first(struct shard_file *file, const store_truncate_args *ar
 	error = truncate_records(&pages, args);
 	/* Also if it could not be written the last time. */
 	if (error == 0 && args->write_epoch > file->epoch_kept) {
-		error = store_pages_get(&pages, 0, 0, &page);
-		if (error == 0) {
-			page->changed = true;
-			page->durable = true;
+		error = store_pages_keep_header(&pages);
+		if (error == 0)
 			file->write_epoch = args->write_epoch;
-		}
 	}
 	if (error == 0)
 		error = store_pages_finish(&pages);
@@ -489,14 +485,14 @@ void store_remove(struct store *store, const store_remove_args *args, store_stat
 
 	*res = (store_status_res){.boot = store->boot};
 	if (file != NULL)
-		error = shard_file_lock_exclusive(file);
+		error = shard_file_lock_to_remove(file);
 	if (error == 0) {
 		error = shard_file_remove(file);
 		shard_file_unlock(file);
 	}
 	if (file != NULL)
 		shard_file_put(file);
-	res->status = store_status(error);
+	res->status = error == -ENODEV ? ENODEV : store_status(error);
 }
 
 /* One more than the last block that has bytes, or may have. */

@@ -72,21 +72,41 @@ static int check_block(struct stretch *stretch, uint64_t block)
 	return 0;
 }
 
-/* Notes the headers of a group's pages that are damaged. */
-static void check_headers(struct stretch *stretch, uint64_t group)
+/* Notes the headers of a group's pages that are damaged. Returns 0 or a negative errno. */
+static int check_headers(struct stretch *stretch, uint64_t group)
 {
 	for (unsigned int side = 0; side < STORE_SIDES; side++) {
 		struct store_page *page;
+		int error;
 
-		if (stretch->file->descriptors[side] < 0 ||
-			store_pages_get(&stretch->pages, group, side, &page) != 0)
+		if (stretch->file->descriptors[side] < 0)
 			continue;
+		error = store_pages_get(&stretch->pages, group, side, &page);
+		if (error != 0)
+			return error;
 		stretch->check->bytes += STORE_PAGE_BYTES;
 		if (stretch->header_count < STORE_CHECK_BAD_MAX &&
 			store_header_get(page->bytes, &stretch->file->key, NULL, NULL) ==
 				STORE_HEADER_DAMAGED)
 			stretch->headers[stretch->header_count++] = group * STORE_SIDES + side;
 	}
+	return 0;
+}
+
+/* The device cannot read a page: what is left of its group can only be counted. */
+static void pass_over(struct stretch *stretch, uint64_t *block, uint64_t end)
+{
+	uint64_t rows = stretch->file->shape.rows;
+	uint64_t next = (*block / rows + 1) * rows;
+
+	if (next > end)
+		next = end;
+	rozo_log(WARNING,
+		"%s: block %" PRIu64 " and %" PRIu64
+		" more cannot be checked: the device cannot read their records",
+		shard_file_name(stretch->file, 0), *block, next - *block - 1);
+	stretch->check->unreadable += next - *block;
+	*block = next;
 }
 
 /* What was in memory before is not what is looked for, what is afterwards is not needed. */
@@ -118,10 +138,15 @@ static int check_locked(struct stretch *stretch, uint64_t *block, uint64_t end)
 	while (*block < end && error == 0 && stretch->check->bad_count < STORE_CHECK_BAD_MAX &&
 		stretch->check->bytes - start < CHECK_BYTES_LOCKED) {
 		if (*block % rows == 0)
-			check_headers(stretch, *block / rows);
-		error = check_block(stretch, *block);
+			error = check_headers(stretch, *block / rows);
 		if (error == 0)
+			error = check_block(stretch, *block);
+		if (error == 0) {
 			(*block)++;
+		} else if (error != -ENOMEM) {
+			pass_over(stretch, block, end);
+			error = 0;
+		}
 	}
 	store_pages_abandon(&stretch->pages);
 	forget_groups(file, first_group, first_group + groups);

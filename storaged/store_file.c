@@ -80,28 +80,29 @@ void shard_file_destroy(struct shard_file *file)
 	free(file);
 }
 
-bool shard_file_close(struct shard_file *file)
+int shard_file_close(struct shard_file *file)
 {
-	bool closed = true;
+	int error = 0;
 
 	pthread_rwlock_wrlock(&file->lock);
 	if (file->opened && file->exists) {
 		struct store_pages pages;
 
 		shard_file_punch(file, true);
-		closed = shard_file_flush(file, UINT64_MAX, false) == 0;
+		error = shard_file_flush(file, UINT64_MAX, false);
 		/* Only tells how much of the file is to be expected next time; no need to flush it.
 		 */
 		store_pages_begin(&pages, file);
-		if (closed && file->shape_known) {
+		if (error == 0 && file->shape_known) {
 			store_pages_note_size(&pages, true);
 			store_pages_finish(&pages);
 		}
 		store_pages_abandon(&pages);
 	}
-	close_sides(file);
+	if (error == 0 || error == -EIO)
+		close_sides(file);
 	pthread_rwlock_unlock(&file->lock);
-	return closed;
+	return error;
 }
 
 /* -------- opening -------- */
@@ -297,6 +298,7 @@ static int load_headers(struct shard_file *file)
 			return error;
 	}
 	file->lost[0] = file->descriptors[0] < 0;
+	file->flags_lost = file->lost[0] || recover[0];
 	file->lost[1] = file->descriptors[1] < 0 && (file->flags & STORE_FLAG_SIDE_B) != 0;
 	for (unsigned int side = 0; side < STORE_SIDES; side++) {
 		if (file->lost[side])
@@ -334,6 +336,7 @@ static void forget(struct shard_file *file)
 	file->made_here = false;
 	file->foreign = false;
 	file->blank = false;
+	file->copied = false;
 	file->shape_known = false;
 	file->write_epoch = 0;
 	file->epoch_kept = 0;
@@ -342,6 +345,7 @@ static void forget(struct shard_file *file)
 	file->refused_change = 0;
 	file->dropped_change = 0;
 	file->flags = 0;
+	file->flags_lost = false;
 	file->marked = false;
 	store_mask_free(&file->freed);
 	store_mask_free(&file->suspect);
@@ -353,10 +357,50 @@ static void forget(struct shard_file *file)
 	}
 }
 
+/*
+ * Whether page 0 of a side a says that the file was made while a device was out of service. Returns
+ * 0 or a negative errno.
+ */
+static int is_degraded(struct store *store, const store_file *key, int descriptor, bool *degraded)
+{
+	struct store_header_fields fields;
+	uint8_t page[STORE_PAGE_BYTES];
+	struct iovec part = {.iov_base = page, .iov_len = STORE_PAGE_BYTES};
+	ssize_t bytes = 0;
+
+	if (descriptor >= 0)
+		bytes = store_io_read_all(store->io, descriptor, &part, 1, 0);
+	*degraded = bytes == STORE_PAGE_BYTES &&
+		    store_header_get(page, key, &fields, NULL) == STORE_HEADER_GOOD &&
+		    (fields.flags & STORE_FLAG_DEGRADED) != 0;
+	return bytes < 0 ? (int)bytes : 0;
+}
+
+static void close_both(struct store *store, const int descriptors[STORE_SIDES])
+{
+	for (unsigned int side = 0; side < STORE_SIDES; side++) {
+		if (descriptors[side] >= 0)
+			store->io->close(descriptors[side]);
+	}
+}
+
+/* The mark of a file made while a device was out of service, if it may have been. */
+static uint32_t degraded_unless_known(const struct shard_file *file)
+{
+	if (!file->exists)
+		return 0;
+	/* A blank one has no mark yet. */
+	if (file->blank ? store_device_any_failed(file->store)
+			: file->flags_lost && file->store->device_count > 1)
+		return STORE_FLAG_DEGRADED;
+	return 0;
+}
+
 /* Looks for the file on all devices. Called with the lock held exclusively. */
 static int look_for(struct shard_file *file)
 {
 	struct store *store = file->store;
+	bool copied = false;
 	int error = 0;
 
 	for (size_t i = 0; i < store->device_count; i++) {
@@ -373,19 +417,24 @@ static int look_for(struct shard_file *file)
 			continue;
 		if (file->exists) {
 			/* Made anew while the device with the other one was out of service. */
-			bool keep = (file->flags & STORE_FLAG_DEGRADED) != 0;
+			bool newer, keep;
 
+			error = is_degraded(store, &file->key, descriptors[0], &newer);
+			if (error != 0) {
+				store_device_error(store, device, error);
+				close_both(store, descriptors);
+				goto failed;
+			}
+			keep = !file->blank && (!newer || (file->flags & STORE_FLAG_DEGRADED) != 0);
 			rozo_log(ERROR,
 				"%s: also on device %s: it was made anew while a device was out of "
 				"service; "
 				"using the one on %s",
 				shard_file_name(file, 0), device->path,
 				keep ? file->device->path : device->path);
+			copied = true;
 			if (keep) {
-				for (unsigned int side = 0; side < STORE_SIDES; side++) {
-					if (descriptors[side] >= 0)
-						store->io->close(descriptors[side]);
-				}
+				close_both(store, descriptors);
 				continue;
 			}
 			forget(file);
@@ -400,6 +449,8 @@ static int look_for(struct shard_file *file)
 		if (error != 0)
 			goto failed;
 	}
+	file->copied = copied;
+	file->flags |= degraded_unless_known(file);
 	if (file->exists) {
 		pthread_mutex_lock(&file->flush_lock);
 		for (unsigned int side = 0; side < STORE_SIDES; side++)
@@ -437,6 +488,17 @@ int shard_file_lock_exclusive(struct shard_file *file)
 	if (error != 0)
 		pthread_rwlock_unlock(&file->lock);
 	return error;
+}
+
+int shard_file_lock_to_remove(struct shard_file *file)
+{
+	pthread_rwlock_wrlock(&file->lock);
+	if (file->exists && atomic_load(&file->device->failed)) {
+		forget(file);
+		file->opened = false;
+	}
+	pthread_rwlock_unlock(&file->lock);
+	return shard_file_lock_exclusive(file);
 }
 
 int shard_file_lock_shared(struct shard_file *file)
@@ -565,28 +627,55 @@ int shard_file_make_header(struct shard_file *file, const struct store_shape *sh
 	return shard_file_make(file, shape);
 }
 
+/* Side b first: side a alone is a file, side b alone is one that lost its side a. */
+static int unlink_sides(struct shard_file *file, const struct store_device *device)
+{
+	char path[STORE_PATH_MAX];
+	int error = 0;
+
+	for (int side = STORE_SIDES - 1; side >= 0 && (error == 0 || error == -ENOENT); side--) {
+		store_side_path(device, &file->key, (unsigned int)side, path);
+		error = file->store->io->remove(path);
+	}
+	return error == -ENOENT ? 0 : error;
+}
+
 /*
- * There is nothing to remove. It may have been removed by a process that was killed before that was
- * durable, so it is made so now. Returns 0 or a negative errno.
+ * Sees to it that a device has nothing of the file, which it does not use. Also if there is nothing
+ * to be seen: it may have been removed by a process that was killed before that was durable, or the
+ * log could not be told.
  */
-static int remove_again(struct shard_file *file)
+static int remove_copy(struct shard_file *file, struct store_device *device)
+{
+	char path[STORE_PATH_MAX];
+	int error = unlink_sides(file, device);
+
+	store_side_directory(device, &file->key, path);
+	if (error == 0)
+		error = file->store->io->sync_directory(path);
+	if (error == 0 || error == -ENOENT)
+		error = store_marker_remove(file->store, device, &file->key);
+	if (error != 0) {
+		rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
+		store_device_error(file->store, device, error);
+		return error;
+	}
+	/* Its records would bring the file back. */
+	return device->log == NULL ? 0 : store_log_clean(device->log, &file->key);
+}
+
+static int remove_copies(struct shard_file *file)
 {
 	struct store *store = file->store;
+	int error = 0;
 
-	for (size_t i = 0; i < store->device_count; i++) {
-		char path[STORE_PATH_MAX];
+	for (size_t i = 0; i < store->device_count && error == 0; i++) {
+		struct store_device *device = &store->devices[i];
 
-		if (atomic_load(&store->devices[i].failed))
-			continue;
-		store_side_directory(&store->devices[i], &file->key, path);
-		int error = store->io->sync_directory(path);
-		if (error != 0 && error != -ENOENT) {
-			rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
-			store_device_error(store, &store->devices[i], error);
-			return error;
-		}
+		if (device != file->device && !atomic_load(&device->failed))
+			error = remove_copy(file, device);
 	}
-	return store_device_any_failed(store) ? -EIO : 0;
+	return error;
 }
 
 /*
@@ -605,42 +694,33 @@ static bool log_removal(struct shard_file *file, int *error)
 	return true;
 }
 
-int shard_file_remove(struct shard_file *file)
+static int remove_used(struct shard_file *file)
 {
+	struct store_device *device = file->device;
+	struct store_log *log = device->log;
 	char path[STORE_PATH_MAX];
 	int error = 0;
-	struct store_log *log;
 	bool logged;
 
-	if (!file->exists)
-		return remove_again(file);
-	log = file->device->log;
 	/* Nothing of it may come into the log behind this. */
 	shard_file_forget_changes(file);
 	logged = log_removal(file, &error);
-	/* Side b first: side a alone is a file, side b alone is one that lost its side a. */
-	for (int side = STORE_SIDES - 1; side >= 0 && error == 0; side--) {
-		int result;
-
-		store_side_path(file->device, &file->key, (unsigned int)side, path);
-		result = file->store->io->remove(path);
-		if (result != -ENOENT)
-			error = result;
-	}
+	if (error == 0)
+		error = unlink_sides(file, device);
 	if (error == 0 && !logged) {
-		store_side_directory(file->device, &file->key, path);
+		store_side_directory(device, &file->key, path);
 		error = file->store->io->sync_directory(path);
 	}
 	if (error == 0)
-		error = store_marker_remove(file->store, file->device, &file->key);
+		error = store_marker_remove(file->store, device, &file->key);
 	if (logged)
 		store_log_release(log);
 	else if (error == 0 && log != NULL)
 		error = store_log_clean(log, &file->key);
 	if (error != 0) {
-		store_side_path(file->device, &file->key, 0, path);
+		store_side_path(device, &file->key, 0, path);
 		rozo_log_limited(ERROR, "%s: cannot be removed: %s", path, strerror(-error));
-		store_device_error(file->store, file->device, error);
+		store_device_error(file->store, device, error);
 		if (logged) {
 			/* It will be gone when the store is opened again, so nothing may be
 			 * written to it. */
@@ -653,4 +733,19 @@ int shard_file_remove(struct shard_file *file)
 	file->opened = error == 0;
 	forget(file);
 	return error;
+}
+
+int shard_file_remove(struct shard_file *file)
+{
+	const bool existed = file->exists;
+	/* The others have something only if it was made while one of them was out of service. */
+	bool others = !existed || file->copied || (file->flags & STORE_FLAG_DEGRADED) != 0;
+	/* The one that is used at the last: as long as it is there the older ones do not count. */
+	int error = others ? remove_copies(file) : 0;
+
+	if (error == 0 && existed)
+		error = remove_used(file);
+	if (error != 0)
+		return -EIO;
+	return !existed && store_device_any_failed(file->store) ? -ENODEV : 0;
 }

@@ -236,8 +236,11 @@ static bool flush_to_log(struct shard_file *file, struct flush *flush, int *erro
 	return true;
 }
 
-/* Flushes the sides and the directory, and tells the log. Returns 0 or a negative errno. */
-static int flush_sides(struct shard_file *file, const struct flush *flush)
+/*
+ * Flushes the sides and the directory, and tells the log. Returns 0 or a negative errno. *again is
+ * set if the directory could not be opened for want of descriptors or memory: nothing is lost then.
+ */
+static int flush_sides(struct shard_file *file, const struct flush *flush, bool *again)
 {
 	const struct store_io *io = file->store->io;
 	char path[STORE_PATH_MAX];
@@ -253,8 +256,12 @@ static int flush_sides(struct shard_file *file, const struct flush *flush)
 	if (flush->names && error == 0) {
 		store_side_directory(flush->device, &file->key, path);
 		error = io->sync_directory(path);
+		*again = error == -EMFILE || error == -ENFILE || error == -ENOMEM;
 	}
-	if (error != 0) {
+	if (*again) {
+		rozo_log_limited(WARNING, "%s: cannot be flushed now: %s; will be tried again",
+			path, strerror(-error));
+	} else if (error != 0) {
 		rozo_log(ERROR,
 			"%s: flush failed: %s; the store file, or one in this directory, answers "
 			"EIO until rozo-storaged is restarted",
@@ -279,8 +286,30 @@ static void give_up(const struct shard_file *file, const struct flush *flush)
 		store_log_pin(flush->device->log);
 }
 
-/* One flush of what is written by now. Called with flush_lock, which is released meanwhile. */
-static void flush_once(struct shard_file *file)
+static void add_rows(void *context, uint64_t group, unsigned int side, uint64_t rows)
+{
+	store_mask_add(context, group, side, rows);
+}
+
+/* What a flush was for is left to the next one, which is one of the file. Called with flush_lock.
+ */
+static void put_off(struct shard_file *file, const struct flush *flush)
+{
+	for (unsigned int side = 0; side < STORE_SIDES; side++)
+		file->dirty[side] = file->dirty[side] || flush->descriptors[side] >= 0;
+	file->dirty_names = file->dirty_names || flush->names;
+	file->side_made = file->side_made || flush->side_made;
+	file->redo_short = true;
+	redo_forget(file);
+	store_mask_each(&file->syncing, add_rows, &file->unsynced);
+	file->unsynced.everything = file->unsynced.everything || file->syncing.everything;
+}
+
+/*
+ * One flush of what is written by now. Called with flush_lock, which is released meanwhile. Returns
+ * 0; -EIO: the file has failed; or why it cannot be flushed now.
+ */
+static int flush_once(struct shard_file *file)
 {
 	struct flush flush = {
 		.device = file->device,
@@ -289,7 +318,7 @@ static void flush_once(struct shard_file *file)
 		.names = file->device != NULL && (file->dirty_names || !file->settled),
 		.side_made = file->side_made,
 	};
-	bool logged;
+	bool logged, again = false;
 	int error = 0;
 
 	file->flushing = true;
@@ -314,15 +343,19 @@ static void flush_once(struct shard_file *file)
 
 	logged = flush_to_log(file, &flush, &error);
 	if (!logged)
-		error = flush_sides(file, &flush);
+		error = flush_sides(file, &flush, &again);
 	free(flush.redo);
-	if (error != 0)
+	if (error != 0 && !again) {
 		give_up(file, &flush);
+		error = -EIO;
+	}
 
 	pthread_mutex_lock(&file->flush_lock);
+	if (again)
+		put_off(file, &flush);
 	store_mask_free(&file->syncing);
 	if (error != 0) {
-		file->failed = true;
+		file->failed = file->failed || !again;
 	} else {
 		file->durable = flush.target;
 		file->settled = true;
@@ -339,6 +372,7 @@ static void flush_once(struct shard_file *file)
 	}
 	file->flushing = false;
 	pthread_cond_broadcast(&file->flush_done);
+	return error;
 }
 
 int shard_file_flush(struct shard_file *file, uint64_t changes, bool settle)
@@ -348,17 +382,15 @@ int shard_file_flush(struct shard_file *file, uint64_t changes, bool settle)
 	pthread_mutex_lock(&file->flush_lock);
 	if (changes > file->written)
 		changes = file->written;
-	while (true) {
-		if (file->failed) {
+	while (error == 0) {
+		if (file->failed)
 			error = -EIO;
+		else if (file->durable >= changes && (!settle || file->settled))
 			break;
-		}
-		if (file->durable >= changes && (!settle || file->settled))
-			break;
-		if (file->flushing)
+		else if (file->flushing)
 			pthread_cond_wait(&file->flush_done, &file->flush_lock);
 		else
-			flush_once(file);
+			error = flush_once(file);
 	}
 	pthread_mutex_unlock(&file->flush_lock);
 	return error;

@@ -144,6 +144,7 @@ struct shard_file {
 	bool exists;
 	bool foreign; /* a side is another file's, or unknown: never written to */
 	bool blank; /* nothing was ever flushed into it: as good as empty, with no shape known */
+	bool copied; /* another device has an older copy of it */
 	bool made_here; /* by this run of the store: no crash can have torn it */
 	struct store_device *device; /* valid if exists */
 	int descriptors[STORE_SIDES]; /* -1: this side does not exist */
@@ -154,6 +155,7 @@ struct shard_file {
 	uint32_t epoch_kept; /* as it is in page 0 */
 	uint64_t epoch_change; /* the change that put it there, 0: it was there */
 	uint32_t flags; /* of page 0 of side a */
+	bool flags_lost; /* that page's header cannot be read */
 	uint64_t size_bytes[STORE_SIDES];
 	uint64_t groups_recorded[STORE_SIDES]; /* header.groups_durable as it is in the file */
 	bool marked; /* the marker of missed writes is there */
@@ -218,8 +220,11 @@ void shard_file_put(struct shard_file *file);
 struct shard_file *shard_file_create(struct store *store, const store_file *key);
 void shard_file_destroy(struct shard_file *file);
 
-/* Flushes and closes a file nobody references. Returns false if the flush failed. */
-bool shard_file_close(struct shard_file *file);
+/*
+ * Flushes and closes a file nobody references. Returns 0; -EIO: the flush failed, and the file is
+ * to answer that; or another negative errno: it cannot be flushed now, and stays open.
+ */
+int shard_file_close(struct shard_file *file);
 
 /*
  * Gives back the rows noted in all open files (shard_file_punch()). Called with no lock. Returns
@@ -239,6 +244,10 @@ int shard_file_lock_shared(struct shard_file *file);
 int shard_file_lock_exclusive(struct shard_file *file);
 void shard_file_unlock(struct shard_file *file);
 
+/* As shard_file_lock_exclusive(), but a file on a device that has failed is one that is not found.
+ */
+int shard_file_lock_to_remove(struct shard_file *file);
+
 /*
  * Makes the file with this shape, or its missing side. Called with the lock held exclusively.
  * Returns 0 or a negative errno.
@@ -255,8 +264,9 @@ int shard_file_make_side(struct shard_file *file, unsigned int side);
 int shard_file_make_header(struct shard_file *file, const struct store_shape *shape);
 
 /*
- * Removes the file, durably, and its marker. Called with the lock held exclusively; the file does
- * not exist afterwards. Returns 0 or a negative errno.
+ * Removes the file, durably, and its marker, with all older copies that other devices have of it.
+ * Called with the lock held exclusively; the file does not exist afterwards. Returns 0; -ENODEV
+ * (it was not found, durably so, but may be on a device that is out of service); or -EIO.
  */
 int shard_file_remove(struct shard_file *file);
 
@@ -288,7 +298,8 @@ uint64_t shard_file_changes(struct shard_file *file);
 /*
  * Returns when the first `changes` changes are durable (UINT64_MAX: all made so far), and, if
  * settle is true, what was there when the file was opened. Calls that come together share a flush.
- * Called without file->lock or with it. Returns 0, or -EIO: the file has failed.
+ * Called without file->lock or with it. Returns 0; -EIO: the file has failed; or another negative
+ * errno: it cannot be flushed now, nothing is lost, and the next flush tries again.
  */
 int shard_file_flush(struct shard_file *file, uint64_t changes, bool settle);
 
@@ -356,6 +367,12 @@ void store_pages_begin(struct store_pages *pages, struct shard_file *file);
  */
 int store_pages_get(
 	struct store_pages *pages, uint64_t group, unsigned int side, struct store_page **page);
+
+/*
+ * Has page 0 of side a, which is there in every file, written with what the file has in its header,
+ * durably with the next flush. Returns as store_pages_get().
+ */
+int store_pages_keep_header(struct store_pages *pages);
 
 /*
  * Sees to it that page 0 says how much of each side is durable, if that has grown noticeably

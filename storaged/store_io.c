@@ -99,7 +99,8 @@ static int posix_sync_directory(const char *path)
 		return descriptor;
 	error = fsync(descriptor) == 0 ? 0 : -errno;
 	close(descriptor);
-	return error;
+	/* That is what not being able to open it is told as. */
+	return error == -ENOMEM ? -EIO : error;
 }
 
 static int posix_size(int descriptor, uint64_t *bytes)

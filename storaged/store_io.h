@@ -50,7 +50,11 @@ struct store_io {
 	void (*drop_cache)(int descriptor);
 	/* Advice that what is on the device need not be kept in memory. May be NULL. */
 	void (*forget_range)(int descriptor, uint64_t offset, uint64_t bytes);
-	/* As fsync(2) of the directory: names made and removed in it. */
+	/*
+	 * As fsync(2) of the directory: names made and removed in it. -EMFILE, -ENFILE and -ENOMEM:
+	 * it could not be opened for want of descriptors or memory, so nothing was begun and
+	 * nothing is lost; it may be tried again.
+	 */
 	int (*sync_directory)(const char *path);
 	int (*size)(int descriptor, uint64_t *bytes);
 	/*

@@ -17,6 +17,23 @@
 #define PAGES_MAX 64
 #define BLOCKS_LOCKED_MAX 65536 /* looked at before others get the lock */
 
+/* What a block has on record. As long as the newest version may be dropped, the older one counts.
+ */
+static uint32_t missed_of(const struct store_pair *pair)
+{
+	const struct store_slot *newest, *older;
+	uint32_t missed;
+
+	if (pair->newest < 0)
+		return 0;
+	newest = &pair->slots[pair->newest];
+	older = &pair->slots[1 - pair->newest];
+	missed = newest->missed;
+	if (!newest->committed && older->kind == STORE_SLOT_GOOD)
+		missed |= older->missed;
+	return missed;
+}
+
 /* Looks at blocks *block .. end under the lock. Fills in what it finds, moves *block on. */
 static int find_missed(struct shard_file *file, uint64_t *block, uint64_t end,
 	struct store_missed_block *blocks, size_t max, size_t *count)
@@ -26,19 +43,16 @@ static int find_missed(struct shard_file *file, uint64_t *block, uint64_t end,
 
 	store_pages_begin(&pages, file);
 	for (; *block < end && *count < max; (*block)++) {
-		const struct store_slot *newest;
 		struct store_pair pair;
+		uint32_t missed;
 
 		error = store_pages_pair(&pages, *block, &pair);
 		if (error != 0)
 			break;
-		newest = pair.newest >= 0 ? &pair.slots[pair.newest] : NULL;
-		if (newest != NULL && newest->missed != 0)
-			blocks[(*count)++] = (struct store_missed_block){
-				.block = *block,
-				.version = newest->version,
-				.missed = newest->missed,
-			};
+		missed = missed_of(&pair);
+		if (missed != 0)
+			blocks[(*count)++] =
+				(struct store_missed_block){.block = *block, .missed = missed};
 		if (pages.count > PAGES_MAX)
 			store_pages_abandon(&pages);
 	}

@@ -299,6 +299,18 @@ static int page_write(struct store_pages *pages, struct store_page *page)
 	return 0;
 }
 
+int store_pages_keep_header(struct store_pages *pages)
+{
+	struct store_page *page;
+	int error = store_pages_get(pages, 0, 0, &page);
+
+	if (error != 0)
+		return error;
+	page->changed = true;
+	page->durable = true;
+	return 0;
+}
+
 void store_pages_note_size(struct store_pages *pages, bool exact)
 {
 	struct shard_file *file = pages->file;

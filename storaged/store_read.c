@@ -103,6 +103,9 @@ static int judge_block(struct read_call *call, uint32_t i)
 
 	if (error != 0)
 		return error;
+	/* Nobody knows what a device had of it that was out of service when the file was made. */
+	if (pair.newest < 0 && (file->flags & STORE_FLAG_DEGRADED) != 0)
+		pair.damaged = true;
 	side = pair.newest;
 	if (args->block_version.generation == 0 && pair.damaged) {
 		/* What is damaged may have been newer. */
@@ -282,16 +285,13 @@ static int promise(struct read_call *call)
 	struct shard_file *file = call->file;
 	const store_version before = file->refused;
 	struct store_pages pages;
-	struct store_page *page;
 
 	int error = shard_file_make_header(file, &call->shape);
 	if (error != 0)
 		return error;
 	store_pages_begin(&pages, file);
-	error = store_pages_get(&pages, 0, 0, &page);
+	error = store_pages_keep_header(&pages);
 	if (error == 0) {
-		page->changed = true;
-		page->durable = true;
 		file->refused = call->args->refuse;
 		error = store_pages_finish(&pages);
 		file->refused_change = shard_file_changes(file);

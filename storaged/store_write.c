@@ -367,7 +367,6 @@ static int carry_out(struct write_call *call)
 	const store_write_args *args = call->args;
 	struct shard_file *file = call->file;
 	uint32_t count, total = args->blocks.blocks_len;
-	struct store_page *page;
 	int error = 0;
 
 	if (!file->exists)
@@ -378,14 +377,10 @@ static int carry_out(struct write_call *call)
 		error = write_rows(call, i, &count);
 	for (uint32_t i = 0; i < total && error == 0; i++)
 		error = put_record(call, i);
-	/* Page 0 is there in every file, and has the epoch. */
 	if (error == 0 && (args->write_epoch > file->epoch_kept || file->size_bytes[0] == 0)) {
-		error = store_pages_get(&call->pages, 0, 0, &page);
-		if (error == 0) {
-			page->changed = true;
-			page->durable = true;
+		error = store_pages_keep_header(&call->pages);
+		if (error == 0)
 			file->write_epoch = args->write_epoch;
-		}
 	}
 	if (error == 0)
 		store_pages_note_size(&call->pages, false);

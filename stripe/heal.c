@@ -71,6 +71,7 @@ static void survey_free(struct survey *survey, const struct segment *segment)
 struct diagnosis {
 	bool unknown; /* which version counts cannot be told now */
 	bool undecided; /* as far as the stores know: it may be under way, and come to nothing */
+	bool nothing; /* no store has anything of it: see lost_of_nothing() */
 	store_version version; /* generation 0: nothing to do */
 	uint32_t needed; /* reachable, without the version */
 	uint32_t holders;
@@ -99,8 +100,9 @@ struct batch {
 
 /*
  * For a block that no store has anything of: the shards whose stores lost the record that would say
- * so, with others beside it. They are given the oldest emptiness there is, so that they need not
- * keep for ever that something may have been there. Only if all others know better.
+ * so, with others beside it or with the device it may have been on. They are given the oldest
+ * emptiness there is, so that they need not keep for ever that something may have been there. Only
+ * if all others know better.
  */
 static uint32_t lost_of_nothing(const struct segment *segment, const struct block_answer *answers)
 {
@@ -132,8 +134,11 @@ static struct diagnosis diagnose(const struct stripe_file *file, const struct se
 		judgement.verdict == BLOCK_UNKNOWN || judgement.verdict == BLOCK_IN_DOUBT;
 	if (judgement.verdict == BLOCK_EMPTY && judgement.undecided.generation == 0) {
 		diagnosis.needed = lost_of_nothing(segment, answers);
-		if (diagnosis.needed)
+		diagnosis.nothing = diagnosis.needed != 0;
+		if (diagnosis.nothing) {
 			diagnosis.version.generation = UINT64_C(1) << GENERATION_COUNTER_BITS;
+			diagnosis.holders = survey->reachable & ~diagnosis.needed;
+		}
 		return diagnosis;
 	}
 	if (judgement.verdict != BLOCK_VERSION && judgement.verdict != BLOCK_OPEN)
@@ -460,7 +465,7 @@ static void conclude(struct batch *batch)
 			if (!(block->written & (1u << s)))
 				continue;
 			result->healed++;
-			result->unrecorded += !(block->recorded & (1u << s));
+			result->unrecorded += !block->nothing && !(block->recorded & (1u << s));
 			if (block->length_bytes)
 				result->healed_bytes += mojette_shard_bytes(code, s,
 					mojette_row_bytes(

@@ -178,12 +178,12 @@ static void slow_read(
 void node_start(unsigned int i)
 {
 	struct test_node *node = &cluster.nodes[i];
-	const char *devices[] = {node->directory};
+	const char *devices[] = {node->directory, node->second_directory};
 	struct store_options options = {
 		.cluster_id = "unit",
 		.node_id = i + 1,
 		.devices = devices,
-		.device_count = 1,
+		.device_count = cluster.two_devices ? 2 : 1,
 		/*
 		 * So small that it is checkpointed and gone round in every test; none on disks,
 		 * where a checkpoint waits for all that the machine's other processes write.
@@ -331,6 +331,10 @@ static void node_init(unsigned int i)
 
 	int failed = store_init_device(cluster.in_memory ? &volatile_io : NULL, node->directory,
 		"unit", i + 1, error, sizeof(error));
+	if (cluster.two_devices && !failed) {
+		failed = store_init_device(
+			NULL, node->second_directory, "unit", i + 1, error, sizeof(error));
+	}
 	if (failed)
 		fprintf(stderr, "store_init_device: %s\n", error);
 	CU_ASSERT_EQUAL_FATAL(failed, 0);
@@ -350,6 +354,10 @@ void cluster_start(enum mojette_form form, unsigned int k, unsigned int m, uint3
 		snprintf(node->directory, sizeof(node->directory), "%s/node%u", cluster.directory,
 			i + 1);
 		CU_ASSERT_EQUAL_FATAL(mkdir(node->directory, 0700), 0);
+		snprintf(node->second_directory, sizeof(node->second_directory), "%s/node%u-2",
+			cluster.directory, i + 1);
+		if (cluster.two_devices)
+			CU_ASSERT_EQUAL_FATAL(mkdir(node->second_directory, 0700), 0);
 		node->port = next_port();
 		atomic_store(&node->read_delay_ms, 0);
 		node_init(i);

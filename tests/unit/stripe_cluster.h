@@ -27,6 +27,7 @@
 
 struct test_node {
 	char directory[256];
+	char second_directory[260]; /* if cluster.two_devices */
 	uint16_t port;
 	struct store *store; /* NULL: the node is down */
 	struct rpc_program program;
@@ -62,6 +63,7 @@ struct cluster {
 	unsigned int gather_delay_ms;
 	size_t files_max; /* of engines made from now on; 0: the usual */
 	unsigned int spare_nodes; /* to be set before the start: more than a block has shards */
+	bool two_devices; /* of each node; to be set before the start, not in memory */
 	unsigned int tell_delay_ms; /* of engines made from now on, 0: the usual one */
 	unsigned int node_count;
 	struct test_node nodes[NODES_MAX];

@@ -27,10 +27,10 @@ static void close_fixture(void)
 	CU_ASSERT_EQUAL(fixture_close(&fixture), 0);
 }
 
-/* Items of a node. Returns their number. */
-static uint32_t list(uint32_t node, struct meta_free_item *items)
+/* Items of a node from a sequence on. Returns their number. */
+static uint32_t list_from(uint32_t node, uint64_t first, struct meta_free_item *items)
 {
-	struct meta_free_args args = {.node = node};
+	struct meta_free_args args = {.node = node, .first = first};
 	struct meta_free_res result = {0};
 	uint32_t count;
 
@@ -40,6 +40,14 @@ static uint32_t list(uint32_t node, struct meta_free_item *items)
 	if (count > 0)
 		memcpy(items, result.items.items_val, count * sizeof(*items));
 	rpc_free(RPC_XDR(xdr_meta_free_res), &result);
+	return count;
+}
+
+/* All items of a node, as far as they fit into one list. */
+static uint32_t list(uint32_t node, struct meta_free_item *items)
+{
+	uint32_t count = list_from(node, 0, items);
+
 	CU_ASSERT_EQUAL(free_queue_waiting(fixture.exportd, node), count > 0);
 	return count;
 }
@@ -113,6 +121,13 @@ static void long_queues_come_in_pieces(void)
 		CU_ASSERT_EQUAL(do_placement(&fixture, file_id, i, 1, NULL, NULL), 0);
 	CU_ASSERT_EQUAL(do_unlink(&fixture, ROOT, "file", NULL), 0);
 	CU_ASSERT_EQUAL(fixture_faults(&fixture), 0);
+	/* What cannot be removed does not hide what is behind it. */
+	CU_ASSERT_EQUAL_FATAL(list(4, items), META_FREE_MAX);
+	CU_ASSERT_EQUAL(list_from(4, items[META_FREE_MAX - 1].sequence, items), 101);
+	CU_ASSERT_EQUAL(items[0].segment, META_FREE_MAX - 1);
+	CU_ASSERT_EQUAL(list_from(4, items[0].sequence + 1, items), 100);
+	CU_ASSERT_EQUAL(items[0].segment, META_FREE_MAX);
+	CU_ASSERT_EQUAL(list_from(4, items[99].sequence + 1, items), 0);
 	while ((count = list(4, items)) > 0) {
 		for (i = 0; i < count; i++) {
 			CU_ASSERT_EQUAL(items[i].segment, total + i);

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "rpc/crc32c.h"
+#include "storaged/store_internal.h"
 #include "store_fixture.h"
 
 static struct fixture fixture;
@@ -870,7 +871,25 @@ static struct {
 	int left; /* writes until all fail; negative: none */
 	unsigned int syncs;
 	bool die; /* the process is killed in its next flush */
+	uint64_t bad_offset; /* no read there succeeds; 0: all do */
+	int directory_error; /* of flushing directories of shards */
+	unsigned int directory_syncs; /* that succeeded */
 } faults;
+
+static int faulty_sync_directory(const char *path)
+{
+	if (strstr(path, "/shards/1/") != NULL && faults.directory_error != 0)
+		return faults.directory_error;
+	faults.directory_syncs++;
+	return store_io_posix.sync_directory(path);
+}
+
+static ssize_t faulty_read(int descriptor, const struct iovec *parts, int count, uint64_t offset)
+{
+	if (faults.bad_offset != 0 && offset == faults.bad_offset)
+		return -EIO;
+	return store_io_posix.read(descriptor, parts, count, offset);
+}
 
 static ssize_t faulty_write(int descriptor, const struct iovec *parts, int count, uint64_t offset)
 {
@@ -894,8 +913,10 @@ static void begin_faulty(void)
 	static struct store_io io;
 
 	io = store_io_posix;
+	io.read = faulty_read;
 	io.write = faulty_write;
 	io.sync_data = faulty_sync;
+	io.sync_directory = faulty_sync_directory;
 	memset(&faults, 0, sizeof(faults));
 	faults.left = -1;
 	begin();
@@ -914,6 +935,133 @@ static void a_promise_that_could_not_be_written_is_not_given(void)
 	CU_ASSERT_EQUAL(ask_to_refuse(VERSION(5, 1)), 0);
 	fixture_reopen(&fixture);
 	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(4, 1)), EAGAIN);
+	end();
+}
+
+static void a_page_that_cannot_be_read_does_not_end_the_check(void)
+{
+	const store_file file = FIXTURE_FILE;
+	const uint64_t group_bytes = 32 * 4096;
+	struct store_check check = {0};
+	uint64_t blocks = 0, unreadable = 0, bad = 0, bad_block = 0;
+	char path[512];
+
+	begin_faulty();
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 100), 0);
+	fixture_side(&fixture, 0, path, sizeof(path));
+	fixture_flip(path, 3 * group_bytes + 4096 + 2 * 4096, 1); /* the row of block 95 */
+	faults.bad_offset = group_bytes;
+	for (uint64_t next = 0; next != UINT64_MAX; next = check.next_block) {
+		CU_ASSERT_EQUAL_FATAL(
+			store_check_blocks(fixture.store, &file, next, UINT64_MAX, &check), 0);
+		blocks += check.blocks;
+		unreadable += check.unreadable;
+		bad += check.bad_count;
+		if (check.bad_count > 0)
+			bad_block = check.bad[0];
+	}
+	CU_ASSERT_EQUAL(blocks, 100 - 31);
+	CU_ASSERT_EQUAL(unreadable, 31);
+	CU_ASSERT_EQUAL(bad, 1);
+	CU_ASSERT_EQUAL(bad_block, 95);
+	/* It counts against the device as one error. */
+	CU_ASSERT_EQUAL(fixture.store->devices[0].errors, 1);
+	/* From the middle of the group on. */
+	CU_ASSERT_EQUAL(store_check_blocks(fixture.store, &file, 40, 1, &check), 0);
+	CU_ASSERT_EQUAL(check.unreadable, 1);
+	CU_ASSERT_EQUAL(check.next_block, 41);
+	end();
+}
+
+/* Files by the number of the error that flushing their directory gives. */
+static store_file flushed_with(int error)
+{
+	return (store_file){.export_id = 1, .file_id = (uint64_t)error + 10};
+}
+
+static uint32_t state_in(store_file file)
+{
+	store_read_block told;
+
+	CU_ASSERT_EQUAL(fixture_get(&fixture, &(struct get){.file = file}, &told, NULL), 0);
+	return told.state;
+}
+
+static void a_directory_that_cannot_be_opened_now_is_flushed_later(void)
+{
+	static const int errors[] = {EMFILE, ENFILE, ENOMEM};
+
+	begin_faulty();
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1)), 0);
+	for (unsigned int i = 0; i < 3; i++) {
+		const store_file file = flushed_with(errors[i]);
+
+		/* Two of them are new to the log, one has a record there. */
+		if (i == 0)
+			CU_ASSERT_EQUAL(PUT(&fixture, .file = file, .version = VERSION(1, 1)), 0);
+		faults.directory_error = -errors[i];
+		CU_ASSERT_EQUAL(
+			PUT(&fixture, .file = file, .version = VERSION(2, 1), .count = 64), EIO);
+		CU_ASSERT_EQUAL(state_in(file), STORE_PENDING);
+		CU_ASSERT_EQUAL(fixture_sync(&fixture, file), EIO);
+		CU_ASSERT_EQUAL(state_in(file), STORE_PENDING);
+		CU_ASSERT_EQUAL(PUT(&fixture, .file = file, .version = VERSION(2, 1), .first = 70,
+					.unstable = true),
+			0);
+		faults.directory_error = 0;
+		faults.syncs = faults.directory_syncs = 0;
+		CU_ASSERT_EQUAL(fixture_sync(&fixture, file), 0);
+		CU_ASSERT_EQUAL(state_in(file), STORE_FINALIZED);
+		CU_ASSERT(faults.syncs >= 1 && faults.directory_syncs == 1);
+		CU_ASSERT_EQUAL(
+			PUT(&fixture, .file = file, .version = VERSION(2, 1), .first = 80), 0);
+	}
+	CU_ASSERT_EQUAL(fixture_logged("restarted"), 0);
+	/* The log was not kept from being emptied. */
+	fixture_forget_log();
+	fixture_reopen(&fixture);
+	CU_ASSERT_EQUAL(fixture_logged("not stopped cleanly"), 0);
+	CU_ASSERT_EQUAL(state_in(flushed_with(EMFILE)), STORE_FINALIZED);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1)), 0);
+	/* A flush that failed is none that was not begun. */
+	faults.directory_error = -EIO;
+	CU_ASSERT_EQUAL(
+		PUT(&fixture, .file = flushed_with(EIO), .version = VERSION(1, 1), .count = 64),
+		EIO);
+	faults.directory_error = 0;
+	CU_ASSERT_EQUAL(fixture_sync(&fixture, flushed_with(EIO)), EIO);
+	end();
+}
+
+static void files_that_cannot_be_flushed_now_stay_open(void)
+{
+	begin_faulty();
+	fixture_close(&fixture);
+	fixture.open_files_max = 2;
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1)), 0);
+	faults.directory_error = -EMFILE;
+	for (uint64_t id = 1; id <= 8; id++)
+		CU_ASSERT_EQUAL(PUT(&fixture, .file = {.export_id = 1, .file_id = id},
+					.version = VERSION(1, 1), .count = 64, .unstable = true),
+			0);
+	for (uint64_t id = 1; id <= 8; id++)
+		CU_ASSERT_EQUAL(
+			state_in((store_file){.export_id = 1, .file_id = id}), STORE_PENDING);
+	CU_ASSERT(fixture.store->file_count >= 8);
+	faults.directory_error = 0;
+	for (uint64_t id = 1; id <= 8; id++)
+		CU_ASSERT_EQUAL(
+			fixture_sync(&fixture, (store_file){.export_id = 1, .file_id = id}), 0);
+	CU_ASSERT(fixture.store->file_count <= 2);
+	/* Nor do they keep the store from being closed. */
+	CU_ASSERT_EQUAL(PUT(&fixture, .file = {.export_id = 1, .file_id = 9},
+				.version = VERSION(1, 1), .count = 64, .unstable = true),
+		0);
+	faults.directory_error = -EMFILE;
+	fixture_close(&fixture);
+	faults.directory_error = 0;
+	fixture_open(&fixture);
 	end();
 }
 
@@ -1370,6 +1518,39 @@ static void missed_writes_are_recorded_and_found(void)
 	end();
 }
 
+/* What is newer may come to nothing: then the older version is the one that shards have missed. */
+static void what_an_older_version_missed_is_found(void)
+{
+	struct store_missed_block block;
+	uint64_t next;
+	size_t count;
+
+	begin();
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .missed = 0x20), 0);
+	fixture_commit(&fixture, VERSION(1, 1), 0, 1);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 2)), 0);
+	scanned_count = 0;
+	CU_ASSERT_EQUAL(store_missed_scan(fixture.store, note_scanned, NULL), 0);
+	CU_ASSERT_EQUAL(scanned_count, 1);
+	CU_ASSERT_EQUAL(change_missed(VERSION(2, 2), 0, 1, 0x2, false), 0);
+	CU_ASSERT_EQUAL(
+		store_missed_blocks(fixture.store, &scanned[0].file, 0, &block, 1, &count, &next),
+		0);
+	CU_ASSERT_EQUAL(count, 1);
+	CU_ASSERT_EQUAL(block.missed, 0x22);
+	fixture_discard(&fixture, VERSION(2, 2), 0, 1);
+	scanned_count = 0;
+	CU_ASSERT_EQUAL(store_missed_scan(fixture.store, note_scanned, NULL), 0);
+	CU_ASSERT_EQUAL(scanned_count, 1);
+	/* Decided: nobody will ask for the older one any more. */
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(3, 3)), 0);
+	fixture_commit(&fixture, VERSION(3, 3), 0, 1);
+	scanned_count = 0;
+	CU_ASSERT_EQUAL(store_missed_scan(fixture.store, note_scanned, NULL), 0);
+	CU_ASSERT_EQUAL(scanned_count, 0);
+	end();
+}
+
 /* -------- devices, descriptors, space -------- */
 
 static void files_spread_over_devices_and_one_may_fail(void)
@@ -1439,6 +1620,160 @@ static void files_spread_over_devices_and_one_may_fail(void)
 				VERSION(1, 1), STORE_FINALIZED));
 	}
 	(void)shards;
+	end();
+}
+
+/* Takes a device away, as if it were not mounted, or brings it back. The store is closed. */
+static void hide_device(size_t device, bool hidden)
+{
+	char label[300], away[300];
+
+	snprintf(label, sizeof(label), "%s/rozo-label", fixture.devices[device]);
+	snprintf(away, sizeof(away), "%s/label-of-%zu", fixture.base, device);
+	CU_ASSERT_EQUAL(rename(hidden ? label : away, hidden ? away : label), 0);
+}
+
+static uint32_t remove_file(store_file file)
+{
+	const store_remove_args args = {.file = file};
+	store_status_res res;
+
+	store_remove(fixture.store, &args, &res);
+	return res.status;
+}
+
+/* Which device a file is on; its side a at least. */
+static size_t device_of(store_file file)
+{
+	char path[512];
+
+	fixture_side_of(&fixture, file, 0, path, sizeof(path));
+	for (size_t i = 0; i < fixture.device_count; i++) {
+		if (strncmp(path, fixture.devices[i], strlen(fixture.devices[i])) == 0)
+			return i;
+	}
+	return SIZE_MAX;
+}
+
+static void what_may_be_on_a_device_out_of_service_is_told_when_removed(void)
+{
+	fixture_begin(&fixture, 2);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1)), 0);
+	const size_t device = device_of(FIXTURE_FILE);
+	fixture_close(&fixture);
+	hide_device(1 - device, true);
+	fixture_open(&fixture);
+	/* It is here, and was made when all devices were: nothing of it is anywhere else. */
+	CU_ASSERT_EQUAL(remove_file(FIXTURE_FILE), 0);
+	/* Perhaps it was not here. */
+	CU_ASSERT_EQUAL(remove_file(FIXTURE_FILE), ENODEV);
+	CU_ASSERT_EQUAL(remove_file((store_file){.export_id = 1, .file_id = 5}), ENODEV);
+	fixture_close(&fixture);
+	hide_device(1 - device, false);
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(remove_file(FIXTURE_FILE), 0);
+	/* A device that fails while the file is open. */
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1)), 0);
+	atomic_store(&fixture.store->devices[device_of(FIXTURE_FILE)].failed, true);
+	CU_ASSERT_EQUAL(remove_file(FIXTURE_FILE), ENODEV);
+	end();
+}
+
+/* Of blocks that a file may have had on a device that is gone it says nothing. */
+static void what_may_have_been_on_a_lost_device_is_not_told_as_empty(void)
+{
+	store_read_block told;
+
+	fixture_begin(&fixture, 2);
+	CU_ASSERT_EQUAL(
+		PUT(&fixture, .file = {.export_id = 1, .file_id = 7}, .version = VERSION(1, 1)), 0);
+	const size_t device = 1 - device_of((store_file){.export_id = 1, .file_id = 7});
+	fixture_close(&fixture);
+	hide_device(device, true);
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .first = 5), 0);
+	for (unsigned int way = 0; way < 3; way++) {
+		CU_ASSERT(IS(&fixture, 5, VERSION(1, 1), STORE_FINALIZED));
+		CU_ASSERT(IS(&fixture, 0, (store_version){0}, STORE_DAMAGED));
+		CU_ASSERT(IS(&fixture, 1000, (store_version){0}, STORE_DAMAGED));
+		CU_ASSERT_EQUAL(
+			fixture_get(&fixture, &(struct get){.version = VERSION(1, 1)}, &told, NULL),
+			0);
+		CU_ASSERT_EQUAL(told.state, STORE_DAMAGED);
+		/* Made when all devices were there. */
+		CU_ASSERT(fixture_is(&fixture,
+			&(struct get){.file = {.export_id = 1, .file_id = 7}, .block = 3},
+			(store_version){0}, STORE_EMPTY));
+		fixture_close(&fixture);
+		if (way == 1)
+			hide_device(device, false);
+		fixture_open(&fixture);
+	}
+	/* Writes find what they find in an empty block. */
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .first = 2), 0);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .first = 3, .exact = true,
+				.base = VERSION(1, 1)),
+		0);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .first = 4, .undecided = true,
+				.base = VERSION(1, 1)),
+		EAGAIN);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .first = 6, .empty = true), 0);
+	CU_ASSERT(IS(&fixture, 2, VERSION(2, 1), STORE_FINALIZED));
+	CU_ASSERT(IS(&fixture, 3, VERSION(2, 1), STORE_FINALIZED));
+	CU_ASSERT(IS(&fixture, 4, (store_version){0}, STORE_DAMAGED));
+	CU_ASSERT(IS(&fixture, 6, VERSION(2, 1), STORE_FINALIZED));
+	end();
+}
+
+/* The mark may be gone, or was never flushed. */
+static void what_may_have_been_on_a_lost_device_may_not_be_known_any_more(void)
+{
+	char path[512];
+
+	fixture_begin(&fixture, 2);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 40), 0);
+	fixture_side(&fixture, 0, path, sizeof(path));
+	fixture_close(&fixture);
+	fixture_flip(path, 70, 1);
+	fixture_open(&fixture);
+	CU_ASSERT(IS(&fixture, 39, VERSION(1, 1), STORE_FINALIZED));
+	CU_ASSERT(IS(&fixture, 40, (store_version){0}, STORE_DAMAGED));
+	/* An empty side a is what a crash leaves of a new file. */
+	const size_t device = device_of(FIXTURE_FILE);
+	fixture_close(&fixture);
+	CU_ASSERT_EQUAL(truncate(path, 0), 0);
+	fixture_open(&fixture);
+	CU_ASSERT(IS(&fixture, 0, (store_version){0}, STORE_EMPTY));
+	fixture_close(&fixture);
+	hide_device(1 - device, true);
+	fixture_open(&fixture);
+	CU_ASSERT(IS(&fixture, 0, (store_version){0}, STORE_DAMAGED));
+	end();
+}
+
+/* A file of which one device has an older copy, made before it was out of service. */
+static void begin_with_two_copies(void)
+{
+	fixture_begin(&fixture, 2);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 3, .missed = 0x20), 0);
+	const size_t device = device_of(FIXTURE_FILE);
+	fixture_close(&fixture);
+	hide_device(device, true);
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(8, 1)), 0);
+	fixture_close(&fixture);
+	hide_device(device, false);
+	fixture_open(&fixture);
+	CU_ASSERT(IS(&fixture, 0, VERSION(8, 1), STORE_FINALIZED));
+}
+
+static void no_older_copy_comes_back_after_a_removal(void)
+{
+	begin_with_two_copies();
+	CU_ASSERT_EQUAL(remove_file(FIXTURE_FILE), 0);
+	CU_ASSERT_EQUAL(fixture_state(&fixture, 0, NULL), STORE_EMPTY);
+	fixture_reopen(&fixture);
+	CU_ASSERT_EQUAL(fixture_state(&fixture, 0, NULL), STORE_EMPTY);
 	end();
 }
 
@@ -1545,6 +1880,9 @@ int main(void)
 	TEST(promises_outlive_a_restart_also_of_an_empty_store);
 	TEST(truncation_fences_a_store_without_the_file);
 	TEST(a_promise_that_could_not_be_written_is_not_given);
+	TEST(a_page_that_cannot_be_read_does_not_end_the_check);
+	TEST(a_directory_that_cannot_be_opened_now_is_flushed_later);
+	TEST(files_that_cannot_be_flushed_now_stay_open);
 	TEST(an_epoch_that_could_not_be_written_is_written_by_the_next_truncation);
 	TEST(a_promise_of_a_killed_process_is_flushed_before_it_is_given_again);
 	TEST(a_record_of_a_killed_process_is_flushed_before_it_counts);
@@ -1560,8 +1898,13 @@ int main(void)
 	TEST(removal_removes);
 	TEST(a_block_written_empty_is_empty);
 	TEST(missed_writes_are_recorded_and_found);
+	TEST(what_an_older_version_missed_is_found);
 	TEST(what_is_in_doubt_goes_unless_the_misses_are_on_record);
 	TEST(files_spread_over_devices_and_one_may_fail);
+	TEST(what_may_be_on_a_device_out_of_service_is_told_when_removed);
+	TEST(what_may_have_been_on_a_lost_device_is_not_told_as_empty);
+	TEST(what_may_have_been_on_a_lost_device_may_not_be_known_any_more);
+	TEST(no_older_copy_comes_back_after_a_removal);
 	TEST(many_files_need_few_descriptors);
 	TEST(fresh_files_cost_little_more_than_their_shards);
 	TEST(dropped_versions_give_their_space_back);

@@ -469,6 +469,40 @@ static void without_its_log_a_device_goes_on(void)
 	end();
 }
 
+static uint32_t remove_file(uint64_t id)
+{
+	store_remove_args args = {.file = numbered(id)};
+	store_status_res res;
+
+	store_remove(fixture.store, &args, &res);
+	return res.status;
+}
+
+/* Its records would bring a file back, also one that is not there any more. */
+static void what_a_failed_log_has_records_of_is_not_called_removed(void)
+{
+	begin();
+	CU_ASSERT_EQUAL(PUT(&fixture, .file = numbered(1), .version = VERSION(1, 1)), 0);
+	CU_ASSERT_EQUAL(PUT(&fixture, .file = numbered(2), .version = VERSION(1, 1)), 0);
+	faulty_sync_after(0);
+	CU_ASSERT_EQUAL(PUT(&fixture, .file = numbered(2), .version = VERSION(2, 1), .exact = true,
+				.base = VERSION(1, 1)),
+		EIO);
+	CU_ASSERT_EQUAL(remove_file(1), EIO);
+	CU_ASSERT_EQUAL(remove_file(1), EIO);
+	/* The log has never heard of this one. */
+	CU_ASSERT_EQUAL(remove_file(3), 0);
+	die();
+	fixture_open(&fixture);
+	CU_ASSERT(has(1, 1));
+	CU_ASSERT_EQUAL(remove_file(1), 0);
+	CU_ASSERT_EQUAL(remove_file(1), 0);
+	die();
+	fixture_open(&fixture);
+	CU_ASSERT(is_gone(1));
+	end();
+}
+
 static void a_checkpoint_that_fails_takes_the_device_out(void)
 {
 	uint64_t id = 0, stable = 0;
@@ -733,6 +767,7 @@ int main(void)
 	TEST(another_devices_log_is_refused);
 	TEST(verifying_wants_an_empty_log);
 	TEST(without_its_log_a_device_goes_on);
+	TEST(what_a_failed_log_has_records_of_is_not_called_removed);
 	TEST(a_checkpoint_that_fails_takes_the_device_out);
 	TEST(a_failed_flush_keeps_the_records);
 	TEST(a_full_log_is_gone_round);

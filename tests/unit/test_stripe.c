@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "rpc/crc32c.h"
 #include "rpc/log.h"
 #include "rpc/store.h"
 #include "stripe_cluster.h"
@@ -260,6 +261,169 @@ static void what_reads_notice_can_be_healed(void)
 	stripe_file_put(file);
 	free(model);
 	cluster_stop();
+}
+
+/* -------- a device is lost -------- */
+
+#define LOST_BLOCK_BYTES 16384
+#define WRITTEN_BLOCKS 10 /* before the device was lost; then a hole */
+#define LATER_BLOCK 30 /* written afterwards */
+
+/* The device that has the node's shards is gone when it starts again; the other one is empty. */
+static void lose_device(unsigned int i)
+{
+	struct test_node *node = &cluster.nodes[i];
+	char shards[300], label[300], away[300];
+
+	node_stop(i);
+	snprintf(shards, sizeof(shards), "%s/shards/%x", node->directory, EXPORT);
+	const char *device = access(shards, F_OK) == 0 ? node->directory : node->second_directory;
+	snprintf(label, sizeof(label), "%s/rozo-label", device);
+	snprintf(away, sizeof(away), "%s/away", device);
+	CU_ASSERT_EQUAL_FATAL(rename(label, away), 0);
+	node_start(i);
+}
+
+/* What the store of a shard says of a block of file 1. */
+static uint32_t state_of(unsigned int shard, uint64_t block, store_version *version)
+{
+	store_read_args args = {
+		.file = {.export_id = EXPORT, .file_id = 1},
+		.geometry = {.form = cluster.code.form,
+			.k = cluster.code.k,
+			.m = cluster.code.m,
+			.row_bytes = cluster.row_bytes},
+		.shard = shard,
+		.first_block = block,
+		.count = 1,
+		.headers_only = 1,
+	};
+	store_read_res res;
+	uint32_t state = UINT32_MAX;
+
+	store_read(cluster.nodes[(shard + 1) % 6].store, &args, &res);
+	*version = (store_version){0};
+	CU_ASSERT_EQUAL(res.status, 0);
+	if (res.status == 0) {
+		state = res.blocks.blocks_val[0].state;
+		*version = res.blocks.blocks_val[0].block_version;
+	}
+	rpc_free(RPC_XDR(xdr_store_read_res), &res);
+	return state;
+}
+
+static void blocks_on_a_lost_device_are_healed(void)
+{
+	const size_t written = WRITTEN_BLOCKS * LOST_BLOCK_BYTES;
+	const size_t size = (LATER_BLOCK + 1) * LOST_BLOCK_BYTES;
+	uint8_t *model = calloc(1, size);
+	struct stripe_heal_result result;
+	store_version version;
+
+	random_seed(23);
+	cluster.two_devices = true;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(1); /* shard s is on node s + 1 */
+	fill(model, written);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, written, true), 0);
+	lose_device(3);
+	wait_for_nodes(file, 0x3f);
+	fill(model + size - LOST_BLOCK_BYTES, LOST_BLOCK_BYTES);
+	CU_ASSERT_EQUAL(stripe_write(file, size - LOST_BLOCK_BYTES, model + size - LOST_BLOCK_BYTES,
+				LOST_BLOCK_BYTES, true),
+		0);
+	/* Whatever it had of them: it does not say that it had nothing. */
+	CU_ASSERT_EQUAL(state_of(2, 0, &version), STORE_DAMAGED);
+	CU_ASSERT_EQUAL(version.generation, 0);
+	CU_ASSERT_EQUAL(state_of(2, WRITTEN_BLOCKS, &version), STORE_DAMAGED);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	/* While a node is down, what somebody has is healed, and the rest is no failure. */
+	node_stop(5);
+	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, LATER_BLOCK + 1, false, &result), 0);
+	CU_ASSERT_EQUAL(result.healed, WRITTEN_BLOCKS);
+	CU_ASSERT_EQUAL(result.failed + result.unknown, 0);
+	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, LATER_BLOCK + 1, false, &result), 0);
+	CU_ASSERT_EQUAL(result.healed + result.failed + result.unknown, 0);
+	node_start(5);
+	wait_for_nodes(file, 0x3f);
+	/* When all nodes are there the hole is known to be one. Nobody lagged behind. */
+	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, LATER_BLOCK + 1, false, &result), 0);
+	CU_ASSERT_EQUAL(result.healed, LATER_BLOCK - WRITTEN_BLOCKS);
+	CU_ASSERT_EQUAL(result.unrecorded + result.left + result.failed + result.unknown, 0);
+	CU_ASSERT_NOT_EQUAL(state_of(2, WRITTEN_BLOCKS, &version), STORE_DAMAGED);
+	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, LATER_BLOCK + 1, false, &result), 0);
+	CU_ASSERT_EQUAL(result.healed + result.left + result.failed + result.unknown, 0);
+	node_stop(0);
+	node_stop(1);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	/* A block of the hole can be written. */
+	fill(model + written, 100);
+	CU_ASSERT_EQUAL(stripe_write(file, written, model + written, 100, true), 0);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	stripe_file_put(file);
+	free(model);
+	cluster_stop();
+	cluster.two_devices = false;
+}
+
+/* Writes one block of file 1 to the stores of some shards, as a writer does that dies then. */
+static void write_to(uint32_t shards, uint32_t missed, store_version version, const uint8_t *bytes)
+{
+	uint8_t *made[6];
+	const uint8_t *rows[4];
+
+	for (unsigned int r = 0; r < 4; r++)
+		rows[r] = bytes + r * 4096;
+	for (unsigned int s = 0; s < 6; s++)
+		made[s] = malloc(mojette_shard_bytes(&cluster.code, s, 4096));
+	CU_ASSERT_EQUAL_FATAL(mojette_encode(&cluster.code, 4096, rows, made), 0);
+	for (unsigned int s = 0; s < 6; s++) {
+		uint32_t shard_bytes = (uint32_t)mojette_shard_bytes(&cluster.code, s, 4096);
+		store_write_block block = {.length_bytes = LOST_BLOCK_BYTES,
+			.shard_bytes = shard_bytes,
+			.crc32c = rozo_crc32c(made[s], shard_bytes)};
+		store_write_args args = {
+			.file = {.export_id = EXPORT, .file_id = 1},
+			.geometry = {.form = cluster.code.form, .k = 4, .m = 2, .row_bytes = 4096},
+			.shard = s,
+			.write_epoch = 1,
+			.block_version = version,
+			.stable = 1,
+			.missed = missed,
+			.blocks = {.blocks_len = 1, .blocks_val = &block},
+			.payload = {.payload_len = shard_bytes, .payload_val = (char *)made[s]},
+		};
+		store_write_res res = {0};
+
+		if (shards & (1u << s))
+			store_write(cluster.nodes[(s + 1) % 6].store, &args, &res);
+		CU_ASSERT_EQUAL(res.status, 0);
+		free(made[s]);
+	}
+}
+
+/* Two nodes missed a write, and a third one loses its device: that is no proof that it was none. */
+static void what_was_acknowledged_is_not_undecided_for_a_lost_device(void)
+{
+	uint8_t bytes[LOST_BLOCK_BYTES];
+
+	random_seed(24);
+	cluster.two_devices = true;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	cluster.files[1].segment_count = 1;
+	cluster.files[1].size = sizeof(bytes);
+	fill(bytes, sizeof(bytes));
+	write_to(0x3c, 0x03, (store_version){.generation = (UINT64_C(1) << 40) + 1, .writer = 77},
+		bytes);
+	lose_device(3);
+	struct stripe_file *file = open_file(1); /* shard s is on node s + 1 */
+	CU_ASSERT_EQUAL(stripe_write(file, LATER_BLOCK * LOST_BLOCK_BYTES, bytes, 100, true), 0);
+	CU_ASSERT_EQUAL(stripe_read(file, 0, bytes, 100), -EIO);
+	CU_ASSERT_EQUAL(stripe_heal(file, 0, 0, 1, NULL, NULL), -EIO);
+	CU_ASSERT_EQUAL(stripe_read(file, 0, bytes, 100), -EIO);
+	stripe_file_put(file);
+	cluster_stop();
+	cluster.two_devices = false;
 }
 
 static void node_lost_between_write_and_commit_is_recorded(void)
@@ -1427,6 +1591,9 @@ int main(void)
 		{"any m nodes may be down", any_m_nodes_may_be_down},
 		{"writes with nodes down are healed", writes_with_nodes_down_are_healed},
 		{"what reads notice can be healed", what_reads_notice_can_be_healed},
+		{"blocks on a lost device are healed", blocks_on_a_lost_device_are_healed},
+		{"what was acknowledged is not undecided for a lost device",
+			what_was_acknowledged_is_not_undecided_for_a_lost_device},
 		{"a node lost between write and commit is recorded",
 			node_lost_between_write_and_commit_is_recorded},
 		{"a store that restarted before commit is not trusted",
