@@ -349,7 +349,9 @@ static void do_truncate(unsigned int engine, unsigned int cell, bool calm)
 		OP_TRUNCATE, cell, world.cell_count - cell, session.process, scheduler_now());
 	uint32_t epoch = world_begin_truncation((uint64_t)cell * world.cell_bytes, &size);
 	say("truncation to cell, by engine", cell, engine);
-	int error = stripe_truncate(session.file, size, epoch);
+	/* Or whoever began it dies before anything else, and others carry it out some day. */
+	bool forsaken = !calm && scheduler_chance(200);
+	int error = forsaken ? -ECANCELED : stripe_truncate(session.file, size, epoch);
 	bool dead = !session.process->alive;
 	session_end(&session);
 	measure(began, calm);
