@@ -13,7 +13,7 @@
 #include "rpc/crc32c.h"
 #include "rpc/log.h"
 
-#define FILE_BYTES (2 * KV_CHECKPOINT_SLOT_BYTES)
+#define FILE_BYTES (2 * KV_CHECKPOINT_COPY_BYTES)
 
 static uint32_t checksum(const struct kv_checkpoint_header *header, const uint8_t *meta)
 {
@@ -22,8 +22,8 @@ static uint32_t checksum(const struct kv_checkpoint_header *header, const uint8_
 	return rozo_crc32c_more(crc, meta, 2 * (size_t)le32toh(header->page_bytes));
 }
 
-/* Puts a checkpoint into the memory of a slot. Returns how many bytes of it are used. */
-static size_t encode(const struct kv_checkpoint *checkpoint, uint8_t *slot)
+/* Puts a checkpoint into the memory of a copy. Returns how many bytes of it are used. */
+static size_t encode(const struct kv_checkpoint *checkpoint, uint8_t *copy)
 {
 	struct kv_checkpoint_header header = {
 		.magic = htole64(KV_CHECKPOINT_MAGIC),
@@ -40,19 +40,19 @@ static size_t encode(const struct kv_checkpoint *checkpoint, uint8_t *slot)
 
 	memcpy(header.database_id, checkpoint->mark.database_id, sizeof(header.database_id));
 	header.crc32c = htole32(checksum(&header, checkpoint->meta));
-	memset(slot, 0, KV_CHECKPOINT_META_OFFSET);
-	memcpy(slot, &header, sizeof(header));
-	memcpy(slot + KV_CHECKPOINT_META_OFFSET, checkpoint->meta, meta_bytes);
+	memset(copy, 0, KV_CHECKPOINT_META_OFFSET);
+	memcpy(copy, &header, sizeof(header));
+	memcpy(copy + KV_CHECKPOINT_META_OFFSET, checkpoint->meta, meta_bytes);
 	return KV_CHECKPOINT_META_OFFSET + meta_bytes;
 }
 
-/* Returns 0, -EBADMSG (not a sound slot) or -EINVAL (of a newer format). */
-static int decode(const uint8_t *slot, struct kv_checkpoint *checkpoint)
+/* Returns 0, -EBADMSG (not a sound copy) or -EINVAL (of a newer format). */
+static int decode(const uint8_t *copy, struct kv_checkpoint *checkpoint)
 {
-	const uint8_t *meta = slot + KV_CHECKPOINT_META_OFFSET;
+	const uint8_t *meta = copy + KV_CHECKPOINT_META_OFFSET;
 	struct kv_checkpoint_header header;
 
-	memcpy(&header, slot, sizeof(header));
+	memcpy(&header, copy, sizeof(header));
 	if (le64toh(header.magic) != KV_CHECKPOINT_MAGIC)
 		return -EBADMSG;
 	if (le32toh(header.format) > KV_CHECKPOINT_FORMAT)
@@ -74,9 +74,9 @@ static int decode(const uint8_t *slot, struct kv_checkpoint *checkpoint)
 	return 0;
 }
 
-static uint64_t slot_offset(const struct kv_checkpoint *checkpoint)
+static uint64_t copy_offset(const struct kv_checkpoint *checkpoint)
 {
-	return checkpoint->mark.checkpoint % 2 * KV_CHECKPOINT_SLOT_BYTES;
+	return checkpoint->mark.checkpoint % 2 * KV_CHECKPOINT_COPY_BYTES;
 }
 
 int kv_checkpoint_create(const char *directory, const struct kv_checkpoint *checkpoint)
@@ -89,7 +89,7 @@ int kv_checkpoint_create(const char *directory, const struct kv_checkpoint *chec
 		return -ENOMEM;
 	snprintf(path, sizeof(path), "%s/checkpoint", directory);
 	snprintf(temporary, sizeof(temporary), "%s/checkpoint.new", directory);
-	encode(checkpoint, image + slot_offset(checkpoint));
+	encode(checkpoint, image + copy_offset(checkpoint));
 	file = open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (file < 0)
 		result = -errno;
@@ -116,29 +116,29 @@ int kv_checkpoint_create(const char *directory, const struct kv_checkpoint *chec
 	return result;
 }
 
-static int read_slots(int file, struct kv_checkpoint *checkpoint)
+static int read_copies(int file, struct kv_checkpoint *checkpoint)
 {
-	uint8_t *slot = malloc(KV_CHECKPOINT_SLOT_BYTES);
+	uint8_t *copy = malloc(KV_CHECKPOINT_COPY_BYTES);
 	struct kv_checkpoint *other = malloc(sizeof(*other));
-	int result = slot == NULL || other == NULL ? -ENOMEM : 0;
+	int result = copy == NULL || other == NULL ? -ENOMEM : 0;
 	bool found = false;
 
 	for (uint64_t i = 0; result == 0 && i < 2; i++) {
 		size_t done = 0;
 
-		while (result == 0 && done < KV_CHECKPOINT_SLOT_BYTES) {
-			ssize_t got = pread(file, slot + done, KV_CHECKPOINT_SLOT_BYTES - done,
-				(off_t)(i * KV_CHECKPOINT_SLOT_BYTES + done));
+		while (result == 0 && done < KV_CHECKPOINT_COPY_BYTES) {
+			ssize_t got = pread(file, copy + done, KV_CHECKPOINT_COPY_BYTES - done,
+				(off_t)(i * KV_CHECKPOINT_COPY_BYTES + done));
 
 			if (got < 0 && errno != EINTR)
 				result = -errno;
 			if (got == 0) /* cut short: what is missing cannot be sound */
-				memset(slot + done, 0, KV_CHECKPOINT_SLOT_BYTES - done);
-			done = got == 0 ? KV_CHECKPOINT_SLOT_BYTES
+				memset(copy + done, 0, KV_CHECKPOINT_COPY_BYTES - done);
+			done = got == 0 ? KV_CHECKPOINT_COPY_BYTES
 					: done + (got > 0 ? (size_t)got : 0);
 		}
 		if (result == 0) {
-			int sound = decode(slot, other);
+			int sound = decode(copy, other);
 
 			if (sound == -EINVAL)
 				result = sound;
@@ -149,7 +149,7 @@ static int read_slots(int file, struct kv_checkpoint *checkpoint)
 			}
 		}
 	}
-	free(slot);
+	free(copy);
 	free(other);
 	return result != 0 ? result : found ? 0 : -EBADMSG;
 }
@@ -163,7 +163,7 @@ int kv_checkpoint_open(const char *directory, int *file, struct kv_checkpoint *c
 	*file = open(path, O_RDWR | O_CLOEXEC);
 	if (*file < 0 && errno == ENOENT)
 		return -ENOENT;
-	result = *file < 0 ? -errno : read_slots(*file, checkpoint);
+	result = *file < 0 ? -errno : read_copies(*file, checkpoint);
 	if (result == 0)
 		return 0;
 	if (*file >= 0)
@@ -184,14 +184,14 @@ int kv_checkpoint_open(const char *directory, int *file, struct kv_checkpoint *c
 
 int kv_checkpoint_write(int file, const struct kv_checkpoint *checkpoint)
 {
-	uint8_t *slot = malloc(KV_CHECKPOINT_SLOT_BYTES);
+	uint8_t *copy = malloc(KV_CHECKPOINT_COPY_BYTES);
 	int result;
 
-	if (slot == NULL)
+	if (copy == NULL)
 		return -ENOMEM;
-	result = redo_log_write_all(file, slot, encode(checkpoint, slot), slot_offset(checkpoint));
+	result = redo_log_write_all(file, copy, encode(checkpoint, copy), copy_offset(checkpoint));
 	if (result == 0 && fdatasync(file) != 0)
 		result = -errno;
-	free(slot);
+	free(copy);
 	return result;
 }

@@ -6,13 +6,13 @@
  *   <directory>/checkpoint
  *   0                  128 KiB                    256 KiB
  *   +------------------+--------------------------+
- *   | slot 0           | slot 1                   |        the sound one with the larger serial
+ *   | copy 0           | copy 1                   |        the sound one with the larger serial
  *   +------------------+--------------------------+
  *   | header | zeros | meta page 0 | meta page 1 |
  *            88     4096         page_bytes each
  *
  * The meta pages are the first two of data.mdb, as they were; they say where the trees of that
- * state begin. Putting them back makes LMDB forget what was committed later. Slots are written in
+ * state begin. Putting them back makes LMDB forget what was committed later. Copies are written in
  * turn, so a torn write leaves the one before, whose state and log are kept until this one is
  * durable.
  *
@@ -29,8 +29,8 @@
 
 #define KV_CHECKPOINT_MAGIC UINT64_C(0x706b68436f7a6f52) /* "RozoChkp" as it lies on disk */
 #define KV_CHECKPOINT_FORMAT 1
-#define KV_CHECKPOINT_SLOT_BYTES (128u << 10)
-#define KV_CHECKPOINT_META_OFFSET 4096 /* in the slot */
+#define KV_CHECKPOINT_COPY_BYTES (128u << 10)
+#define KV_CHECKPOINT_META_OFFSET 4096 /* in the copy */
 #define KV_CHECKPOINT_PAGE_BYTES_MAX (32u << 10) /* LMDB's largest page */
 
 /* On disk; numbers are little-endian. */
@@ -61,20 +61,20 @@ struct kv_checkpoint {
 };
 
 /*
- * Makes the file, with one sound slot, so that it is there as a whole or not at all, and flushes
+ * Makes the file, with one sound copy, so that it is there as a whole or not at all, and flushes
  * the directory. Returns 0 or a negative errno, which has been logged.
  */
 int kv_checkpoint_create(const char *directory, const struct kv_checkpoint *checkpoint);
 
 /*
- * Opens the file and reads the newest sound slot. *file receives a descriptor.
- * Returns 0; -ENOENT: there is none, not logged; -EINVAL: of a newer format; -EBADMSG: no slot is
+ * Opens the file and reads the newest sound copy. *file receives a descriptor.
+ * Returns 0; -ENOENT: there is none, not logged; -EINVAL: of a newer format; -EBADMSG: no copy is
  * sound; or another negative errno; it has been logged.
  */
 int kv_checkpoint_open(const char *directory, int *file, struct kv_checkpoint *checkpoint);
 
 /*
- * Writes a checkpoint to its slot and flushes it. Everything that it names must be durable.
+ * Writes a checkpoint to its copy and flushes it. Everything that it names must be durable.
  * Returns 0 or a negative errno, not logged; then the one before still counts.
  */
 int kv_checkpoint_write(int file, const struct kv_checkpoint *checkpoint);

@@ -13,11 +13,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define ABSENT_SLOTS 64 /* a directory has one, by its file id, and shares it with others */
+#define ABSENT_NAMES 64 /* a directory has one, by its file id, and shares it with others */
 #define ABSENT_NAME_BYTES 256
 
 /* One name; lock guards the rest. No other lock is taken while it is held. */
-struct absent_slot {
+struct absent_name {
 	pthread_mutex_t lock;
 	uint64_t changes; /* that have ended */
 	uint32_t changing; /* that have begun and not ended */
@@ -27,7 +27,7 @@ struct absent_slot {
 };
 
 struct absent {
-	struct absent_slot slots[ABSENT_SLOTS];
+	struct absent_name names[ABSENT_NAMES];
 };
 
 void absent_init(struct absent *absent);

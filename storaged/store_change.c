@@ -94,14 +94,14 @@ static int decide_block(struct store_pages *pages, uint64_t block, store_version
 {
 	struct shard_file *file = pages->file;
 	struct store_pair pair;
-	struct store_slot *newest, *older;
+	struct store_record_fields *newest, *older;
 	struct store_page *page;
 	int error = store_pages_pair(pages, block, &pair);
 
 	if (error != 0 || pair.newest < 0)
 		return error;
-	newest = &pair.slots[pair.newest];
-	older = &pair.slots[1 - pair.newest];
+	newest = &pair.records[pair.newest];
+	older = &pair.records[1 - pair.newest];
 	page = pair.pages[pair.newest];
 	if (store_version_compare(newest->version, version) != 0)
 		return 0;
@@ -114,15 +114,15 @@ static int decide_block(struct store_pages *pages, uint64_t block, store_version
 	if (unless_missed != 0 && (newest->missed & unless_missed) == unless_missed)
 		return 0;
 	if (discard) {
-		store_slot_clear(page->bytes, &file->shape, block);
+		store_record_clear(page->bytes, &file->shape, block);
 		page->durable =
 			true; /* with the next flush; not before the answer unless `stable` */
 		if (newest->shard_bytes > 0)
 			shard_file_free_row(file, block, (unsigned int)pair.newest);
 	} else {
-		store_slot_set_committed(page->bytes, &file->shape, block);
+		store_record_set_committed(page->bytes, &file->shape, block);
 		page->durable = page->durable || durable;
-		if (older->kind == STORE_SLOT_GOOD && older->shard_bytes > 0)
+		if (older->kind == STORE_RECORD_GOOD && older->shard_bytes > 0)
 			shard_file_free_row(file, block, (unsigned int)(1 - pair.newest));
 	}
 	page->changed = true;
@@ -229,14 +229,16 @@ void store_sync(struct store *store, const store_sync_args *args, store_status_r
  */
 static bool version_is_gone(const struct store_pair *pair, store_version version)
 {
-	const struct store_slot *newest = pair->newest < 0 ? NULL : &pair->slots[pair->newest];
-	const struct store_slot *older = newest == NULL ? NULL : &pair->slots[1 - pair->newest];
+	const struct store_record_fields *newest =
+		pair->newest < 0 ? NULL : &pair->records[pair->newest];
+	const struct store_record_fields *older =
+		newest == NULL ? NULL : &pair->records[1 - pair->newest];
 
 	if (version.writer == 0) /* a truncation's: who never had anything is as good as empty */
 		return false;
 	return newest == NULL ||
 	       (store_version_compare(newest->version, version) != 0 &&
-		       (older->kind != STORE_SLOT_GOOD ||
+		       (older->kind != STORE_RECORD_GOOD ||
 			       store_version_compare(older->version, version) != 0));
 }
 
@@ -253,7 +255,7 @@ static int change_missed(struct store_pages *pages, const store_missed_args *arg
 		error = -EAGAIN;
 	for (uint64_t block = args->first_block; block < end && error == 0; block++) {
 		struct store_pair pair;
-		const struct store_slot *newest;
+		const struct store_record_fields *newest;
 		uint32_t missed;
 
 		error = store_pages_pair(pages, block, &pair);
@@ -261,7 +263,7 @@ static int change_missed(struct store_pages *pages, const store_missed_args *arg
 			error = -EAGAIN;
 		if (error != 0 || pair.newest < 0)
 			continue;
-		newest = &pair.slots[pair.newest];
+		newest = &pair.records[pair.newest];
 		missed = args->clear ? newest->missed & ~args->missed
 				     : newest->missed | args->missed;
 		if (store_version_compare(newest->version, args->block_version) != 0 ||
@@ -279,7 +281,8 @@ static int change_missed(struct store_pages *pages, const store_missed_args *arg
 			error = decide_block(pages, block, args->block_version, false, 0, true);
 		if (error != 0)
 			break;
-		store_slot_set_missed(pair.pages[pair.newest]->bytes, &file->shape, block, missed);
+		store_record_set_missed(
+			pair.pages[pair.newest]->bytes, &file->shape, block, missed);
 		pair.pages[pair.newest]->changed = true;
 		pair.pages[pair.newest]->durable = true;
 		/* Readers rely on what is told to be on record: it is PENDING until it is durable.
@@ -338,7 +341,7 @@ static int truncate_records(struct store_pages *pages, const store_truncate_args
 	int error = 0;
 
 	for (uint64_t block = args->first_block; block < end && error == 0; block++) {
-		const struct store_slot slot = {
+		const struct store_record_fields record = {
 			.version = args->block_version,
 			.missed = args->missed,
 		};
@@ -350,7 +353,7 @@ static int truncate_records(struct store_pages *pages, const store_truncate_args
 			break;
 		if (pair.newest < 0 && !pair.damaged)
 			continue;
-		if (pair.newest >= 0 && store_version_compare(pair.slots[pair.newest].version,
+		if (pair.newest >= 0 && store_version_compare(pair.records[pair.newest].version,
 						args->block_version) >= 0)
 			continue;
 		if (args->missed != 0 && !marked) {
@@ -361,7 +364,7 @@ static int truncate_records(struct store_pages *pages, const store_truncate_args
 			error = store_pages_get(pages, block / file->shape.rows, 0, &page);
 		if (error != 0)
 			break;
-		store_slot_put(page->bytes, &file->shape, block, &slot, NULL);
+		store_record_put(page->bytes, &file->shape, block, &record, NULL);
 		page->changed = true;
 		page->rows |= store_row_bit(&file->shape, block);
 		if (pages->count > PAGES_MAX)
@@ -383,12 +386,12 @@ static int truncate_rows(struct store_pages *pages, const store_truncate_args *a
 		error = store_pages_pair(pages, block, &pair);
 		if (error != 0)
 			break;
-		if (pair.slots[0].kind != STORE_SLOT_GOOD ||
-			store_version_compare(pair.slots[0].version, args->block_version) != 0)
+		if (pair.records[0].kind != STORE_RECORD_GOOD ||
+			store_version_compare(pair.records[0].version, args->block_version) != 0)
 			continue;
 		shard_file_free_row(file, block, 0);
-		if (pair.slots[1].kind != STORE_SLOT_EMPTY && pair.newest == 0) {
-			store_slot_clear(pair.pages[1]->bytes, &file->shape, block);
+		if (pair.records[1].kind != STORE_RECORD_EMPTY && pair.newest == 0) {
+			store_record_clear(pair.pages[1]->bytes, &file->shape, block);
 			pair.pages[1]->changed = true;
 			shard_file_free_row(file, block, 1);
 		}
@@ -510,7 +513,7 @@ static int count_blocks(struct shard_file *file, uint64_t *count)
 		if (error != 0)
 			break;
 		if (pair.damaged ||
-			(pair.newest >= 0 && pair.slots[pair.newest].length_bytes > 0)) {
+			(pair.newest >= 0 && pair.records[pair.newest].length_bytes > 0)) {
 			*count = block;
 			break;
 		}

@@ -32,13 +32,13 @@ struct stretch {
 static unsigned int bytes_bad(
 	struct stretch *stretch, uint64_t block, const struct store_pair *pair, unsigned int side)
 {
-	const struct store_slot *slot = &pair->slots[side];
+	const struct store_record_fields *record = &pair->records[side];
 	bool zeros = false;
 
-	if (slot->kind != STORE_SLOT_GOOD || slot->shard_bytes == 0)
+	if (record->kind != STORE_RECORD_GOOD || record->shard_bytes == 0)
 		return 0;
-	stretch->check->bytes += store_row_part(&stretch->file->shape, slot->shard_bytes);
-	return store_shard_read(stretch->file, block, side, pair->pages[side], slot,
+	stretch->check->bytes += store_row_part(&stretch->file->shape, record->shard_bytes);
+	return store_shard_read(stretch->file, block, side, pair->pages[side], record,
 		       stretch->buffer, (int)side != pair->newest ? &zeros : NULL) != 0 &&
 	       !zeros;
 }
@@ -57,7 +57,7 @@ static int check_block(struct stretch *stretch, uint64_t block)
 
 		bad_sides |= bytes_bad(stretch, block, &pair, newest) << newest;
 		/* What is older than a decided version is dropped. */
-		if (!pair.slots[newest].committed)
+		if (!pair.records[newest].committed)
 			bad_sides |= bytes_bad(stretch, block, &pair, 1 - newest) << (1 - newest);
 	}
 	if (pair.newest >= 0 || pair.damaged)
@@ -65,8 +65,8 @@ static int check_block(struct stretch *stretch, uint64_t block)
 	if (bad_sides != 0 || pair.damaged) {
 		stretch->bytes_bad[check->bad_count] = (uint8_t)bad_sides;
 		stretch->records_bad[check->bad_count] =
-			(uint8_t)((pair.slots[0].kind == STORE_SLOT_DAMAGED) |
-				  (pair.slots[1].kind == STORE_SLOT_DAMAGED) << 1);
+			(uint8_t)((pair.records[0].kind == STORE_RECORD_DAMAGED) |
+				  (pair.records[1].kind == STORE_RECORD_DAMAGED) << 1);
 		check->bad[check->bad_count++] = block;
 	}
 	return 0;

@@ -156,13 +156,13 @@ static int recover_header(struct shard_file *file, unsigned int side)
 		if (store_version_compare(fields.refused, file->refused) > 0)
 			file->refused = fields.refused;
 		for (unsigned int row = 0; row < file->shape.rows; row++) {
-			struct store_slot slot;
+			struct store_record_fields record;
 
-			store_slot_get(
-				page, &file->shape, fields.group * file->shape.rows + row, &slot);
-			if (slot.kind == STORE_SLOT_GOOD &&
-				slot.version.generation >> 40 > file->write_epoch)
-				file->write_epoch = (uint32_t)(slot.version.generation >> 40);
+			store_record_get(
+				page, &file->shape, fields.group * file->shape.rows + row, &record);
+			if (record.kind == STORE_RECORD_GOOD &&
+				record.version.generation >> 40 > file->write_epoch)
+				file->write_epoch = (uint32_t)(record.version.generation >> 40);
 		}
 	}
 	return 0;

@@ -176,52 +176,52 @@ static uint32_t record_crc(const struct store_shape *shape, const struct store_r
 	return rozo_crc32c_more(shape->identity, record, offsetof(struct store_record, crc32c));
 }
 
-void store_slot_get(const uint8_t *page, const struct store_shape *shape, uint64_t block,
-	struct store_slot *slot)
+void store_record_get(const uint8_t *page, const struct store_shape *shape, uint64_t block,
+	struct store_record_fields *fields)
 {
 	const uint8_t *bytes = page + record_offset(shape, block);
 	struct store_record record;
 
-	memset(slot, 0, sizeof(*slot));
+	memset(fields, 0, sizeof(*fields));
 	memcpy(&record, bytes, sizeof(record));
 	if (all_bytes(bytes, sizeof(record), 0)) {
-		slot->kind = STORE_SLOT_EMPTY;
+		fields->kind = STORE_RECORD_EMPTY;
 		return;
 	}
-	slot->kind = STORE_SLOT_DAMAGED;
+	fields->kind = STORE_RECORD_DAMAGED;
 	if (le32toh(record.crc32c) != record_crc(shape, &record))
 		return;
-	slot->version.generation = le64toh(record.generation);
-	slot->version.writer = le64toh(record.writer);
-	slot->length_bytes = le32toh(record.length_bytes);
-	slot->shard_bytes = le32toh(record.shard_bytes);
-	slot->crc32c = le32toh(record.shard_crc32c);
-	slot->missed = le32toh(record.missed);
-	slot->committed = le32toh(record.state) == STORE_RECORD_COMMITTED;
-	if (le64toh(record.block) != block || slot->version.generation == 0 ||
-		slot->shard_bytes > shape->row_bytes + shape->tail_bytes ||
-		le32toh(record.missed_check) != ~slot->missed)
+	fields->version.generation = le64toh(record.generation);
+	fields->version.writer = le64toh(record.writer);
+	fields->length_bytes = le32toh(record.length_bytes);
+	fields->shard_bytes = le32toh(record.shard_bytes);
+	fields->crc32c = le32toh(record.shard_crc32c);
+	fields->missed = le32toh(record.missed);
+	fields->committed = le32toh(record.state) == STORE_RECORD_COMMITTED;
+	if (le64toh(record.block) != block || fields->version.generation == 0 ||
+		fields->shard_bytes > shape->row_bytes + shape->tail_bytes ||
+		le32toh(record.missed_check) != ~fields->missed)
 		return;
-	if (!slot->committed && le32toh(record.state) != STORE_RECORD_WRITTEN)
+	if (!fields->committed && le32toh(record.state) != STORE_RECORD_WRITTEN)
 		return;
-	slot->kind = STORE_SLOT_GOOD;
+	fields->kind = STORE_RECORD_GOOD;
 }
 
-void store_slot_put(uint8_t *page, const struct store_shape *shape, uint64_t block,
-	const struct store_slot *slot, const uint8_t *tail)
+void store_record_put(uint8_t *page, const struct store_shape *shape, uint64_t block,
+	const struct store_record_fields *fields, const uint8_t *tail)
 {
 	uint8_t *bytes = page + record_offset(shape, block);
-	uint32_t tail_bytes = slot->shard_bytes - store_row_part(shape, slot->shard_bytes);
+	uint32_t tail_bytes = fields->shard_bytes - store_row_part(shape, fields->shard_bytes);
 	struct store_record record = {
-		.generation = htole64(slot->version.generation),
-		.writer = htole64(slot->version.writer),
+		.generation = htole64(fields->version.generation),
+		.writer = htole64(fields->version.writer),
 		.block = htole64(block),
-		.length_bytes = htole32(slot->length_bytes),
-		.shard_bytes = htole32(slot->shard_bytes),
-		.shard_crc32c = htole32(slot->crc32c),
-		.state = htole32(slot->committed ? STORE_RECORD_COMMITTED : STORE_RECORD_WRITTEN),
-		.missed = htole32(slot->missed),
-		.missed_check = htole32(~slot->missed),
+		.length_bytes = htole32(fields->length_bytes),
+		.shard_bytes = htole32(fields->shard_bytes),
+		.shard_crc32c = htole32(fields->crc32c),
+		.state = htole32(fields->committed ? STORE_RECORD_COMMITTED : STORE_RECORD_WRITTEN),
+		.missed = htole32(fields->missed),
+		.missed_check = htole32(~fields->missed),
 	};
 
 	record.crc32c = htole32(record_crc(shape, &record));
@@ -231,7 +231,7 @@ void store_slot_put(uint8_t *page, const struct store_shape *shape, uint64_t blo
 		memcpy(bytes + sizeof(record), tail, tail_bytes);
 }
 
-void store_slot_set_committed(uint8_t *page, const struct store_shape *shape, uint64_t block)
+void store_record_set_committed(uint8_t *page, const struct store_shape *shape, uint64_t block)
 {
 	uint32_t state = htole32(STORE_RECORD_COMMITTED);
 
@@ -239,7 +239,7 @@ void store_slot_set_committed(uint8_t *page, const struct store_shape *shape, ui
 		sizeof(state));
 }
 
-void store_slot_set_missed(
+void store_record_set_missed(
 	uint8_t *page, const struct store_shape *shape, uint64_t block, uint32_t missed)
 {
 	uint32_t pair[2] = {htole32(missed), htole32(~missed)};
@@ -251,12 +251,12 @@ void store_slot_set_missed(
 		sizeof(pair));
 }
 
-void store_slot_clear(uint8_t *page, const struct store_shape *shape, uint64_t block)
+void store_record_clear(uint8_t *page, const struct store_shape *shape, uint64_t block)
 {
 	memset(page + record_offset(shape, block), 0, shape->record_bytes);
 }
 
-uint8_t *store_slot_tail(uint8_t *page, const struct store_shape *shape, uint64_t block)
+uint8_t *store_record_tail(uint8_t *page, const struct store_shape *shape, uint64_t block)
 {
 	return page + record_offset(shape, block) + sizeof(struct store_record);
 }

@@ -179,15 +179,15 @@ void store_header_put(uint8_t *page, const store_file *file, const struct store_
 enum store_header_verdict store_header_get(const uint8_t *page, const store_file *file,
 	struct store_header_fields *fields, struct store_shape *shape);
 
-enum store_slot_kind {
-	STORE_SLOT_EMPTY,
-	STORE_SLOT_GOOD,
-	STORE_SLOT_DAMAGED, /* there was something, it cannot be read */
+enum store_record_kind {
+	STORE_RECORD_EMPTY,
+	STORE_RECORD_GOOD,
+	STORE_RECORD_DAMAGED, /* there was something, it cannot be read */
 };
 
 /* A record in memory. Everything but kind is meaningful only if kind is GOOD. */
-struct store_slot {
-	enum store_slot_kind kind;
+struct store_record_fields {
+	enum store_record_kind kind;
 	bool committed;
 	store_version version;
 	uint32_t length_bytes;
@@ -197,23 +197,23 @@ struct store_slot {
 };
 
 /* Reads the record of a block out of its group's page. */
-void store_slot_get(const uint8_t *page, const struct store_shape *shape, uint64_t block,
-	struct store_slot *slot);
+void store_record_get(const uint8_t *page, const struct store_shape *shape, uint64_t block,
+	struct store_record_fields *fields);
 
 /* Writes a record; tail: the shard's bytes beyond row_bytes, NULL if it has none. */
-void store_slot_put(uint8_t *page, const struct store_shape *shape, uint64_t block,
-	const struct store_slot *slot, const uint8_t *tail);
+void store_record_put(uint8_t *page, const struct store_shape *shape, uint64_t block,
+	const struct store_record_fields *fields, const uint8_t *tail);
 
 /* Changes only what may change in place. */
-void store_slot_set_committed(uint8_t *page, const struct store_shape *shape, uint64_t block);
-void store_slot_set_missed(
+void store_record_set_committed(uint8_t *page, const struct store_shape *shape, uint64_t block);
+void store_record_set_missed(
 	uint8_t *page, const struct store_shape *shape, uint64_t block, uint32_t missed);
 
 /* Makes the record EMPTY. */
-void store_slot_clear(uint8_t *page, const struct store_shape *shape, uint64_t block);
+void store_record_clear(uint8_t *page, const struct store_shape *shape, uint64_t block);
 
 /* Where the tail of a block's shard lies in the page. */
-uint8_t *store_slot_tail(uint8_t *page, const struct store_shape *shape, uint64_t block);
+uint8_t *store_record_tail(uint8_t *page, const struct store_shape *shape, uint64_t block);
 
 /* Fills a page whose contents are gone: every record DAMAGED. */
 void store_page_fill_lost(uint8_t *page);

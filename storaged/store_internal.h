@@ -31,7 +31,7 @@
 
 /* A set of rows: a 64-bit mask for each (group, side). Not locked. */
 struct store_mask {
-	struct store_mask_slot *slots;
+	struct store_mask_entry *entries;
 	size_t capacity; /* 0 or a power of two */
 	size_t used;
 	bool everything; /* memory was short: every row is to be taken as a member */
@@ -386,7 +386,7 @@ int store_pages_make_side(struct store_pages *pages, unsigned int side);
 /* Both sides' records of a block. */
 struct store_pair {
 	struct store_page *pages[STORE_SIDES];
-	struct store_slot slots[STORE_SIDES];
+	struct store_record_fields records[STORE_SIDES];
 	int newest; /* side of the newest GOOD record, -1: none */
 	bool damaged; /* a record is DAMAGED */
 };
@@ -439,7 +439,8 @@ int store_decide(struct store_pages *pages, const store_decided *runs, uint32_t 
  * read). *zeros (may be NULL) tells whether all its bytes are zero.
  */
 int store_shard_read(struct shard_file *file, uint64_t block, unsigned int side,
-	struct store_page *page, const struct store_slot *slot, uint8_t *buffer, bool *zeros);
+	struct store_page *page, const struct store_record_fields *record, uint8_t *buffer,
+	bool *zeros);
 
 static inline uint64_t store_row_bit(const struct store_shape *shape, uint64_t block)
 {

@@ -21,15 +21,15 @@
  */
 static uint32_t missed_of(const struct store_pair *pair)
 {
-	const struct store_slot *newest, *older;
+	const struct store_record_fields *newest, *older;
 	uint32_t missed;
 
 	if (pair->newest < 0)
 		return 0;
-	newest = &pair->slots[pair->newest];
-	older = &pair->slots[1 - pair->newest];
+	newest = &pair->records[pair->newest];
+	older = &pair->records[1 - pair->newest];
 	missed = newest->missed;
-	if (!newest->committed && older->kind == STORE_SLOT_GOOD)
+	if (!newest->committed && older->kind == STORE_RECORD_GOOD)
 		missed |= older->missed;
 	return missed;
 }

@@ -197,25 +197,25 @@ int store_pages_pair(struct store_pages *pages, uint64_t block, struct store_pai
 	pair->newest = -1;
 	pair->damaged = false;
 	for (unsigned int side = 0; side < STORE_SIDES; side++) {
-		struct store_slot *slot = &pair->slots[side];
+		struct store_record_fields *record = &pair->records[side];
 
 		pair->pages[side] = NULL;
-		slot->kind = STORE_SLOT_EMPTY;
+		record->kind = STORE_RECORD_EMPTY;
 		if (pages->file->descriptors[side] < 0 && !pages->file->lost[side])
 			continue;
 		int error = store_pages_get(pages, group, side, &pair->pages[side]);
 
 		if (error != 0)
 			return error;
-		store_slot_get(pair->pages[side]->bytes, shape, block, slot);
-		if (slot->kind == STORE_SLOT_DAMAGED) {
+		store_record_get(pair->pages[side]->bytes, shape, block, record);
+		if (record->kind == STORE_RECORD_DAMAGED) {
 			pair->damaged = true;
 			rozo_log_limited(ERROR,
 				"%s: block %" PRIu64 ": its record is damaged or lost",
 				shard_file_name(pages->file, side), block);
-		} else if (slot->kind == STORE_SLOT_GOOD &&
-			   (pair->newest < 0 || store_version_compare(slot->version,
-							pair->slots[pair->newest].version) > 0)) {
+		} else if (record->kind == STORE_RECORD_GOOD &&
+			   (pair->newest < 0 || store_version_compare(record->version,
+							pair->records[pair->newest].version) > 0)) {
 			pair->newest = (int)side;
 		}
 	}

@@ -16,7 +16,7 @@
 /* Where one block's shard comes from and goes to. */
 struct fetch {
 	struct store_page *page; /* NULL: nothing to fetch */
-	struct store_slot slot;
+	struct store_record_fields record;
 	uint64_t offset; /* in the payload */
 	uint8_t side;
 	bool older; /* not the newest version here */
@@ -47,19 +47,19 @@ static bool all_zero(const uint8_t *bytes, size_t size)
 /* Completes a shard whose row part is in buffer, if row_bytes of it could be read, and checks it.
  */
 static int check_shard(struct shard_file *file, uint64_t block, unsigned int side,
-	struct store_page *page, const struct store_slot *slot, uint8_t *buffer, ssize_t row_bytes,
-	bool *zeros)
+	struct store_page *page, const struct store_record_fields *record, uint8_t *buffer,
+	ssize_t row_bytes, bool *zeros)
 {
-	uint32_t part = store_row_part(&file->shape, slot->shard_bytes);
+	uint32_t part = store_row_part(&file->shape, record->shard_bytes);
 
 	if (zeros != NULL)
 		*zeros = false;
 	if (row_bytes >= 0) {
 		/* What is beyond the end would read as zeros if anything were written behind it. */
 		memset(buffer + row_bytes, 0, part - (size_t)row_bytes);
-		memcpy(buffer + part, store_slot_tail(page->bytes, &file->shape, block),
-			slot->shard_bytes - part);
-		if (rozo_crc32c(buffer, slot->shard_bytes) == slot->crc32c)
+		memcpy(buffer + part, store_record_tail(page->bytes, &file->shape, block),
+			record->shard_bytes - part);
+		if (rozo_crc32c(buffer, record->shard_bytes) == record->crc32c)
 			return 0;
 	}
 	if (zeros != NULL && (row_bytes < 0 || all_zero(buffer, (size_t)row_bytes))) {
@@ -75,18 +75,19 @@ static int check_shard(struct shard_file *file, uint64_t block, unsigned int sid
 }
 
 int store_shard_read(struct shard_file *file, uint64_t block, unsigned int side,
-	struct store_page *page, const struct store_slot *slot, uint8_t *buffer, bool *zeros)
+	struct store_page *page, const struct store_record_fields *record, uint8_t *buffer,
+	bool *zeros)
 {
 	struct iovec part = {
 		.iov_base = buffer,
-		.iov_len = store_row_part(&file->shape, slot->shard_bytes),
+		.iov_len = store_row_part(&file->shape, record->shard_bytes),
 	};
 	ssize_t bytes = store_io_read_all(file->store->io, file->descriptors[side], &part, 1,
 		store_row_offset(&file->shape, block));
 
 	if (bytes < 0)
 		store_device_error(file->store, file->device, (int)bytes);
-	return check_shard(file, block, side, page, slot, buffer, bytes, zeros);
+	return check_shard(file, block, side, page, record, buffer, bytes, zeros);
 }
 
 /* Tells of one block, and plans to fetch its shard if that is wanted or has to be checked. */
@@ -97,7 +98,7 @@ static int judge_block(struct read_call *call, uint32_t i)
 	store_read_block *told = &call->blocks[i];
 	struct fetch *fetch = &call->fetches[i];
 	uint64_t block = args->first_block + i;
-	const struct store_slot *slot;
+	const struct store_record_fields *record;
 	struct store_pair pair;
 	int side, error = store_pages_pair(&call->pages, block, &pair);
 
@@ -111,32 +112,33 @@ static int judge_block(struct read_call *call, uint32_t i)
 		/* What is damaged may have been newer. */
 		told->state = STORE_DAMAGED;
 		if (side >= 0)
-			told->older = pair.slots[side].version;
+			told->older = pair.records[side].version;
 		return 0;
 	}
 	if (args->block_version.generation != 0) {
 		for (side = STORE_SIDES - 1; side >= 0; side--) {
-			if (pair.slots[side].kind == STORE_SLOT_GOOD &&
+			if (pair.records[side].kind == STORE_RECORD_GOOD &&
 				store_version_compare(
-					pair.slots[side].version, args->block_version) == 0)
+					pair.records[side].version, args->block_version) == 0)
 				break;
 		}
 		if (side < 0)
 			told->state = pair.damaged ? STORE_DAMAGED : STORE_EMPTY;
-		if (side >= 0 && side != pair.newest && pair.slots[pair.newest].committed)
+		if (side >= 0 && side != pair.newest && pair.records[pair.newest].committed)
 			side = -1; /* dropped */
 	}
 	if (side < 0)
 		return 0;
-	slot = &pair.slots[side];
-	told->block_version = slot->version;
-	told->length_bytes = slot->length_bytes;
-	told->shard_bytes = slot->shard_bytes;
-	told->crc32c = slot->crc32c;
-	told->missed = slot->missed;
-	if (pair.slots[1 - side].kind == STORE_SLOT_GOOD && !pair.slots[pair.newest].committed)
-		told->older = pair.slots[1 - side].version;
-	if (slot->committed) {
+	record = &pair.records[side];
+	told->block_version = record->version;
+	told->length_bytes = record->length_bytes;
+	told->shard_bytes = record->shard_bytes;
+	told->crc32c = record->crc32c;
+	told->missed = record->missed;
+	if (pair.records[1 - side].kind == STORE_RECORD_GOOD &&
+		!pair.records[pair.newest].committed)
+		told->older = pair.records[1 - side].version;
+	if (record->committed) {
 		told->state = STORE_COMMITTED;
 	} else if ((shard_file_unsynced(file, block / file->shape.rows, (unsigned int)side) &
 			   store_row_bit(&file->shape, block)) != 0) {
@@ -149,19 +151,19 @@ static int judge_block(struct read_call *call, uint32_t i)
 	 * After a crash a record may be there without its row. Whoever counts holders of a version
 	 * by their headers must not be misled. Nor must they where damage was found before.
 	 */
-	if (slot->shard_bytes > 0 &&
+	if (record->shard_bytes > 0 &&
 		(!args->headers_only || (told->state != STORE_COMMITTED && !file->made_here) ||
 			(store_mask_get(
 				 &file->suspect, block / file->shape.rows, (unsigned int)side) &
 				store_row_bit(&file->shape, block)) != 0)) {
 		*fetch = (struct fetch){
 			.page = pair.pages[side],
-			.slot = *slot,
+			.record = *record,
 			.offset = call->payload_bytes,
 			.side = (uint8_t)side,
 			.older = side != pair.newest,
 		};
-		call->payload_bytes += slot->shard_bytes;
+		call->payload_bytes += record->shard_bytes;
 	}
 	return 0;
 }
@@ -182,7 +184,7 @@ static uint32_t fetch_run(struct read_call *call, uint32_t first)
 		if (fetch->page == NULL || fetch->side != call->fetches[first].side ||
 			wanted != (uint64_t)n * shape->row_bytes)
 			break;
-		part = store_row_part(shape, fetch->slot.shard_bytes);
+		part = store_row_part(shape, fetch->record.shard_bytes);
 		parts[n++] = (struct iovec){
 			.iov_base = call->payload + fetch->offset,
 			.iov_len = part,
@@ -197,22 +199,22 @@ static uint32_t fetch_run(struct read_call *call, uint32_t first)
 	for (uint32_t i = 0; i < n; i++) {
 		struct fetch *fetch = &call->fetches[first + i];
 		uint8_t *buffer = call->payload + fetch->offset;
-		uint32_t part = store_row_part(shape, fetch->slot.shard_bytes);
+		uint32_t part = store_row_part(shape, fetch->record.shard_bytes);
 		bool zeros = false;
 		int error;
 
 		if (bytes == (ssize_t)wanted)
 			error = check_shard(call->file, block + i, fetch->side, fetch->page,
-				&fetch->slot, buffer, part, fetch->older ? &zeros : NULL);
+				&fetch->record, buffer, part, fetch->older ? &zeros : NULL);
 		else
 			error = store_shard_read(call->file, block + i, fetch->side, fetch->page,
-				&fetch->slot, buffer, fetch->older ? &zeros : NULL);
+				&fetch->record, buffer, fetch->older ? &zeros : NULL);
 		if (error == 0)
 			continue;
 		fetch->bad = true;
 		if (zeros)
 			call->blocks[first + i] = (store_read_block){.state = STORE_EMPTY};
-		else if (error == -EBADMSG && !fetch->slot.committed && !call->file->made_here)
+		else if (error == -EBADMSG && !fetch->record.committed && !call->file->made_here)
 			call->blocks[first + i].state = STORE_TORN;
 		else
 			call->blocks[first + i].state = STORE_DAMAGED;
@@ -233,8 +235,8 @@ static void close_gaps(struct read_call *call)
 			continue;
 		if (fetch->offset != end)
 			memmove(call->payload + end, call->payload + fetch->offset,
-				fetch->slot.shard_bytes);
-		end += fetch->slot.shard_bytes;
+				fetch->record.shard_bytes);
+		end += fetch->record.shard_bytes;
 	}
 	call->payload_bytes = end;
 }

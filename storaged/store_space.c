@@ -136,8 +136,8 @@ static bool all_dropped(struct shard_file *file, const struct noted *noted)
 		struct store_pair pair;
 
 		dropped = store_pages_pair(&pages, first + row, &pair) == 0 && !pair.damaged &&
-			  (pair.slots[noted->side].kind == STORE_SLOT_EMPTY ||
-				  (pair.newest == (int)other && pair.slots[other].committed));
+			  (pair.records[noted->side].kind == STORE_RECORD_EMPTY ||
+				  (pair.newest == (int)other && pair.records[other].committed));
 	}
 	store_pages_abandon(&pages);
 	return dropped;

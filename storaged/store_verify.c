@@ -346,16 +346,16 @@ static void load_page(struct verified_file *file, unsigned int s, uint64_t group
 
 /* What is wrong with a version's bytes, or NULL. */
 static const char *judge_bytes(struct verified_file *file, struct verified_side *side,
-	uint64_t block, const struct store_slot *slot, bool older)
+	uint64_t block, const struct store_record_fields *record, bool older)
 {
 	const struct store_shape *shape = &file->shape;
-	uint32_t part = store_row_part(shape, slot->shard_bytes);
+	uint32_t part = store_row_part(shape, record->shard_bytes);
 	ssize_t bytes;
 
-	if (slot->length_bytes > (uint64_t)shape->code.k * shape->row_bytes ||
-		(slot->length_bytes == 0) != (slot->shard_bytes == 0))
+	if (record->length_bytes > (uint64_t)shape->code.k * shape->row_bytes ||
+		(record->length_bytes == 0) != (record->shard_bytes == 0))
 		return "its length does not fit the geometry";
-	if (slot->shard_bytes == 0)
+	if (record->shard_bytes == 0)
 		return NULL;
 	bytes = read_at(file, side, file->shard, part, store_row_offset(shape, block));
 	if (bytes < 0)
@@ -365,23 +365,23 @@ static const char *judge_bytes(struct verified_file *file, struct verified_side 
 		return NULL;
 	if (bytes < (ssize_t)part)
 		return "the file is cut short in its row";
-	memcpy(file->shard + part, store_slot_tail(side->page, shape, block),
-		slot->shard_bytes - part);
-	if (rozo_crc32c(file->shard, slot->shard_bytes) == slot->crc32c)
+	memcpy(file->shard + part, store_record_tail(side->page, shape, block),
+		record->shard_bytes - part);
+	if (rozo_crc32c(file->shard, record->shard_bytes) == record->crc32c)
 		return NULL;
-	return slot->committed
+	return record->committed
 		       ? "its bytes do not agree with their CRC"
 		       : "its bytes do not agree with their CRC; the version is not known to be "
 			 "decided, so a loss of power may have cut its write in two";
 }
 
 static const char *judge_record(const struct verified_file *file, const struct verified_side *side,
-	uint64_t block, const struct store_slot *slot)
+	uint64_t block, const struct store_record_fields *record)
 {
 	uint32_t shards = (uint32_t)file->shape.code.k + file->shape.code.m;
 
-	if (slot->kind == STORE_SLOT_DAMAGED)
-		return all_bytes(store_slot_tail(
+	if (record->kind == STORE_RECORD_DAMAGED)
+		return all_bytes(store_record_tail(
 					 (uint8_t *)(uintptr_t)side->page, &file->shape, block) -
 					 sizeof(struct store_record),
 			       sizeof(struct store_record), 0xff)
@@ -389,14 +389,14 @@ static const char *judge_record(const struct verified_file *file, const struct v
 				 "yet"
 			       : "its record is damaged (CRC, block number, state or missed "
 				 "shards)";
-	if (slot->kind == STORE_SLOT_GOOD && shards < 32 && slot->missed >> shards != 0)
+	if (record->kind == STORE_RECORD_GOOD && shards < 32 && record->missed >> shards != 0)
 		return "its record says that shards missed it that the code does not have";
 	return NULL;
 }
 
 static void check_block(struct verified_file *file, uint64_t block)
 {
-	struct store_slot slots[STORE_SIDES] = {0};
+	struct store_record_fields records[STORE_SIDES] = {0};
 	int newest = -1;
 
 	for (unsigned int s = 0; s < STORE_SIDES; s++) {
@@ -405,28 +405,28 @@ static void check_block(struct verified_file *file, uint64_t block)
 
 		if (!side->page_there)
 			continue;
-		store_slot_get(side->page, &file->shape, block, &slots[s]);
-		what = judge_record(file, side, block, &slots[s]);
+		store_record_get(side->page, &file->shape, block, &records[s]);
+		what = judge_record(file, side, block, &records[s]);
 		if (what != NULL)
 			block_problem(file, side, block, what);
-		if (slots[s].kind == STORE_SLOT_GOOD &&
-			(newest < 0 ||
-				store_version_compare(slots[s].version, slots[newest].version) > 0))
+		if (records[s].kind == STORE_RECORD_GOOD &&
+			(newest < 0 || store_version_compare(
+					       records[s].version, records[newest].version) > 0))
 			newest = (int)s;
 	}
-	if (slots[0].kind != STORE_SLOT_EMPTY || slots[1].kind != STORE_SLOT_EMPTY)
+	if (records[0].kind != STORE_RECORD_EMPTY || records[1].kind != STORE_RECORD_EMPTY)
 		file->verify->summary->blocks++;
 	if (newest < 0)
 		return;
-	file->missed = file->missed || slots[newest].missed != 0;
+	file->missed = file->missed || records[newest].missed != 0;
 	for (unsigned int s = 0; s < STORE_SIDES; s++) {
 		const char *what;
 
 		/* What is older than a decided version is dropped. */
-		if (slots[s].kind != STORE_SLOT_GOOD ||
-			((int)s != newest && slots[newest].committed))
+		if (records[s].kind != STORE_RECORD_GOOD ||
+			((int)s != newest && records[newest].committed))
 			continue;
-		what = judge_bytes(file, &file->sides[s], block, &slots[s], (int)s != newest);
+		what = judge_bytes(file, &file->sides[s], block, &records[s], (int)s != newest);
 		if (what != NULL)
 			block_problem(file, &file->sides[s], block, what);
 	}

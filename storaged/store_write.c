@@ -86,30 +86,31 @@ static int plan_same(struct write_call *call, uint32_t i, struct store_pair *pai
 {
 	const store_write_block *block = &call->args->blocks.blocks_val[i];
 	unsigned int side = (unsigned int)pair->newest;
-	struct store_slot *slot = &pair->slots[side];
+	struct store_record_fields *record = &pair->records[side];
 	struct plan *plan = &call->plans[i];
 	uint8_t *buffer;
 	int error = 0;
 
-	if (slot->length_bytes != block->length_bytes || slot->shard_bytes != block->shard_bytes ||
-		slot->crc32c != (block->shard_bytes == 0 ? 0 : block->crc32c)) {
+	if (record->length_bytes != block->length_bytes ||
+		record->shard_bytes != block->shard_bytes ||
+		record->crc32c != (block->shard_bytes == 0 ? 0 : block->crc32c)) {
 		rozo_log_limited(ERROR,
 			"%s: block %" PRIu64 ": two different shards under one version %" PRIx64
 			".%" PRIx64,
 			shard_file_name(call->file, side), call->args->first_block + i,
-			(uint64_t)slot->version.generation, (uint64_t)slot->version.writer);
+			(uint64_t)record->version.generation, (uint64_t)record->version.writer);
 		return -EAGAIN;
 	}
 	plan->side = (uint8_t)side;
-	plan->committed = slot->committed;
+	plan->committed = record->committed;
 	plan->skip = true;
-	if (slot->shard_bytes == 0)
+	if (record->shard_bytes == 0)
 		return 0;
-	buffer = malloc(slot->shard_bytes);
+	buffer = malloc(record->shard_bytes);
 	if (buffer == NULL)
 		return -ENOMEM;
 	error = store_shard_read(call->file, call->args->first_block + i, side, pair->pages[side],
-		slot, buffer, NULL);
+		record, buffer, NULL);
 	free(buffer);
 	if (error == -EBADMSG || error == -EIO) {
 		plan->skip = false;
@@ -149,7 +150,7 @@ static bool is_refused(const struct shard_file *file, store_version version)
  * certainty that it was not decided, or that a newer one was.
  */
 static bool is_replaceable(
-	const struct write_call *call, uint32_t i, const struct store_slot *newest)
+	const struct write_call *call, uint32_t i, const struct store_record_fields *newest)
 {
 	const store_write_args *args = call->args;
 	store_version base = args->blocks.blocks_val[i].base;
@@ -174,7 +175,7 @@ static int plan_block(struct write_call *call, uint32_t i, struct store_pair *pa
 	const store_write_args *args = call->args;
 	const store_write_block *block = &args->blocks.blocks_val[i];
 	struct plan *plan = &call->plans[i];
-	const struct store_slot *newest;
+	const struct store_record_fields *newest;
 	bool refused = is_refused(call->file, args->block_version) &&
 		       !is_repair(args, args->first_block + i);
 	int order;
@@ -184,7 +185,7 @@ static int plan_block(struct write_call *call, uint32_t i, struct store_pair *pa
 		plan->side = 0;
 		return refused || args->exact_base == STORE_BASE_UNDECIDED ? -EAGAIN : 0;
 	}
-	newest = &pair->slots[pair->newest];
+	newest = &pair->records[pair->newest];
 	order = store_version_compare(newest->version, args->block_version);
 	if (order == 0)
 		return plan_same(call, i, pair, refused);
@@ -224,10 +225,10 @@ static int plan_all(struct write_call *call, store_version *newest_met)
 		int error = store_pages_pair(&call->pages, call->args->first_block + i, &pair);
 
 		if (error == 0 && pair.newest >= 0 &&
-			store_version_compare(pair.slots[pair.newest].version, *newest_met) > 0)
-			*newest_met = pair.slots[pair.newest].version;
+			store_version_compare(pair.records[pair.newest].version, *newest_met) > 0)
+			*newest_met = pair.records[pair.newest].version;
 		if (error == 0 &&
-			(pair.newest < 0 || pair.slots[pair.newest].shard_bytes <
+			(pair.newest < 0 || pair.records[pair.newest].shard_bytes <
 						    call->args->blocks.blocks_val[i].shard_bytes))
 			call->overwrites = false;
 		if (error == 0)
@@ -309,7 +310,7 @@ static int put_record(struct write_call *call, uint32_t i)
 	uint64_t bit = store_row_bit(shape, number);
 	struct store_page *page;
 	struct store_pair pair;
-	struct store_slot slot;
+	struct store_record_fields record;
 	int error = store_pages_pair(&call->pages, number, &pair);
 
 	if (error == 0)
@@ -317,28 +318,28 @@ static int put_record(struct write_call *call, uint32_t i)
 	if (error != 0)
 		return error;
 	/* What cannot be read hides the version being written as long as it is there. */
-	if (pair.slots[1 - plan->side].kind == STORE_SLOT_DAMAGED) {
+	if (pair.records[1 - plan->side].kind == STORE_RECORD_DAMAGED) {
 		struct store_page *other = pair.pages[1 - plan->side];
 
-		store_slot_clear(other->bytes, shape, number);
+		store_record_clear(other->bytes, shape, number);
 		other->changed = true;
 		other->rows |= bit;
 	}
 	if (plan->commit_side >= 0) {
-		store_slot_set_committed(pair.pages[plan->commit_side]->bytes, shape, number);
+		store_record_set_committed(pair.pages[plan->commit_side]->bytes, shape, number);
 		pair.pages[plan->commit_side]->changed = true;
 	}
 	if (plan->skip) {
-		uint32_t missed = pair.slots[plan->side].missed;
+		uint32_t missed = pair.records[plan->side].missed;
 
 		if ((args->missed & ~missed) != 0) {
-			store_slot_set_missed(page->bytes, shape, number, missed | args->missed);
+			store_record_set_missed(page->bytes, shape, number, missed | args->missed);
 			page->changed = true;
 			page->rows |= bit;
 		}
 		return 0;
 	}
-	slot = (struct store_slot){
+	record = (struct store_record_fields){
 		.committed = plan->committed,
 		.version = args->block_version,
 		.length_bytes = block->length_bytes,
@@ -346,15 +347,15 @@ static int put_record(struct write_call *call, uint32_t i)
 		.crc32c = block->shard_bytes == 0 ? 0 : block->crc32c,
 		.missed = args->missed,
 	};
-	if (pair.slots[plan->side].kind == STORE_SLOT_GOOD &&
-		store_version_compare(pair.slots[plan->side].version, slot.version) == 0)
-		slot.missed |= pair.slots[plan->side].missed;
+	if (pair.records[plan->side].kind == STORE_RECORD_GOOD &&
+		store_version_compare(pair.records[plan->side].version, record.version) == 0)
+		record.missed |= pair.records[plan->side].missed;
 	if (block->shard_bytes > 0)
 		shard_file_keep_row(file, number, plan->side);
-	else if (pair.slots[plan->side].kind == STORE_SLOT_GOOD &&
-		 pair.slots[plan->side].shard_bytes > 0)
+	else if (pair.records[plan->side].kind == STORE_RECORD_GOOD &&
+		 pair.records[plan->side].shard_bytes > 0)
 		shard_file_free_row(file, number, plan->side);
-	store_slot_put(page->bytes, shape, number, &slot,
+	store_record_put(page->bytes, shape, number, &record,
 		plan->shard + store_row_part(shape, block->shard_bytes));
 	page->changed = true;
 	page->rows |= bit;

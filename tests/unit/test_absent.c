@@ -23,7 +23,7 @@ static void a_name_is_remembered_for_a_moment(void)
 	CU_ASSERT(!absent_is(&absent, 7, "b", 1050));
 	CU_ASSERT(!absent_is(&absent, 7, "", 1050));
 	CU_ASSERT(!absent_is(&absent, 8, "a", 1050));
-	CU_ASSERT(!absent_is(&absent, 7 + ABSENT_SLOTS, "a", 1050));
+	CU_ASSERT(!absent_is(&absent, 7 + ABSENT_NAMES, "a", 1050));
 	CU_ASSERT(!absent_is(&absent, 7, "a", 1200));
 	absent_destroy(&absent);
 }

@@ -362,15 +362,15 @@ static bool is_named(const char *in, uint64_t serial)
 	return named;
 }
 
-/* The slot with the larger serial, of those with a header. */
-static uint32_t newest_slot(const char *in, uint64_t *serial)
+/* The copy of the checkpoint with the larger serial, of those with a header. */
+static uint32_t newest_copy(const char *in, uint64_t *serial)
 {
 	struct kv_checkpoint_header headers[2];
 	int file = open_file(in, "checkpoint");
 
 	for (uint32_t i = 0; i < 2; i++)
 		CU_ASSERT_EQUAL(pread(file, &headers[i], sizeof(headers[i]),
-					(off_t)i * KV_CHECKPOINT_SLOT_BYTES),
+					(off_t)i * KV_CHECKPOINT_COPY_BYTES),
 			sizeof(headers[i]));
 	close(file);
 	*serial = le64toh(headers[1].serial);
@@ -382,21 +382,21 @@ static uint32_t newest_slot(const char *in, uint64_t *serial)
 
 static void damage_in_the_checkpoint(void)
 {
-	uint64_t slot, newest, serial, found, refused = 0;
+	uint64_t begin, newest, serial, found, refused = 0;
 	bool named;
 
 	for (uint64_t count = 0; count < 4 * RECORDS; count += 5) {
 		put_numbers(count, count + 5);
 		for (uint64_t where = 0; where <= 8400; where += 120) {
 			kill_into(copy);
-			newest = newest_slot(copy, &serial);
+			newest = newest_copy(copy, &serial);
 			named = is_named(copy, serial);
-			slot = newest * KV_CHECKPOINT_SLOT_BYTES;
+			begin = newest * KV_CHECKPOINT_COPY_BYTES;
 			/* Between header and pages there is nothing. */
 			if (where >= sizeof(struct kv_checkpoint_header) &&
 				where < KV_CHECKPOINT_META_OFFSET)
 				continue;
-			flip_bit(copy, "checkpoint", slot + where);
+			flip_bit(copy, "checkpoint", begin + where);
 			found = numbers_of(copy);
 			/* The one before leads to the same until a record names the newest. */
 			CU_ASSERT(found == (named ? UINT64_MAX : count + 5) ||
@@ -406,7 +406,7 @@ static void damage_in_the_checkpoint(void)
 				/* The other one does not matter. */
 				kill_into(copy);
 				flip_bit(copy, "checkpoint",
-					(newest ^ 1) * KV_CHECKPOINT_SLOT_BYTES + where);
+					(newest ^ 1) * KV_CHECKPOINT_COPY_BYTES + where);
 				CU_ASSERT_EQUAL(numbers_of(copy), count + 5);
 			}
 			if (count > 2 * RECORDS && where > 1000)
@@ -416,14 +416,14 @@ static void damage_in_the_checkpoint(void)
 	CU_ASSERT(refused > 100);
 	kill_into(copy);
 	flip_bit(copy, "checkpoint", 20);
-	flip_bit(copy, "checkpoint", KV_CHECKPOINT_SLOT_BYTES + 20);
+	flip_bit(copy, "checkpoint", KV_CHECKPOINT_COPY_BYTES + 20);
 	CU_ASSERT_EQUAL(error_of(copy), -EBADMSG);
 	/* After a clean close the one before leads to the same, by way of the log. */
 	kv_close(kv);
 	kv = NULL;
 	kill_into(copy);
-	newest = newest_slot(copy, &serial);
-	flip_bit(copy, "checkpoint", newest * KV_CHECKPOINT_SLOT_BYTES + 20);
+	newest = newest_copy(copy, &serial);
+	flip_bit(copy, "checkpoint", newest * KV_CHECKPOINT_COPY_BYTES + 20);
 	CU_ASSERT_EQUAL(numbers_of(copy), (4 * RECORDS + 4) / 5 * 5);
 }
 

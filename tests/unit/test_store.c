@@ -88,19 +88,20 @@ static void format_1_is_still_read(void)
 					   .groups_durable = 7,
 					   .flags = STORE_FLAG_SIDE_B},
 				   read;
-	struct store_slot slot = {.version = {.generation = 0x0102030405060708, .writer = 0x1112},
-				  .length_bytes = 16384,
-				  .shard_bytes = 4096 + 72,
-				  .crc32c = 0xcafebabe,
-				  .missed = 0x21,
-				  .committed = true},
-			  got;
+	struct store_record_fields record = {.version = {.generation = 0x0102030405060708,
+						     .writer = 0x1112},
+					   .length_bytes = 16384,
+					   .shard_bytes = 4096 + 72,
+					   .crc32c = 0xcafebabe,
+					   .missed = 0x21,
+					   .committed = true},
+				   got;
 	uint8_t page[STORE_PAGE_BYTES], tail[72];
 
 	memset(page, 0, sizeof(page));
 	memset(tail, 0x5a, sizeof(tail));
 	CU_ASSERT_EQUAL(store_shape_init(&shape, &file, &fixture_4_2, 5), 0);
-	store_slot_put(page, &shape, 5 * 31 + 30, &slot, tail);
+	store_record_put(page, &shape, 5 * 31 + 30, &record, tail);
 	store_header_put(page, &file, &shape, &fields);
 	CU_ASSERT_EQUAL(memcmp(page, header, sizeof(header)), 0);
 	/* The CRC of the whole page pins every byte of it. */
@@ -112,19 +113,19 @@ static void format_1_is_still_read(void)
 	CU_ASSERT_EQUAL(read.flags, STORE_FLAG_SIDE_B);
 	CU_ASSERT_EQUAL(read.write_epoch, 9);
 	CU_ASSERT_EQUAL(read.groups_durable, 7);
-	store_slot_get(page, &shape, 5 * 31 + 30, &got);
-	CU_ASSERT_EQUAL(got.kind, STORE_SLOT_GOOD);
-	CU_ASSERT_EQUAL(got.version.generation, slot.version.generation);
+	store_record_get(page, &shape, 5 * 31 + 30, &got);
+	CU_ASSERT_EQUAL(got.kind, STORE_RECORD_GOOD);
+	CU_ASSERT_EQUAL(got.version.generation, record.version.generation);
 	CU_ASSERT_EQUAL(got.missed, 0x21);
 	CU_ASSERT_TRUE(got.committed);
-	CU_ASSERT_EQUAL(memcmp(store_slot_tail(page, &shape, 5 * 31 + 30), tail, 72), 0);
+	CU_ASSERT_EQUAL(memcmp(store_record_tail(page, &shape, 5 * 31 + 30), tail, 72), 0);
 	/* Another block, another file, another shard: not sound there. */
 	memcpy(page + 128, page + 128 + 30 * 128, 128);
-	store_slot_get(page, &shape, 5 * 31, &got);
-	CU_ASSERT_EQUAL(got.kind, STORE_SLOT_DAMAGED);
+	store_record_get(page, &shape, 5 * 31, &got);
+	CU_ASSERT_EQUAL(got.kind, STORE_RECORD_DAMAGED);
 	CU_ASSERT_EQUAL(store_shape_init(&found, &file, &fixture_4_2, 0), 0);
-	store_slot_get(page, &found, 5 * 31 + 30, &got);
-	CU_ASSERT_EQUAL(got.kind, STORE_SLOT_DAMAGED);
+	store_record_get(page, &found, 5 * 31 + 30, &got);
+	CU_ASSERT_EQUAL(got.kind, STORE_RECORD_DAMAGED);
 	file.segment++;
 	CU_ASSERT_EQUAL(store_header_get(page, &file, NULL, NULL), STORE_HEADER_FOREIGN);
 }
@@ -133,26 +134,26 @@ static void every_flipped_bit_of_a_record_shows(void)
 {
 	store_file file = FIXTURE_FILE;
 	struct store_shape shape;
-	struct store_slot slot = {.version = VERSION(1, 1),
-				  .length_bytes = 100,
-				  .shard_bytes = 40,
-				  .crc32c = 1},
-			  got;
+	struct store_record_fields record = {.version = VERSION(1, 1),
+					   .length_bytes = 100,
+					   .shard_bytes = 40,
+					   .crc32c = 1},
+				   got;
 	uint8_t page[STORE_PAGE_BYTES];
 
 	memset(page, 0, sizeof(page));
 	store_shape_init(&shape, &file, &fixture_4_2, 1);
-	store_slot_put(page, &shape, 3, &slot, NULL);
+	store_record_put(page, &shape, 3, &record, NULL);
 	for (size_t bit = 0; bit < 52 * 8; bit++) {
 		uint8_t *at = page + 128 + 3 * 128 + bit / 8;
 
 		*at ^= (uint8_t)(1u << bit % 8);
-		store_slot_get(page, &shape, 3, &got);
-		CU_ASSERT_EQUAL(got.kind, STORE_SLOT_DAMAGED);
+		store_record_get(page, &shape, 3, &got);
+		CU_ASSERT_EQUAL(got.kind, STORE_RECORD_DAMAGED);
 		*at ^= (uint8_t)(1u << bit % 8);
 	}
-	store_slot_get(page, &shape, 3, &got);
-	CU_ASSERT_EQUAL(got.kind, STORE_SLOT_GOOD);
+	store_record_get(page, &shape, 3, &got);
+	CU_ASSERT_EQUAL(got.kind, STORE_RECORD_GOOD);
 }
 
 /* -------- labels -------- */
