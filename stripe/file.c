@@ -16,6 +16,8 @@
 #define ATTACH_TURNS_MAX 10
 /* How often exportd is asked whether a shard that moved has been made. */
 #define REBUILDING_ASK_S 10
+/* How often otherwise, so that everybody who can reach exportd hears of moves. */
+#define PLACEMENT_ASK_S 60
 
 static int attach(struct stripe_file *file, uint64_t writer, bool if_free);
 
@@ -253,9 +255,19 @@ static struct node *node_by_id(const struct stripe *stripe, uint32_t id)
 	return NULL;
 }
 
+static void tell_behind(const struct stripe_file *file, const char *what)
+{
+	rozo_log_limited(ERROR,
+		"file %u/%llu: exportd tells of %s under an older write epoch than is known here "
+		"or "
+		"on storage nodes, again and again: was its database restored from a backup? Copy "
+		"the file under another name and remove it",
+		file->export_id, (unsigned long long)file->file_id, what);
+}
+
 /* writer: 0, or whoever wants a write epoch of its own; if_free: if that costs nothing. */
 static int ask_placement(struct stripe_file *file, uint32_t segment, bool allocate, uint64_t writer,
-	bool if_free, meta_placement_res *result)
+	bool if_free, unsigned int timeout_ms, meta_placement_res *result)
 {
 	meta_placement_args args = {
 		.file = {.export_id = file->export_id, .file_id = file->file_id},
@@ -265,7 +277,7 @@ static int ask_placement(struct stripe_file *file, uint32_t segment, bool alloca
 		.if_free = if_free,
 	};
 	int error = rpc_call(file->stripe->meta, META_PLACEMENT, RPC_XDR(xdr_meta_placement_args),
-		&args, RPC_XDR(xdr_meta_placement_res), result, META_TIMEOUT_MS);
+		&args, RPC_XDR(xdr_meta_placement_res), result, timeout_ms);
 
 	if (error)
 		return error;
@@ -431,7 +443,7 @@ static int attach_once(struct stripe_file *file, uint64_t writer, bool if_free, 
 	struct pending *pending)
 {
 	meta_placement_res placement = {0};
-	int error = ask_placement(file, 0, true, writer, if_free, &placement);
+	int error = ask_placement(file, 0, true, writer, if_free, META_TIMEOUT_MS, &placement);
 
 	if (error)
 		return error;
@@ -493,13 +505,7 @@ static int attach(struct stripe_file *file, uint64_t writer, bool if_free)
 		if (error != -EAGAIN)
 			return error;
 	}
-	rozo_log_limited(ERROR,
-		"file %u/%llu: a truncation to %llu bytes cannot be carried out: storage nodes "
-		"know "
-		"newer write epochs than %u, of exportd; was its database restored from a backup? "
-		"Copy the file under another name and remove it",
-		file->export_id, (unsigned long long)file->file_id,
-		(unsigned long long)pending.size, pending.write_epoch);
+	tell_behind(file, "a truncation");
 	return -EIO;
 }
 
@@ -541,37 +547,52 @@ int stripe_file_refresh(struct stripe_file *file)
 	return error;
 }
 
+/* exportd must be asked again: a shard may have been made, which is no new epoch, or moved. */
+static bool is_old(const struct segment *segment)
+{
+	return segment->asked + (segment->rebuilding ? REBUILDING_ASK_S : PLACEMENT_ASK_S) <=
+	       now_s();
+}
+
 int file_segment(
 	struct stripe_file *file, uint32_t number, bool allocate, const struct segment **segment)
 {
-	bool overtaken;
-
 	pthread_mutex_lock(&file->lock);
-	const struct segment *found = file->segments;
+	struct segment *found = file->segments;
 	while (found && (found->number != number || found->superseded))
 		found = found->next;
-	/* That a shard has been made on its new node is no new epoch. */
-	bool again = found && found->rebuilding && found->asked + REBUILDING_ASK_S <= now_s();
+	bool again = found && is_old(found);
 	pthread_mutex_unlock(&file->lock);
 	*segment = found;
 	if (found && !again)
 		return 0;
-	do {
+	for (unsigned int turn = 0; turn < ATTACH_TURNS_MAX; turn++) {
 		meta_placement_res placement = {0};
-		int error = ask_placement(file, number, allocate, 0, false, &placement);
-		if (error)
-			return again && error != -ESTALE ? 0 : error;
+		int error = ask_placement(file, number, allocate, 0, false,
+			again ? CHECK_TIMEOUT_MS : META_TIMEOUT_MS, &placement);
 		pthread_mutex_lock(&file->lock);
+		if (error) {
+			bool known = again && error != -ESTALE;
+
+			/* We go on with what we know. The next one need not wait for exportd. */
+			if (known)
+				found->asked = now_s();
+			pthread_mutex_unlock(&file->lock);
+			return known ? 0 : error;
+		}
 		/* Another thread may have heard of newer epochs since exportd answered. */
-		overtaken = placement.write_epoch < file->placed_epoch;
+		bool overtaken = placement.write_epoch < file->placed_epoch;
 		if (!overtaken)
 			*segment = add_segment(file, number, &placement);
 		if (placement.segment_count > file->segment_count)
 			file->segment_count = placement.segment_count;
 		pthread_mutex_unlock(&file->lock);
 		rpc_free(RPC_XDR(xdr_meta_placement_res), &placement);
-	} while (overtaken);
-	return *segment ? 0 : -ENOMEM;
+		if (!overtaken)
+			return *segment ? 0 : -ENOMEM;
+	}
+	tell_behind(file, "segments");
+	return -EIO;
 }
 
 /*

@@ -783,9 +783,11 @@ static void exportd_behind_the_stores_makes_calls_fail(void)
 
 	fill(bytes, sizeof(bytes));
 	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+	cluster.files[9].write_epoch = 3;
+	/* The next segment, of which nothing is known yet. */
+	CU_ASSERT_EQUAL(stripe_write(file, 40 * 16384, bytes, sizeof(bytes), true), -EIO);
 	stripe_file_put(file);
 	stripe_destroy(cluster.stripe);
-	cluster.files[9].write_epoch = 3;
 	engine_start();
 	file = open_file(9);
 	/* Refused by all stores each time: that is not done. */
