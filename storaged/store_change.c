@@ -150,8 +150,14 @@ int store_decide(struct store_pages *pages, const store_decided *runs, uint32_t 
 /* A file that can be changed: exists, shape known, not another's. Otherwise *error tells. */
 static bool changeable(const struct shard_file *file, int *error)
 {
-	if (*error != 0 || !file->exists)
+	if (*error != 0)
 		return false;
+	if (!file->exists) {
+		/* It may be on the device that failed, and then this is not done. */
+		if (store_device_any_failed(file->store))
+			*error = -EIO;
+		return false;
+	}
 	if (file->foreign) {
 		*error = -EIO;
 		return false;

@@ -31,6 +31,7 @@ const char *shard_file_name(const struct shard_file *file, unsigned int side)
 struct shard_file *shard_file_create(struct store *store, const store_file *key)
 {
 	struct shard_file *file = calloc(1, sizeof(*file));
+	pthread_rwlockattr_t attributes;
 
 	if (file == NULL)
 		return NULL;
@@ -38,7 +39,11 @@ struct shard_file *shard_file_create(struct store *store, const store_file *key)
 	file->key = *key;
 	file->references = 1;
 	file->descriptors[0] = file->descriptors[1] = -1;
-	pthread_rwlock_init(&file->lock, NULL);
+	/* Readers come and come again: who changes the file must not wait until there are none. */
+	pthread_rwlockattr_init(&attributes);
+	pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&file->lock, &attributes);
+	pthread_rwlockattr_destroy(&attributes);
 	pthread_mutex_init(&file->flush_lock, NULL);
 	pthread_cond_init(&file->flush_done, NULL);
 	return file;
@@ -99,8 +104,10 @@ int shard_file_close(struct shard_file *file)
 		}
 		store_pages_abandon(&pages);
 	}
-	if (error == 0 || error == -EIO)
+	if (error == 0 || error == -EIO) {
 		close_sides(file);
+		file->exists = false; /* it has no device any more */
+	}
 	pthread_rwlock_unlock(&file->lock);
 	return error;
 }

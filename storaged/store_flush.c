@@ -147,6 +147,8 @@ void shard_file_forget_changes(struct shard_file *file)
 	file->redo_short = false;
 	store_mask_free(&file->unsynced);
 	file->durable = file->written;
+	/* Whoever is about to flush it tells the log so, and must not do so behind its removal. */
+	file->settled = true;
 	pthread_cond_broadcast(&file->flush_done);
 	pthread_mutex_unlock(&file->flush_lock);
 }
@@ -358,7 +360,7 @@ static int flush_once(struct shard_file *file)
 		file->failed = file->failed || !again;
 	} else {
 		file->durable = flush.target;
-		file->settled = true;
+		file->settled = file->settled || file->device != NULL;
 		file->named = file->named ||
 			      ((logged ? flush.side_made : flush.names) && !file->side_made);
 		for (unsigned int side = 0; side < STORE_SIDES; side++) {

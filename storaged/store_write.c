@@ -387,8 +387,17 @@ static int carry_out(struct write_call *call)
 		store_pages_note_size(&call->pages, false);
 	if (error == 0)
 		error = store_pages_finish(&call->pages);
-	if (error == 0)
+	if (error == 0) {
 		shard_file_punch(file, false);
+	} else if (file->exists) {
+		/*
+		 * Rows may not be those of their records any more, as after a crash: reads of
+		 * headers must look at the bytes. And what was written has to be flushed sometime.
+		 */
+		file->made_here = false;
+		shard_file_redo_short(file);
+		shard_file_written(file, 0, 0, 0, 0);
+	}
 	return error;
 }
 

@@ -12,7 +12,8 @@
 #define META_TIMEOUT_MS 10000
 /* For a question that can do without an answer. */
 #define CHECK_TIMEOUT_MS 1000
-/* For a truncation that others overtake again and again. */
+#define CHECK_TIMEOUT_MAX_MS 4000
+/* For what others overtake again and again, or stores that are ahead of exportd. */
 #define ATTACH_TURNS_MAX 10
 /* How often exportd is asked whether a shard that moved has been made. */
 #define REBUILDING_ASK_S 10
@@ -197,15 +198,17 @@ static int get(struct stripe *stripe, uint32_t export_id, uint64_t file_id, bool
 	file_reference(file);
 	pthread_mutex_unlock(&stripe->files_lock);
 
-	pthread_mutex_lock(&file->attach_lock);
-	if (!file->attached) {
-		error = attach(file, will_write ? stripe->writer : 0, true);
+	/* Not behind somebody who carries out a truncation. */
+	if (!atomic_load(&file->attached)) {
+		pthread_mutex_lock(&file->attach_lock);
+		if (!atomic_load(&file->attached))
+			error = attach(file, will_write ? stripe->writer : 0, true);
+		pthread_mutex_unlock(&file->attach_lock);
 		/* Who reads need not care if a truncation cannot be carried out, and who writes
 		 * will hear of it. */
-		if (file->attached)
+		if (atomic_load(&file->attached))
 			error = 0;
 	}
-	pthread_mutex_unlock(&file->attach_lock);
 	if (error) {
 		stripe_file_put(file);
 		return error;
@@ -260,8 +263,8 @@ static void tell_behind(const struct stripe_file *file, const char *what)
 	rozo_log_limited(ERROR,
 		"file %u/%llu: exportd tells of %s under an older write epoch than is known here "
 		"or "
-		"on storage nodes, again and again: was its database restored from a backup? Copy "
-		"the file under another name and remove it",
+		"on storage nodes, again and again: either others truncate it all the time, or its "
+		"database was restored from a backup; then copy the file and remove it",
 		file->export_id, (unsigned long long)file->file_id, what);
 }
 
@@ -447,7 +450,7 @@ static int attach_once(struct stripe_file *file, uint64_t writer, bool if_free, 
 
 	if (error)
 		return error;
-	if (!file->attached) {
+	if (!atomic_load(&file->attached)) {
 		file->code = (struct mojette_code){.form = (uint8_t)placement.form,
 			.k = (uint8_t)placement.k,
 			.m = (uint8_t)placement.m};
@@ -482,7 +485,8 @@ static int attach_once(struct stripe_file *file, uint64_t writer, bool if_free, 
 		.size = placement.truncate_size,
 		.write_epoch = placement.write_epoch};
 	rpc_free(RPC_XDR(xdr_meta_placement_res), &placement);
-	file->attached = file->attached || !error;
+	if (!error)
+		atomic_store(&file->attached, true);
 	return error;
 }
 
@@ -497,7 +501,10 @@ static int attach(struct stripe_file *file, uint64_t writer, bool if_free)
 	int error;
 
 	for (unsigned int turn = 0; turn < ATTACH_TURNS_MAX; turn++) {
-		error = attach_once(file, writer, if_free, &claimed, &pending);
+		bool now_claimed = false;
+		/* Once is enough: two who go on claiming would overtake each other for ever. */
+		error = attach_once(file, claimed ? 0 : writer, if_free, &now_claimed, &pending);
+		claimed = claimed || (!error && now_claimed);
 		if (!error && pending.truncate)
 			error = file_truncate(file, pending.size, pending.write_epoch);
 		if (!error && writer && claimed)
@@ -596,9 +603,9 @@ int file_segment(
 }
 
 /*
- * Finds out whether a truncation waits that will take away what was written under an epoch. As long
- * as exportd cannot be reached none begins, and nobody hears of the size of one that waits: what is
- * acknowledged now comes before it.
+ * Finds out whether a truncation waits that will take away what was written under an epoch. If
+ * there is no exportd to be asked none begins, and what is acknowledged now comes before what
+ * clients are told of one that waits. But one that is slow may have told somebody already.
  */
 static int check_epoch(struct stripe_file *file, uint32_t write_epoch)
 {
@@ -606,16 +613,24 @@ static int check_epoch(struct stripe_file *file, uint32_t write_epoch)
 		.file = {.export_id = file->export_id, .file_id = file->file_id},
 		.write_epoch = write_epoch,
 	};
-	meta_status_res result = {0};
-	int error =
-		rpc_call(file->stripe->meta, META_CHECK_EPOCH, RPC_XDR(xdr_meta_check_epoch_args),
-			&args, RPC_XDR(xdr_meta_status_res), &result, CHECK_TIMEOUT_MS);
+	int error = -ETIMEDOUT;
 
-	if (error)
-		return 0;
-	error = -(int)result.status;
-	rpc_free(RPC_XDR(xdr_meta_status_res), &result);
-	return error;
+	/* One that hangs is found out after the first time. */
+	for (unsigned int timeout_ms = CHECK_TIMEOUT_MS;
+		timeout_ms <= CHECK_TIMEOUT_MAX_MS && (error == -ETIMEDOUT || error == -ECONNRESET);
+		timeout_ms *= 2) {
+		meta_status_res result = {0};
+
+		error = rpc_call(file->stripe->meta, META_CHECK_EPOCH,
+			RPC_XDR(xdr_meta_check_epoch_args), &args, RPC_XDR(xdr_meta_status_res),
+			&result, timeout_ms);
+		if (!error) {
+			error = -(int)result.status;
+			rpc_free(RPC_XDR(xdr_meta_status_res), &result);
+			return error;
+		}
+	}
+	return call_not_executed(error) ? 0 : error;
 }
 
 int file_report_size(struct stripe_file *file, uint64_t end, uint32_t write_epoch)

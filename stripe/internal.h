@@ -109,7 +109,7 @@ struct stripe_file {
 	pthread_mutex_t attach_lock;
 	pthread_mutex_t commit_lock;
 	pthread_mutex_t tell_lock; /* only its holder takes runs out of `decided` */
-	bool attached; /* guarded by attach_lock */
+	atomic_bool attached; /* exportd has answered; set with attach_lock held */
 	atomic_bool claimed; /* exportd has given us a write epoch; set with attach_lock held */
 	struct range_lock ranges; /* of blocks of the file */
 
@@ -273,6 +273,9 @@ void fanout_call_free(struct fanout_call *call);
 
 /* Starts a call whose result nobody waits for; args are encoded before it returns. */
 void fanout_send(struct stripe *stripe, struct node *node, uint32_t procedure, const void *args);
+
+/* True if a call that failed so was not executed, and never will be (rpc.h). */
+bool call_not_executed(int error);
 
 /* False if the node is unknown or has just been unreachable: a call would most likely fail. */
 bool node_usable(const struct node *node);

@@ -209,13 +209,17 @@ struct block_judgement versions_judge(
 	struct block_judgement judgement = {.largest_generation = candidate.generation};
 
 	for (;;) {
-		/* Something newer than the candidate may have been decided without so few that
-		 * would have been asked to take it. */
+		bool nothing = candidate.generation == 0 || VERSION_IS_EMPTINESS(candidate);
+		/*
+		 * Something newer than the candidate may have been decided without so few that
+		 * would have been asked to take it. Where there are no bytes to be had, a veto
+		 * is enough.
+		 */
 		unsigned int answered = 0;
 		for (unsigned int s = 0; s < n; s++)
 			answered += answers[s].answered && told_of(&answers[s], candidate) &&
 				    !answers[s].until;
-		if (answered < versions_quorum(file)) {
+		if (answered < (nothing ? veto_count(file) : versions_quorum(file))) {
 			judgement.verdict = BLOCK_UNKNOWN;
 			return judgement;
 		}

@@ -226,8 +226,7 @@ void run_book(struct stripe_file *file, struct run *run, bool decided)
 	pthread_mutex_unlock(&file->lock);
 }
 
-/* True if a call that failed so was not executed, and never will be (rpc.h). */
-static bool not_executed(int error)
+bool call_not_executed(int error)
 {
 	return error == -ECONNREFUSED || error == -EHOSTUNREACH || error == -ENETUNREACH ||
 	       error == -ENOTCONN || error == -EACCES || error == -E2BIG;
@@ -243,7 +242,8 @@ static uint32_t possible_holders(const struct segment *segment, const struct out
 		int status = fanout_call_status(call);
 
 		/* EIO of a store may come after it wrote. */
-		if (status == 0 || (call->started && call->error && !not_executed(call->error)) ||
+		if (status == 0 ||
+			(call->started && call->error && !call_not_executed(call->error)) ||
 			(call->started && !call->error && status == -EIO))
 			possible |= 1u << s;
 	}

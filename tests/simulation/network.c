@@ -495,7 +495,6 @@ WRAP(int, rozo_rpc_call, struct rpc_client *client, uint32_t procedure, rpc_xdr 
 	if (!client->process->alive)
 		return -ECANCELED;
 	if (faulty_nodes && scheduler_chance(faults.lost)) {
-		world.check_lost |= procedure == META_CHECK_EPOCH;
 		scheduler_sleep((uint64_t)timeout_ms * 1000);
 		return -ETIMEDOUT;
 	}
@@ -507,7 +506,6 @@ WRAP(int, rozo_rpc_call, struct rpc_client *client, uint32_t procedure, rpc_xdr 
 	bool lost = faulty_nodes && scheduler_chance(faults.unanswered);
 	if (client->process->alive && !lost)
 		return 0;
-	world.check_lost |= lost && procedure == META_CHECK_EPOCH;
 	rpc_free(result_xdr, result);
 	return lost ? -ECONNRESET : -ECANCELED;
 }

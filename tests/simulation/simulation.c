@@ -209,13 +209,11 @@ static void close_unknown(const struct op *answered, const struct process *write
 	}
 }
 
-/*
- * Something was acknowledged as stable after truncations had failed: before that they were carried
- * out, unless exportd could not be asked.
+/* Something was acknowledged as stable after truncations had failed: they were carried out before.
  */
 static void close_truncations(const struct op *answered)
 {
-	for (unsigned int i = 0; i < checker_count() && !world.check_lost; i++) {
+	for (unsigned int i = 0; i < checker_count(); i++) {
 		struct op *op = checker_op(i);
 
 		if (op->kind == OP_TRUNCATE && op->finished == UINT64_MAX &&

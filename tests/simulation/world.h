@@ -69,7 +69,6 @@ extern struct world {
 	unsigned int cells_per_block, cell_count;
 	uint32_t cell_bytes;
 	enum mutation mutation;
-	bool check_lost; /* exportd could not be asked whether a truncation waits */
 	bool gather; /* engines collect unstable writes of parts of blocks */
 	struct engine engines[WORLD_ENGINES];
 	struct process nature; /* for what is not part of the cluster */

@@ -33,8 +33,15 @@ static void meta_placement(
 	pthread_mutex_lock(&cluster.lock);
 	struct test_file *file = &cluster.files[args->file.file_id];
 	res->layout_epoch = 1;
+	bool claimed = !cluster.claims ||
+		       (file->writer == args->writer && file->claimed_epoch == file->write_epoch);
+	if (args->writer && !claimed && !args->if_free) {
+		file->writer = args->writer;
+		file->claimed_epoch = ++file->write_epoch;
+		claimed = true;
+	}
 	res->write_epoch = file->write_epoch;
-	res->claimed = args->writer != 0;
+	res->claimed = args->writer && claimed;
 	res->truncate = file->truncate;
 	res->truncate_size = file->truncate_size;
 	res->attributes.size = file->size;
@@ -118,6 +125,7 @@ static void meta_check_epoch(
 
 	(void)context;
 	(void)caller;
+	usleep(atomic_load(&cluster.check_delay_ms) * 1000);
 	pthread_mutex_lock(&cluster.lock);
 	const struct test_file *file = &cluster.files[args->file.file_id];
 	if (file->truncate && args->write_epoch < file->write_epoch)

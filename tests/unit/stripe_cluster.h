@@ -42,6 +42,8 @@ struct test_file {
 	uint64_t size;
 	uint32_t segment_count;
 	uint32_t write_epoch;
+	uint64_t writer; /* whose claimed_epoch is */
+	uint32_t claimed_epoch;
 	bool truncate;
 	uint64_t truncate_size;
 	uint32_t moved[NODES_MAX]; /* by shard: the node that has taken it over, 0: none */
@@ -73,6 +75,8 @@ struct cluster {
 	struct rpc_server *meta;
 	pthread_mutex_t lock;
 	struct test_file files[FILES_MAX]; /* by file id, guarded by lock */
+	bool claims; /* each writer has an epoch of its own, as of the real exportd */
+	atomic_uint check_delay_ms; /* before META_CHECK_EPOCH is answered */
 	uint64_t placements_asked; /* guarded by lock while calls may be under way */
 	struct stripe *stripe;
 };

@@ -312,6 +312,33 @@ static uint32_t state_of(unsigned int shard, uint64_t block, store_version *vers
 	return state;
 }
 
+/* Two nodes with a device less, on each of which the file is new, and another one down. */
+static void holes_of_files_made_without_a_device_read_as_zeros(void)
+{
+	static const uint8_t zeros[100];
+	uint8_t *bytes = malloc(LOST_BLOCK_BYTES), read[100];
+
+	random_seed(46);
+	cluster.two_devices = true;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	lose_device(0);
+	lose_device(1);
+	struct stripe_file *file = open_file(1);
+	fill(bytes, LOST_BLOCK_BYTES);
+	CU_ASSERT_EQUAL(stripe_write(file, 5 * LOST_BLOCK_BYTES, bytes, LOST_BLOCK_BYTES, true), 0);
+	node_stop(5);
+	CU_ASSERT_EQUAL(stripe_read(file, 2 * LOST_BLOCK_BYTES, read, sizeof(read)), 0);
+	CU_ASSERT_EQUAL(memcmp(read, zeros, sizeof(read)), 0);
+	/* Out of order, as write-back is. */
+	CU_ASSERT_EQUAL(stripe_write(file, 2 * LOST_BLOCK_BYTES, bytes, 100, true), 0);
+	CU_ASSERT_EQUAL(stripe_read(file, 2 * LOST_BLOCK_BYTES, read, sizeof(read)), 0);
+	CU_ASSERT_EQUAL(memcmp(read, bytes, sizeof(read)), 0);
+	stripe_file_put(file);
+	free(bytes);
+	cluster_stop();
+	cluster.two_devices = false;
+}
+
 static void blocks_on_a_lost_device_are_healed(void)
 {
 	const size_t written = WRITTEN_BLOCKS * LOST_BLOCK_BYTES;
@@ -327,7 +354,10 @@ static void blocks_on_a_lost_device_are_healed(void)
 	fill(model, written);
 	CU_ASSERT_EQUAL(stripe_write(file, 0, model, written, true), 0);
 	lose_device(3);
-	wait_for_nodes(file, 0x3f);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe);
+	engine_start(); /* that does not think the node is down */
+	file = open_file(1);
 	fill(model + size - LOST_BLOCK_BYTES, LOST_BLOCK_BYTES);
 	CU_ASSERT_EQUAL(stripe_write(file, size - LOST_BLOCK_BYTES, model + size - LOST_BLOCK_BYTES,
 				LOST_BLOCK_BYTES, true),
@@ -842,6 +872,82 @@ static void a_file_can_be_read_while_a_truncation_waits(void)
 	CU_ASSERT_EQUAL(cluster.files[9].size, 40000);
 	stripe_file_put(file);
 	cluster_stop();
+}
+
+/* Everybody knows the new size already. */
+static void a_slow_exportd_is_waited_for(void)
+{
+	random_seed(44);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(9);
+	size_t size = 100000;
+	uint8_t *model = calloc(1, size);
+
+	fill(model, size);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
+	begin_truncation(9, 5000);
+	memset(model + 5000, 0, size - 5000);
+	fill(model + 20000, 30000);
+	atomic_store(&cluster.check_delay_ms, 1300);
+	CU_ASSERT_EQUAL(stripe_write(file, 20000, model + 20000, 30000, true), 0);
+	atomic_store(&cluster.check_delay_ms, 0);
+	CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
+	CU_ASSERT_FALSE(cluster.files[9].truncate);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	stripe_file_put(file);
+	free(model);
+	cluster_stop();
+}
+
+struct claimer {
+	struct stripe *stripe;
+	struct stripe_file *file;
+	pthread_t thread;
+	int error;
+};
+
+static void *claim_and_write(void *context)
+{
+	struct claimer *claimer = context;
+
+	claimer->error = stripe_write(claimer->file, 0, "bytes", 5, true);
+	return NULL;
+}
+
+/* Both have to carry a truncation out first, and claim an epoch each. */
+static void writers_that_begin_together_do_not_overtake_each_other_for_ever(void)
+{
+	random_seed(45);
+	cluster.claims = true;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(9);
+	uint8_t bytes[50000] = {1};
+
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+	for (unsigned int round = 0; round < 20; round++) {
+		struct claimer claimers[2];
+
+		for (unsigned int i = 0; i < 2; i++) {
+			claimers[i].stripe = engine_create();
+			CU_ASSERT_EQUAL_FATAL(
+				stripe_file_get(claimers[i].stripe, EXPORT, 9, &claimers[i].file),
+				0);
+		}
+		begin_truncation(9, 40001);
+		for (unsigned int i = 0; i < 2; i++)
+			pthread_create(&claimers[i].thread, NULL, claim_and_write, &claimers[i]);
+		for (unsigned int i = 0; i < 2; i++) {
+			pthread_join(claimers[i].thread, NULL);
+			CU_ASSERT_EQUAL(claimers[i].error, 0);
+		}
+		for (unsigned int i = 0; i < 2; i++) {
+			stripe_file_put(claimers[i].file);
+			stripe_destroy(claimers[i].stripe);
+		}
+	}
+	stripe_file_put(file);
+	cluster_stop();
+	cluster.claims = false;
 }
 
 static void truncation_with_a_node_down_is_healed(void)
@@ -1611,6 +1717,11 @@ int main(void)
 			exportd_behind_the_stores_makes_calls_fail},
 		{"a file can be read while a truncation waits",
 			a_file_can_be_read_while_a_truncation_waits},
+		{"a slow exportd is waited for", a_slow_exportd_is_waited_for},
+		{"writers that begin together do not overtake each other for ever",
+			writers_that_begin_together_do_not_overtake_each_other_for_ever},
+		{"holes of files made without a device read as zeros",
+			holes_of_files_made_without_a_device_read_as_zeros},
 		{"a truncation with a node down is healed", truncation_with_a_node_down_is_healed},
 		{"a removed file is stale", removed_file_is_stale},
 		{"who will write asks exportd once", who_will_write_asks_exportd_once},

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * Writes and flushes that fail in the middle, and calls that meet on one store file.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "rpc/log.h"
+#include "rpc/rpc.h"
+#include "store_faulty_io.h"
+#include "store_fixture.h"
+
+static struct fixture fixture;
+static struct store_io io;
+
+/* A store on so many devices, whose file operations may be replaced in `io` before it is opened. */
+static void begin(size_t devices, const struct store_io *under)
+{
+	fixture_begin(&fixture, devices);
+	faulty_reset();
+	fixture_close(&fixture);
+	io = *under;
+	fixture.io = &io;
+}
+
+static uint32_t remove_file(void)
+{
+	const store_remove_args args = {.file = FIXTURE_FILE};
+	store_status_res res;
+
+	store_remove(fixture.store, &args, &res);
+	return res.status;
+}
+
+/* -------- failures -------- */
+
+#define BLOCKS 62 /* two groups */
+
+/* Versions whose bytes a failed write has changed in part are not told as if they were whole. */
+static void what_a_failed_write_has_spoilt_is_not_called_whole(void)
+{
+	for (int writes = 0; writes < 8; writes++) {
+		begin(1, &faulty_io);
+		fixture_open(&fixture);
+		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = BLOCKS), 0);
+		fixture_commit(&fixture, VERSION(1, 1), 0, BLOCKS);
+		CU_ASSERT_EQUAL(
+			PUT(&fixture, .version = VERSION(2, 1), .count = BLOCKS, .unstable = true),
+			0);
+		CU_ASSERT_EQUAL(fixture_sync(&fixture, FIXTURE_FILE), 0);
+		faulty_writes_left(writes);
+		uint32_t status = PUT(&fixture, .version = VERSION(3, 1), .count = BLOCKS,
+			.undecided = true, .base = VERSION(2, 1), .unstable = true);
+		faulty_writes_left(-1);
+		if (writes == 0)
+			CU_ASSERT_NOT_EQUAL(status, 0);
+		for (uint64_t block = 0; block < BLOCKS; block++) {
+			static uint8_t bytes[128 << 10];
+			store_read_block head, whole;
+
+			fixture_get(&fixture, &(struct get){.block = block, .headers_only = true},
+				&head, NULL);
+			fixture_get(&fixture, &(struct get){.block = block}, &whole, bytes);
+			CU_ASSERT_FALSE(
+				head.state == STORE_FINALIZED &&
+				(whole.state == STORE_DAMAGED || whole.state == STORE_TORN));
+		}
+		CU_ASSERT_EQUAL(fixture_sync(&fixture, FIXTURE_FILE), 0);
+		fixture_end(&fixture);
+	}
+}
+
+static void a_file_that_could_not_be_flushed_when_it_was_closed_can_be_removed(void)
+{
+	begin(1, &faulty_io);
+	fixture.open_files_max = 2;
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .unstable = true), 0);
+	faulty_sync_after(0);
+	for (uint64_t id = 100; id < 110; id++)
+		PUT(&fixture, .file = {.export_id = 1, .file_id = id}, .version = VERSION(1, 1),
+			.unstable = true);
+	CU_ASSERT_EQUAL(fixture_sync(&fixture, FIXTURE_FILE), EIO);
+	CU_ASSERT_EQUAL(remove_file(), EIO);
+	fixture_reopen(&fixture);
+	CU_ASSERT_EQUAL(remove_file(), 0);
+	fixture_end(&fixture);
+}
+
+/* What would have to be changed may be on a device that is out of service. */
+static void what_is_on_a_lost_device_is_not_called_changed(void)
+{
+	store_decided run = {.count = 4, .block_version = VERSION(1, 1)};
+	const store_commit_args commit = {
+		.file = FIXTURE_FILE, .stable = 1, .runs = {.runs_len = 1, .runs_val = &run}};
+	const store_missed_args missed = {.file = FIXTURE_FILE,
+		.count = 4,
+		.block_version = VERSION(1, 1),
+		.missed = 2,
+		.clear = 1};
+	char path[256], label[300], away[320];
+	store_status_res res;
+
+	begin(2, &store_io_posix);
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 4), 0);
+	fixture_side(&fixture, 0, path, sizeof(path));
+	fixture_close(&fixture);
+	snprintf(label, sizeof(label), "%s/rozo-label",
+		fixture.devices[strstr(path, "device1") != NULL]);
+	snprintf(away, sizeof(away), "%s.away", label);
+	CU_ASSERT_EQUAL_FATAL(rename(label, away), 0);
+	fixture_open(&fixture);
+	store_commit(fixture.store, &commit, &res);
+	CU_ASSERT_EQUAL(res.status, EIO);
+	store_missed(fixture.store, &missed, &res);
+	CU_ASSERT_EQUAL(res.status, EIO);
+	fixture_end(&fixture);
+}
+
+/* -------- calls that meet -------- */
+
+static atomic_bool stop;
+
+static ssize_t slow_read(int descriptor, const struct iovec *parts, int count, uint64_t offset)
+{
+	nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+	return store_io_posix.read(descriptor, parts, count, offset);
+}
+
+static void *read_again_and_again(void *context)
+{
+	const store_read_args args = {
+		.file = FIXTURE_FILE, .geometry = fixture_4_2, .count = 8, .first_block = 0};
+
+	(void)context;
+	while (!atomic_load(&stop)) {
+		store_read_res res;
+
+		store_read(fixture.store, &args, &res);
+		rpc_free(RPC_XDR(xdr_store_read_res), &res);
+		/* As a client: a moment until the next call. */
+		nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+	}
+	return NULL;
+}
+
+static void *write_once(void *context)
+{
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .first = 100, .unstable = true), 0);
+	sem_post(context);
+	return NULL;
+}
+
+/* Readers overlap all the time. A call's time is 5 s. */
+static void a_writer_does_not_wait_for_readers_to_end(void)
+{
+	pthread_t readers[24], writer;
+	struct timespec limit;
+	sem_t written;
+
+	begin(1, &store_io_posix);
+	io.read = slow_read;
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 64), 0);
+	atomic_store(&stop, false);
+	sem_init(&written, 0, 0);
+	for (unsigned int i = 0; i < 24; i++)
+		pthread_create(&readers[i], NULL, read_again_and_again, NULL);
+	usleep(100000);
+	pthread_create(&writer, NULL, write_once, &written);
+	clock_gettime(CLOCK_REALTIME, &limit);
+	limit.tv_sec += 4;
+	CU_ASSERT_EQUAL(sem_timedwait(&written, &limit), 0);
+	atomic_store(&stop, true);
+	for (unsigned int i = 0; i < 24; i++)
+		pthread_join(readers[i], NULL);
+	pthread_join(writer, NULL);
+	sem_destroy(&written);
+	fixture_end(&fixture);
+}
+
+static _Thread_local enum { NOBODY, SYNCS, REMOVES } role;
+static sem_t about_to_flush, go_on;
+static atomic_bool armed, removal_logged;
+
+int __real_pthread_rwlock_unlock(pthread_rwlock_t *lock);
+int __wrap_pthread_rwlock_unlock(pthread_rwlock_t *lock);
+
+int __wrap_pthread_rwlock_unlock(pthread_rwlock_t *lock)
+{
+	static _Thread_local unsigned int times;
+	int result = __real_pthread_rwlock_unlock(lock);
+
+	/* The ones before are after looking for the file. */
+	if (role == SYNCS && ++times == 3) {
+		sem_post(&about_to_flush);
+		sem_wait(&go_on);
+	}
+	return result;
+}
+
+static int sync_when_removed(int descriptor)
+{
+	/* The log, with the record of the removal; then there is time for the other one. */
+	if (armed && role == REMOVES && !atomic_exchange(&removal_logged, true)) {
+		sem_post(&go_on);
+		usleep(300000);
+	}
+	return store_io_posix.sync_data(descriptor);
+}
+
+/* The names are gone in memory only: the medium still has them. */
+static int remove_in_memory(const char *path)
+{
+	return armed && strstr(path, "/shards/") ? 0 : store_io_posix.remove(path);
+}
+
+static void *sync_file(void *context)
+{
+	(void)context;
+	role = SYNCS;
+	fixture_sync(&fixture, FIXTURE_FILE);
+	return NULL;
+}
+
+static void *remove_it(void *context)
+{
+	role = REMOVES;
+	*(uint32_t *)context = remove_file();
+	return NULL;
+}
+
+/* A SYNC that began before the file was removed tells the log that it has flushed it. */
+static void a_flush_does_not_bring_a_removed_file_back(void)
+{
+	const store_stat_args stat = {.file = FIXTURE_FILE};
+	uint32_t removed = UINT32_MAX;
+	pthread_t syncer, remover;
+	char command[512];
+	store_stat_res told;
+
+	begin(1, &store_io_posix);
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 4), 0);
+	fixture_close(&fixture);
+	io.sync_data = sync_when_removed;
+	io.remove = remove_in_memory;
+	fixture_open(&fixture);
+	sem_init(&about_to_flush, 0, 0);
+	sem_init(&go_on, 0, 0);
+	armed = true;
+	pthread_create(&syncer, NULL, sync_file, NULL);
+	sem_wait(&about_to_flush);
+	pthread_create(&remover, NULL, remove_it, &removed);
+	pthread_join(remover, NULL);
+	pthread_join(syncer, NULL);
+	CU_ASSERT_EQUAL(removed, 0);
+	CU_ASSERT(removal_logged);
+	/* The power fails: the medium is as it was then. */
+	snprintf(command, sizeof(command), "cp -a %s/device0 %s/copy", fixture.base, fixture.base);
+	CU_ASSERT_EQUAL_FATAL(system(command), 0);
+	armed = false;
+	fixture_close(&fixture);
+	snprintf(fixture.devices[0], sizeof(fixture.devices[0]), "%s/copy", fixture.base);
+	fixture_open(&fixture);
+	store_stat(fixture.store, &stat, &told);
+	CU_ASSERT_EQUAL(told.status, ENOENT);
+	fixture_end(&fixture);
+}
+
+int main(void)
+{
+	CU_pSuite suite;
+
+	CU_initialize_registry();
+	suite = CU_add_suite("store failures", NULL, NULL);
+#define TEST(name) CU_add_test(suite, #name, name)
+	TEST(what_a_failed_write_has_spoilt_is_not_called_whole);
+	TEST(a_file_that_could_not_be_flushed_when_it_was_closed_can_be_removed);
+	TEST(what_is_on_a_lost_device_is_not_called_changed);
+	TEST(a_writer_does_not_wait_for_readers_to_end);
+	TEST(a_flush_does_not_bring_a_removed_file_back);
+	CU_basic_set_mode(CU_BRM_VERBOSE);
+	CU_basic_run_tests();
+	int failed = CU_get_number_of_failures() != 0 || CU_get_error() != 0;
+
+	CU_cleanup_registry();
+	return failed;
+}
