@@ -695,10 +695,13 @@ void file_raise_epoch(struct stripe_file *file, uint32_t write_epoch)
 	pthread_mutex_unlock(&file->lock);
 }
 
-/* Sets the counter beyond a generation of that write epoch. Called with file->lock. */
+/*
+ * Sets the counter beyond a generation of that write epoch, or of a newer one: that of a truncation
+ * which is being carried out. Called with file->lock.
+ */
 static void pass_generation(struct stripe_file *file, uint64_t generation, uint32_t write_epoch)
 {
-	if (generation >> GENERATION_COUNTER_BITS == write_epoch &&
+	if (generation >> GENERATION_COUNTER_BITS >= write_epoch &&
 		(generation & GENERATION_COUNTER_MASK) > file->counter)
 		file->counter = generation & GENERATION_COUNTER_MASK;
 }

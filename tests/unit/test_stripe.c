@@ -801,6 +801,45 @@ static void what_is_written_while_a_truncation_waits_stays(void)
 	cluster_stop();
 }
 
+/* Somebody had the stores refuse versions of the truncation's epoch, far beyond the first ones. */
+static void a_truncation_passes_what_stores_refuse(void)
+{
+	random_seed(47);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(9);
+	size_t size = 100000;
+	uint8_t *model = calloc(1, size);
+
+	fill(model, size);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe);
+	uint32_t epoch = begin_truncation(9, 5000);
+	for (unsigned int s = 0; s < 6; s++) {
+		const store_read_args args = {
+			.file = {.export_id = EXPORT, .file_id = 9},
+			.geometry = {.form = cluster.code.form, .k = 4, .m = 2, .row_bytes = 4096},
+			.shard = s,
+			.count = 1,
+			.headers_only = 1,
+			.refuse = {.generation = (uint64_t)epoch << 40 | 1000, .writer = 5},
+		};
+		store_read_res res;
+
+		store_read(cluster.nodes[(s + 9) % 6].store, &args, &res);
+		CU_ASSERT_EQUAL(res.status, 0);
+		rpc_free(RPC_XDR(xdr_store_read_res), &res);
+	}
+	engine_start();
+	file = open_file(9);
+	memset(model + 5000, 0, size - 5000);
+	CU_ASSERT_FALSE(cluster.files[9].truncate);
+	CU_ASSERT(reads_as(file, model, 0, size));
+	stripe_file_put(file);
+	free(model);
+	cluster_stop();
+}
+
 /* As after a database was restored from a backup: the stores know of more than exportd does. */
 static void exportd_behind_the_stores_makes_calls_fail(void)
 {
@@ -1717,6 +1756,7 @@ int main(void)
 			exportd_behind_the_stores_makes_calls_fail},
 		{"a file can be read while a truncation waits",
 			a_file_can_be_read_while_a_truncation_waits},
+		{"a truncation passes what stores refuse", a_truncation_passes_what_stores_refuse},
 		{"a slow exportd is waited for", a_slow_exportd_is_waited_for},
 		{"writers that begin together do not overtake each other for ever",
 			writers_that_begin_together_do_not_overtake_each_other_for_ever},
