@@ -278,6 +278,13 @@ int store_log_append(struct store_log *log, enum store_log_kind kind, const stor
 			error = -ENOSPC;
 			goto out;
 		}
+		/* There never will be room, so no file with records can be flushed any more. */
+		if (log->pinned && !atomic_exchange(&log->device->failed, true))
+			rozo_log(ERROR,
+				"%s: taken out of service: " STORE_LOG_NAME
+				" is full, and cannot be emptied since a flush failed: mend the "
+				"disk and restart rozo-storaged",
+				log->device->path);
 		if (log->pinned || atomic_load(&log->device->failed)) {
 			error = -EIO;
 			goto out;

@@ -539,6 +539,32 @@ static void a_failed_flush_keeps_the_records(void)
 	end();
 }
 
+/* Its records stay, so one day it is full: then no file with records can be flushed. */
+static void a_full_log_that_must_not_be_emptied_takes_the_device_out(void)
+{
+	struct store_capacity capacity;
+	unsigned int failed = 0;
+
+	begin();
+	CU_ASSERT_EQUAL(PUT(&fixture, .file = numbered(77), .version = VERSION(1, 1), .count = 64,
+				.unstable = true),
+		0);
+	faulty_sync_after(0);
+	CU_ASSERT_EQUAL(fixture_sync(&fixture, numbered(77)), EIO);
+	CU_ASSERT_EQUAL(store_capacity(fixture.store, &capacity, 1), 1);
+	CU_ASSERT(capacity.in_service);
+	for (uint64_t i = 0; i < 400; i++) {
+		if (PUT(&fixture, .file = numbered(100 + i % 40), .version = VERSION(1, 1),
+			    .first = i / 40) != 0)
+			failed++;
+		CU_ASSERT_EQUAL(store_capacity(fixture.store, &capacity, 1), 1);
+		CU_ASSERT_EQUAL(capacity.in_service, failed == 0);
+	}
+	CU_ASSERT(failed > 0);
+	CU_ASSERT_EQUAL(fixture_logged("taken out of service"), 1);
+	end();
+}
+
 static void a_full_log_is_gone_round(void)
 {
 	begin();
@@ -770,6 +796,7 @@ int main(void)
 	TEST(what_a_failed_log_has_records_of_is_not_called_removed);
 	TEST(a_checkpoint_that_fails_takes_the_device_out);
 	TEST(a_failed_flush_keeps_the_records);
+	TEST(a_full_log_that_must_not_be_emptied_takes_the_device_out);
 	TEST(a_full_log_is_gone_round);
 	TEST(those_who_wait_share_a_flush);
 	TEST(what_many_were_promised_survives_power_loss);
