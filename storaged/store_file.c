@@ -403,6 +403,93 @@ static uint32_t degraded_unless_known(const struct shard_file *file)
 	return 0;
 }
 
+/*
+ * Makes durable what the file has: who left it may have died before it was, and after a loss of
+ * power it would be the older copy that counts.
+ */
+static int settle_newer(struct shard_file *file)
+{
+	struct store_device *device = file->device;
+	const struct store_io *io = file->store->io;
+	char path[STORE_PATH_MAX];
+	int error = 0;
+
+	for (unsigned int side = 0; side < STORE_SIDES && error == 0; side++) {
+		if (file->descriptors[side] < 0)
+			continue;
+		error = io->sync_data(file->descriptors[side]);
+		if (error == 0)
+			continue;
+		/* As after any flush that failed. */
+		io->drop_cache(file->descriptors[side]);
+		if (device->log != NULL)
+			store_log_pin(device->log);
+		pthread_mutex_lock(&file->flush_lock);
+		file->failed = true;
+		pthread_mutex_unlock(&file->flush_lock);
+	}
+	store_side_directory(device, &file->key, path);
+	if (error == 0)
+		error = io->sync_directory(path);
+	if (error != 0) {
+		rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
+		store_device_error(file->store, device, error);
+	}
+	return error;
+}
+
+/* The names of a copy are gone from a device: makes that durable, and tells what else has them. */
+static int finish_copy(struct shard_file *file, struct store_device *device)
+{
+	char path[STORE_PATH_MAX];
+	int error;
+
+	store_side_directory(device, &file->key, path);
+	error = file->store->io->sync_directory(path);
+	if (error == 0 || error == -ENOENT)
+		error = store_marker_remove(file->store, device, &file->key);
+	if (error != 0) {
+		rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
+		store_device_error(file->store, device, error);
+		return error;
+	}
+	/* Its records would bring the file back. */
+	return device->log == NULL ? 0 : store_log_clean(device->log, &file->key);
+}
+
+/*
+ * Gives the sides that a device has of the file, which is used on another one, names that the store
+ * does not look for: were they all that is left one day, what they say would be taken for the
+ * truth. Side b first, as when they are removed. Interrupted, it is done again by who looks next.
+ */
+static int set_aside(struct shard_file *file, struct store_device *device)
+{
+	char path[STORE_PATH_MAX], aside[STORE_PATH_MAX];
+	bool renamed = false;
+	int error = 0;
+
+	for (int side = STORE_SIDES - 1; side >= 0 && (error == 0 || error == -ENOENT); side--) {
+		store_side_path(device, &file->key, (unsigned int)side, path);
+		error = -ENAMETOOLONG;
+		if (snprintf(aside, sizeof(aside), "%s" STORE_SUPERSEDED, path) <
+			(int)sizeof(aside))
+			error = file->store->io->rename(path, aside);
+		renamed = renamed || error == 0;
+	}
+	if (error != 0 && error != -ENOENT) {
+		rozo_log_limited(ERROR, "%s: cannot be renamed: %s", path, strerror(-error));
+		store_device_error(file->store, device, error);
+		return error;
+	}
+	error = finish_copy(file, device);
+	if (error == 0 && renamed)
+		rozo_log(WARNING,
+			"%s: superseded by the one on %s, and set aside as *" STORE_SUPERSEDED
+			": it can be removed when the node has been scrubbed",
+			path, file->device->path);
+	return error;
+}
+
 /* Looks for the file on all devices. Called with the lock held exclusively. */
 static int look_for(struct shard_file *file)
 {
@@ -453,6 +540,18 @@ static int look_for(struct shard_file *file)
 		file->descriptors[1] = descriptors[1] >= 0 ? descriptors[1] : -1;
 		pthread_mutex_unlock(&file->flush_lock);
 		error = load_headers(file);
+		if (error != 0)
+			goto failed;
+	}
+	/* Of a blank one, and of one that is another file, it is not known that it is newer. */
+	if (copied && !file->blank && !file->foreign) {
+		error = settle_newer(file);
+		for (size_t i = 0; i < store->device_count && error == 0; i++) {
+			struct store_device *device = &store->devices[i];
+
+			if (device != file->device && !atomic_load(&device->failed))
+				error = set_aside(file, device);
+		}
 		if (error != 0)
 			goto failed;
 	}
@@ -657,18 +756,13 @@ static int remove_copy(struct shard_file *file, struct store_device *device)
 	char path[STORE_PATH_MAX];
 	int error = unlink_sides(file, device);
 
-	store_side_directory(device, &file->key, path);
-	if (error == 0)
-		error = file->store->io->sync_directory(path);
-	if (error == 0 || error == -ENOENT)
-		error = store_marker_remove(file->store, device, &file->key);
 	if (error != 0) {
+		store_side_directory(device, &file->key, path);
 		rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
 		store_device_error(file->store, device, error);
 		return error;
 	}
-	/* Its records would bring the file back. */
-	return device->log == NULL ? 0 : store_log_clean(device->log, &file->key);
+	return finish_copy(file, device);
 }
 
 static int remove_copies(struct shard_file *file)

@@ -23,6 +23,7 @@
 #include "storaged/store_io.h"
 
 #define STORE_PATH_MAX 4096
+#define STORE_SUPERSEDED ".superseded" /* behind the name of a side that was set aside */
 #define STORE_OPEN_FILES_DEFAULT 1024
 #define STORE_DEVICE_ERRORS_MAX 32 /* I/O errors until a device is given up */
 #define STORE_FREED_BYTES_DEFAULT (8u << 20)

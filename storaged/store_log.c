@@ -4,7 +4,7 @@
  *
  * Takes store_log.lock only, and never calls back. Who waits first writes for all others: records
  * appended meanwhile go with the next flush. A checkpoint takes that turn for the moment in which
- * it writes the header, since of two flushes of one descriptor only one is told of an error.
+ * it writes the headers, since of two flushes of one descriptor only one is told of an error.
  */
 #include "storaged/store_log.h"
 
@@ -162,10 +162,10 @@ static void checkpoint(struct store_log *log)
 	if (error == 0 && !log->pinned && !log->failed) {
 		log->busy = true;
 		pthread_mutex_unlock(&log->lock);
-		header.serial++;
 		header.tail_offset = STORE_LOG_RING + tail % log->ring_bytes;
 		header.tail_sequence = sequence;
-		error = store_log_write_header(io, log->descriptor, &header);
+		/* Nothing is written over what the older one counts before both are durable. */
+		error = store_log_write_headers(io, log->descriptor, &header);
 		pthread_mutex_lock(&log->lock);
 		log->busy = false;
 		if (error != 0) {
@@ -278,6 +278,13 @@ int store_log_append(struct store_log *log, enum store_log_kind kind, const stor
 			error = -ENOSPC;
 			goto out;
 		}
+		/* There never will be room, so no file with records can be flushed any more. */
+		if (log->pinned && !atomic_exchange(&log->device->failed, true))
+			rozo_log(ERROR,
+				"%s: taken out of service: " STORE_LOG_NAME
+				" is full, and cannot be emptied since a flush failed: mend the "
+				"disk and restart rozo-storaged",
+				log->device->path);
 		if (log->pinned || atomic_load(&log->device->failed)) {
 			error = -EIO;
 			goto out;
@@ -510,9 +517,8 @@ void store_log_pin(struct store_log *log)
 
 /* -------- opening and closing -------- */
 
-/* A log file of zeros with a header. Returns a descriptor or a negative errno. */
-static int make_log(
-	const struct store_io *io, const char *name, const struct store_log_header *header)
+/* A log file of zeros with headers. Returns a descriptor or a negative errno. */
+static int make_log(const struct store_io *io, const char *name, struct store_log_header *header)
 {
 	size_t piece = 1u << 20;
 	char temporary[STORE_PATH_MAX];
@@ -539,7 +545,7 @@ static int make_log(
 	if (error == 0)
 		error = io->sync_data(descriptor);
 	if (error == 0)
-		error = store_log_write_header(io, descriptor, header);
+		error = store_log_write_headers(io, descriptor, header);
 	if (error == 0)
 		error = io->rename(temporary, name);
 	if (error == 0)
@@ -596,10 +602,9 @@ static int take_over(struct store *store, struct store_device *device, int descr
 	if (error == 0)
 		error = random_run(&header->run);
 	if (error == 0) {
-		header->serial++;
 		header->tail_offset = STORE_LOG_RING;
 		header->tail_sequence = 1;
-		error = store_log_write_header(store->io, descriptor, header);
+		error = store_log_write_headers(store->io, descriptor, header);
 	}
 	if (error != 0)
 		snprintf(text, text_bytes,

@@ -34,14 +34,19 @@
 #define STORE_LOG_HEADER_MAGIC UINT64_C(0x48676f4c6f7a6f52) /* "RozoLogH" as it lies on disk */
 #define STORE_LOG_RECORD_MAGIC UINT64_C(0x52676f4c6f7a6f52) /* "RozoLogR" */
 
-/* One sector at 0 and at 4096; the sound one with the larger serial counts. */
+/*
+ * One sector at 0 and at 4096; the sound one with the larger serial counts. Both are written each
+ * time, one after the other, and say the same then: whichever is damaged, the one that is left does
+ * not make records count that were done with. They differ only after a crash in between, when
+ * nothing relies on the newer one yet.
+ */
 struct store_log_header {
 	uint64_t magic;
 	uint32_t format;
 	uint32_t unused;
 	char device_id[32]; /* of the label, not terminated */
 	uint64_t bytes; /* of the file; the ring ends there */
-	uint64_t serial; /* headers take turns, by its lowest bit */
+	uint64_t serial; /* one more each time; its lowest bit says which header it is */
 	uint64_t run; /* random, another each time the device is opened: older records do not count
 		       */
 	uint64_t tail_offset; /* in the file: where the oldest record is that counts */
@@ -100,9 +105,12 @@ static inline uint64_t store_log_round(uint64_t bytes, uint64_t unit)
 int store_log_read_header(const struct store_io *io, const struct store_device *device,
 	int descriptor, struct store_log_header *header, char *text, size_t text_bytes);
 
-/* Writes a header in its turn and flushes it. header has native numbers, no CRC yet. */
-int store_log_write_header(
-	const struct store_io *io, int descriptor, const struct store_log_header *header);
+/*
+ * Writes both headers, the older one first, and flushes each before the next. header has native
+ * numbers, no CRC yet; its serial rises. Returns 0 or a negative errno: either may count then.
+ */
+int store_log_write_headers(
+	const struct store_io *io, int descriptor, struct store_log_header *header);
 
 struct store_log_summary {
 	uint64_t records; /* that count, applied ones and superseded ones */

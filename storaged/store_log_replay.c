@@ -99,7 +99,7 @@ int store_log_read_header(const struct store_io *io, const struct store_device *
 	return -EINVAL;
 }
 
-int store_log_write_header(
+static int write_header(
 	const struct store_io *io, int descriptor, const struct store_log_header *native)
 {
 	struct store_log_header header = {
@@ -119,6 +119,18 @@ int store_log_write_header(
 	error = store_io_write_all(
 		io, descriptor, &part, 1, (native->serial & 1) * STORE_LOG_BATCH);
 	return error != 0 ? error : io->sync_data(descriptor);
+}
+
+int store_log_write_headers(
+	const struct store_io *io, int descriptor, struct store_log_header *header)
+{
+	int error = 0;
+
+	for (unsigned int i = 0; i < 2 && error == 0; i++) {
+		header->serial++;
+		error = write_header(io, descriptor, header);
+	}
+	return error;
 }
 
 /* -------- records -------- */

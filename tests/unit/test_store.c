@@ -1768,6 +1768,55 @@ static void begin_with_two_copies(void)
 	CU_ASSERT(IS(&fixture, 0, VERSION(8, 1), STORE_FINALIZED));
 }
 
+/* What it says is not true any more, so it must not be used when it is all that is left. */
+static void an_older_copy_is_not_used_when_the_newer_one_is_gone(void)
+{
+	store_decided run = {.first_block = 0, .count = 1, .block_version = VERSION(1, 1)};
+	store_commit_args commit = {
+		.file = FIXTURE_FILE, .stable = 1, .runs = {.runs_len = 1, .runs_val = &run}};
+	store_status_res res;
+	store_read_block told;
+	char side[512], aside[600];
+
+	for (unsigned int way = 0; way < 3; way++) {
+		fixture_begin(&fixture, 2);
+		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1)), 0);
+		store_commit(fixture.store, &commit, &res);
+		CU_ASSERT_EQUAL(res.status, 0);
+		/* Side b, too. */
+		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1)), 0);
+		const size_t device = device_of(FIXTURE_FILE);
+		fixture_side(&fixture, way == 0 ? 0 : 1, side, sizeof(side));
+		snprintf(aside, sizeof(aside), "%s.superseded", side);
+		fixture_close(&fixture);
+		hide_device(device, true);
+		fixture_open(&fixture);
+		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(3, 1)), 0);
+		fixture_close(&fixture);
+		hide_device(device, false);
+		/* The renaming was interrupted: side b has its new name. */
+		if (way == 2)
+			CU_ASSERT_EQUAL(rename(side, aside), 0);
+		fixture_open(&fixture);
+		CU_ASSERT(IS(&fixture, 0, VERSION(3, 1), STORE_FINALIZED));
+		CU_ASSERT_EQUAL(access(aside, F_OK), 0);
+		CU_ASSERT_NOT_EQUAL(access(side, F_OK), 0);
+		CU_ASSERT_EQUAL(device_of(FIXTURE_FILE), 1 - device);
+		fixture_close(&fixture);
+		hide_device(1 - device, true);
+		fixture_open(&fixture);
+		/* It is not known what was there. */
+		CU_ASSERT_EQUAL(fixture_get(&fixture, &(struct get){.block = 0}, &told, NULL), EIO);
+		fixture_close(&fixture);
+		hide_device(1 - device, false);
+		fixture_open(&fixture);
+		CU_ASSERT_EQUAL(remove_file(FIXTURE_FILE), 0);
+		CU_ASSERT_EQUAL(fixture_state(&fixture, 0, NULL), STORE_EMPTY);
+		CU_ASSERT_EQUAL(access(aside, F_OK), 0);
+		end();
+	}
+}
+
 static void no_older_copy_comes_back_after_a_removal(void)
 {
 	begin_with_two_copies();
@@ -1905,6 +1954,7 @@ int main(void)
 	TEST(what_may_be_on_a_device_out_of_service_is_told_when_removed);
 	TEST(what_may_have_been_on_a_lost_device_is_not_told_as_empty);
 	TEST(what_may_have_been_on_a_lost_device_may_not_be_known_any_more);
+	TEST(an_older_copy_is_not_used_when_the_newer_one_is_gone);
 	TEST(no_older_copy_comes_back_after_a_removal);
 	TEST(many_files_need_few_descriptors);
 	TEST(fresh_files_cost_little_more_than_their_shards);

@@ -378,9 +378,15 @@ static void a_log_that_cannot_be_read_keeps_the_device_out(void)
 	CU_ASSERT_EQUAL(PUT(&fixture, .file = numbered(1), .version = VERSION(1, 1)), 0);
 	die();
 	log_path(path);
-	/* One damaged header is one that a loss of power may have cut in two. */
+	/* Both say the same; opening the store writes both anew. */
 	fixture_flip(path, 4096 + 70, 1);
 	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(fixture_logged("1 records applied"), 1);
+	die();
+	fixture_flip(path, 70, 1);
+	fixture_forget_log();
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(fixture_logged("records applied"), 0);
 	die();
 	fixture_flip(path, 70, 1);
 	fixture_flip(path, 4096 + 70, 2);
@@ -395,6 +401,67 @@ static void a_log_that_cannot_be_read_keeps_the_device_out(void)
 	CU_ASSERT_EQUAL(unlink(path), 0);
 	fixture_open(&fixture);
 	end();
+}
+
+/* Reads both headers. Returns the slot of the newer one. */
+static unsigned int read_headers(struct store_log_header headers[2])
+{
+	char path[256];
+	int file;
+
+	log_path(path);
+	file = open(path, O_RDONLY);
+	for (unsigned int i = 0; i < 2; i++)
+		CU_ASSERT_EQUAL_FATAL(
+			pread(file, &headers[i], sizeof(headers[i]), (off_t)i * STORE_LOG_BATCH),
+			sizeof(headers[i]));
+	close(file);
+	return headers[1].serial > headers[0].serial;
+}
+
+/* They would bring back what was there before. */
+static void a_damaged_header_does_not_make_old_records_count(void)
+{
+	for (unsigned int way = 0; way < 4; way++) {
+		bool checkpoint = way >= 2, damage_newer = way % 2 == 0;
+		struct store_log_header headers[2];
+		unsigned int newer = 0;
+		char path[256];
+
+		begin();
+		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1)), 0);
+		fixture_commit(&fixture, VERSION(1, 1), 0, 1);
+		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1)), 0);
+		fixture_commit(&fixture, VERSION(2, 1), 0, 1);
+		/* The log is emptied by opening the store after a crash, or by a checkpoint. */
+		if (checkpoint) {
+			for (uint64_t id = 1; id < 1000; id++) {
+				CU_ASSERT_EQUAL(PUT(&fixture, .file = numbered(id + 1000),
+							.version = VERSION(1, 1)),
+					0);
+				newer = read_headers(headers);
+				if (headers[newer].tail_sequence > 3)
+					break;
+			}
+			CU_ASSERT(headers[newer].tail_sequence > 3);
+		} else {
+			die();
+			fixture_open(&fixture);
+		}
+		/* Large ones are flushed in the file, and have no record. */
+		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(3, 1), .count = 64), 0);
+		die();
+		newer = read_headers(headers);
+		log_path(path);
+		fixture_flip(path, (damage_newer ? newer : 1 - newer) * STORE_LOG_BATCH + 100, 3);
+		fixture_open(&fixture);
+		CU_ASSERT(IS(&fixture, 0, VERSION(3, 1), STORE_FINALIZED));
+		/* Whichever is left: it says the same. */
+		CU_ASSERT_EQUAL(headers[0].run, headers[1].run);
+		CU_ASSERT_EQUAL(headers[0].tail_offset, headers[1].tail_offset);
+		CU_ASSERT_EQUAL(headers[0].tail_sequence, headers[1].tail_sequence);
+		end();
+	}
 }
 
 static void another_devices_log_is_refused(void)
@@ -536,6 +603,32 @@ static void a_failed_flush_keeps_the_records(void)
 	lose_files();
 	fixture_open(&fixture);
 	CU_ASSERT(has(1, 1));
+	end();
+}
+
+/* Its records stay, so one day it is full: then no file with records can be flushed. */
+static void a_full_log_that_must_not_be_emptied_takes_the_device_out(void)
+{
+	struct store_capacity capacity;
+	unsigned int failed = 0;
+
+	begin();
+	CU_ASSERT_EQUAL(PUT(&fixture, .file = numbered(77), .version = VERSION(1, 1), .count = 64,
+				.unstable = true),
+		0);
+	faulty_sync_after(0);
+	CU_ASSERT_EQUAL(fixture_sync(&fixture, numbered(77)), EIO);
+	CU_ASSERT_EQUAL(store_capacity(fixture.store, &capacity, 1), 1);
+	CU_ASSERT(capacity.in_service);
+	for (uint64_t i = 0; i < 400; i++) {
+		if (PUT(&fixture, .file = numbered(100 + i % 40), .version = VERSION(1, 1),
+			    .first = i / 40) != 0)
+			failed++;
+		CU_ASSERT_EQUAL(store_capacity(fixture.store, &capacity, 1), 1);
+		CU_ASSERT_EQUAL(capacity.in_service, failed == 0);
+	}
+	CU_ASSERT(failed > 0);
+	CU_ASSERT_EQUAL(fixture_logged("taken out of service"), 1);
 	end();
 }
 
@@ -764,12 +857,14 @@ int main(void)
 	TEST(damage_in_the_middle_is_named_and_passed);
 	TEST(records_of_an_earlier_run_do_not_count);
 	TEST(a_log_that_cannot_be_read_keeps_the_device_out);
+	TEST(a_damaged_header_does_not_make_old_records_count);
 	TEST(another_devices_log_is_refused);
 	TEST(verifying_wants_an_empty_log);
 	TEST(without_its_log_a_device_goes_on);
 	TEST(what_a_failed_log_has_records_of_is_not_called_removed);
 	TEST(a_checkpoint_that_fails_takes_the_device_out);
 	TEST(a_failed_flush_keeps_the_records);
+	TEST(a_full_log_that_must_not_be_emptied_takes_the_device_out);
 	TEST(a_full_log_is_gone_round);
 	TEST(those_who_wait_share_a_flush);
 	TEST(what_many_were_promised_survives_power_loss);
