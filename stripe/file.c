@@ -613,12 +613,11 @@ static int check_epoch(struct stripe_file *file, uint32_t write_epoch)
 		.file = {.export_id = file->export_id, .file_id = file->file_id},
 		.write_epoch = write_epoch,
 	};
+	unsigned int timeout_ms = CHECK_TIMEOUT_MS, waited_ms = 0;
 	int error = -ETIMEDOUT;
 
-	/* One that hangs is found out after the first time. */
-	for (unsigned int timeout_ms = CHECK_TIMEOUT_MS;
-		timeout_ms <= CHECK_TIMEOUT_MAX_MS && (error == -ETIMEDOUT || error == -ECONNRESET);
-		timeout_ms *= 2) {
+	/* The connection to one that hangs is given up after some seconds; then it is not there. */
+	while ((error == -ETIMEDOUT || error == -ECONNRESET) && waited_ms < META_TIMEOUT_MS) {
 		meta_status_res result = {0};
 
 		error = rpc_call(file->stripe->meta, META_CHECK_EPOCH,
@@ -629,6 +628,9 @@ static int check_epoch(struct stripe_file *file, uint32_t write_epoch)
 			rpc_free(RPC_XDR(xdr_meta_status_res), &result);
 			return error;
 		}
+		waited_ms += timeout_ms;
+		if (timeout_ms < CHECK_TIMEOUT_MAX_MS)
+			timeout_ms *= 2;
 	}
 	return call_not_executed(error) ? 0 : error;
 }
