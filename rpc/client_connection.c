@@ -86,7 +86,9 @@ bool client_connection_refuses(const struct rpc_client *client, int64_t now_ms)
 		       (!error_is_quick(client->last_error) ||
 			       now_ms - client->attempt_ms < BACKOFF_FIRST_MS);
 	default:
-		return atomic_load(&client->down) && !error_is_quick(client->last_error);
+		/* Without an error, the first attempt is about to fail: the call ends with it. */
+		return atomic_load(&client->down) && client->last_error &&
+		       !error_is_quick(client->last_error);
 	}
 }
 
