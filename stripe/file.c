@@ -262,8 +262,8 @@ static void tell_behind(const struct stripe_file *file, const char *what)
 {
 	rozo_log_limited(ERROR,
 		"file %u/%llu: exportd tells of %s under an older write epoch than is known here "
-		"or "
-		"on storage nodes, again and again: either others truncate it all the time, or its "
+		"or on storage nodes, again and again: either others truncate it all the time, or "
+		"its "
 		"database was restored from a backup; then copy the file and remove it",
 		file->export_id, (unsigned long long)file->file_id, what);
 }
@@ -715,15 +715,15 @@ int file_next_version(struct stripe_file *file, const struct segment *segment, u
 
 	pthread_mutex_lock(&file->lock);
 	/*
-	 * The stores must not see the new epoch of a file from one who asks the old nodes, nor
-	 * those that make a shard a version from before they were asked to: it would be sought at
-	 * the store that had the shard then.
-	 */
-	/*
 	 * A segment that exportd told of under a newer epoch than the file's: it has been truncated
 	 * since, and these stores need not have heard of it.
 	 */
 	bool behind = segment->placed_epoch > file->placed_epoch;
+	/*
+	 * The stores must not see the new epoch of a file from one who asks the old nodes, nor
+	 * those that make a shard a version from before they were asked to: it would be sought at
+	 * the store that had the shard then.
+	 */
 	if (write_epoch < file->write_epoch || write_epoch < segment->switch_epoch ||
 		segment->superseded || behind) {
 		error = -ESTALE;

@@ -360,12 +360,6 @@ int file_next_version(struct stripe_file *file, const struct segment *segment, u
 	uint64_t above, store_version *version);
 
 /*
- * After the stores refused our write epoch: learn the new one.
- * Returns 0 to try again, -ESTALE if this writer is fenced, or an error of exportd's.
- */
-int file_learn_epoch(struct stripe_file *file);
-
-/*
  * Asks exportd for the file's epochs, size and first nodes. The caller holds attach_lock.
  * Returns as stripe_file_refresh().
  */

@@ -209,7 +209,8 @@ struct block_judgement versions_judge(
 	struct block_judgement judgement = {.largest_generation = candidate.generation};
 
 	for (;;) {
-		bool nothing = candidate.generation == 0 || VERSION_IS_EMPTINESS(candidate);
+		bool emptiness = VERSION_IS_EMPTINESS(candidate);
+		bool nothing = candidate.generation == 0 || emptiness;
 		/*
 		 * Something newer than the candidate may have been decided without so few that
 		 * would have been asked to take it. Where there are no bytes to be had, a veto
@@ -226,7 +227,7 @@ struct block_judgement versions_judge(
 		if (candidate.generation == 0)
 			break;
 		uint32_t holders = 0, lacking = 0;
-		bool decided = false, emptiness = VERSION_IS_EMPTINESS(candidate);
+		bool decided = false;
 
 		for (unsigned int s = 0; s < n; s++) {
 			const struct block_answer *answer = &answers[s];

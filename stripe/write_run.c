@@ -333,7 +333,6 @@ static uint32_t blind_shards(const struct write_run *write)
 {
 	const struct segment *segment = write->segment;
 	uint32_t base_epoch = (uint32_t)(write->base.generation >> GENERATION_COUNTER_BITS);
-
 	uint32_t blind = 0;
 
 	if (write->exact_base == STORE_BASE_ANY || write->fenced)
