@@ -549,6 +549,46 @@ static void test_refused_connection_costs_nothing(void)
 	rpc_client_destroy(client);
 }
 
+/* The client whose failing attempt is met, and by what: see call_from_log(). */
+static _Atomic(struct rpc_client *) failing_client;
+static struct flight failing_flight = FLIGHT_INITIALIZER;
+
+/* Between the failure of an attempt and the end of its calls is where the client says so. */
+static void call_from_log(enum rozo_log_level level, const char *line)
+{
+	struct rpc_client *client = atomic_exchange(&failing_client, NULL);
+
+	(void)level;
+	(void)line;
+	if (client)
+		take_off(&failing_flight, client, 10, 0, LONG_MS);
+}
+
+static void test_call_that_meets_the_first_failing_attempt_ends(void)
+{
+	int64_t start_us = now_us();
+	bool met = false;
+
+	rozo_log_set_sink(call_from_log);
+	/* The client may have said the same just before, and is silent for a second then. */
+	while (!met && ms_since(start_us) < 3 * PROMPT_MS) {
+		struct rpc_client *client = rpc_client_create(
+			"127.0.0.1", unused_port(), TEST_PROGRAM, TEST_VERSION, &right_key);
+
+		atomic_store(&failing_client, client);
+		CU_ASSERT_EQUAL(echo(client, 10, 0, LONG_MS), -ECONNREFUSED);
+		met = atomic_exchange(&failing_client, NULL) == NULL;
+		if (met)
+			wait_for(&failing_flight, 1);
+		else
+			pause_ms(100);
+		rpc_client_destroy(client);
+	}
+	rozo_log_set_sink(NULL);
+	CU_ASSERT(met);
+	CU_ASSERT_EQUAL(failing_flight.errors[ECONNREFUSED], 1);
+}
+
 static void test_silent_peer_costs_one_wait_only(void)
 {
 	struct sockaddr_in address = {
@@ -1551,6 +1591,8 @@ int main(int argc, char **argv)
 			test_timeout_marks_down_until_server_answers},
 		{"deadlines end calls in their order", test_deadlines_end_calls_in_their_order},
 		{"refused connection costs nothing", test_refused_connection_costs_nothing},
+		{"call that meets the first failing attempt ends",
+			test_call_that_meets_the_first_failing_attempt_ends},
 		{"silent peer costs one wait only", test_silent_peer_costs_one_wait_only},
 		{"killed server is noticed and used again",
 			test_killed_server_is_noticed_and_used_again},
