@@ -169,7 +169,8 @@ static int read_base(struct stripe_file *file, const struct segment *segment, ui
 		memset(block->bytes, 0, file->block_bytes);
 		return 0;
 	}
-	int error = block_read(file, segment, number % file->segment_blocks, attempt > 0, block);
+	int error = block_read(file, segment, number % file->segment_blocks,
+		attempt > 0 ? BLOCK_READ_ALL : 0, block);
 	/*
 	 * Written under an epoch that we have not heard of, by a truncation, say: our next version
 	 * would be the older one.

@@ -87,6 +87,9 @@ struct batch {
 	uint64_t first_block;
 	uint32_t count;
 	bool thorough;
+	/* How blocks are read: when one was waited for in vain, the others are not. Writers may be
+	 * waiting for the range, and whoever stops the process. */
+	unsigned int patience;
 	/* As it was before anything was asked: what is written belongs to that time, and stores
 	 * that have been truncated since refuse it. */
 	uint32_t write_epoch;
@@ -322,8 +325,8 @@ static int ask_former(struct batch *batch, uint32_t index)
 	struct diagnosis *diagnosis = &batch->blocks[index];
 	const struct block *block = batch->block;
 
-	int error = block_read_former(
-		batch->file, batch->segment, batch->first_block + index, batch->block);
+	int error = block_read_former(batch->file, batch->segment, batch->first_block + index,
+		batch->patience, batch->block);
 	if (error)
 		return error;
 	diagnosis->unknown = false;
@@ -368,7 +371,7 @@ static int heal_block(struct batch *batch, uint32_t index)
 		block->version = diagnosis->version;
 		block->length_bytes = 0;
 	} else if (!read) {
-		error = block_read(batch->file, batch->segment, number, false, block);
+		error = block_read(batch->file, batch->segment, number, batch->patience, block);
 	}
 	if (error)
 		return error;
@@ -503,6 +506,7 @@ static int heal_batch(struct batch *batch)
 		if (failed) {
 			error = failed;
 			batch->result->failed++;
+			batch->patience = BLOCK_READ_ONCE;
 		} else if (unsettled && batch->blocks[i].undecided) {
 			error = -EIO;
 		}
@@ -536,6 +540,7 @@ int stripe_heal_range(struct stripe_file *file, uint32_t segment_number, uint64_
 		batch->first_block = first_block;
 		batch->count = blocks;
 		batch->thorough = thorough;
+		batch->patience = 0;
 		batch->block = &block;
 		batch->result = result;
 		int failed = file_segment(file, segment_number, false, &batch->segment);

@@ -564,20 +564,30 @@ struct block {
 	uint8_t *bytes;
 };
 
+/* How a block is read. */
+enum {
+	/* All stores are asked, not only as many as must agree: some may know of a truncation where
+	 * others never had anything. */
+	BLOCK_READ_ALL = 1,
+	/* What cannot be had now is not waited for: about a second otherwise, in which a writer may
+	 * finish or a node return. */
+	BLOCK_READ_ONCE = 2,
+};
+
 /*
- * Reads one whole block. The caller holds the block's range lock. ask_all: all stores, not only as
- * many as must agree: some may know of a truncation where others never had anything.
+ * Reads one whole block. The caller holds the block's range lock. how: of the above.
  * Returns 0, -EIO, or -ESTALE (a store knows a newer write epoch: exportd must be asked).
  */
 int block_read(struct stripe_file *file, const struct segment *segment, uint64_t block_number,
-	bool ask_all, struct block *block);
+	unsigned int how, struct block *block);
 
 /*
  * The value of a block that the segment's stores leave unknown while shards are being made: those
- * that had the shards before may know. Returns as block_read(); -EIO also if they are not up.
+ * that had the shards before may know. how: 0 or BLOCK_READ_ONCE.
+ * Returns as block_read(); -EIO also if they are not up.
  */
 int block_read_former(struct stripe_file *file, const struct segment *segment,
-	uint64_t block_number, struct block *block);
+	uint64_t block_number, unsigned int how, struct block *block);
 
 /* True if an unstable write of this engine is about some of these blocks. */
 bool unstable_overlaps(struct stripe_file *file, const struct segment *segment,

@@ -379,15 +379,16 @@ static int round_value(const struct round *round, uint32_t index, bool complete,
  * Returns 0, -EIO, -ESTALE (a store knows a newer write epoch) or -ENOMEM.
  */
 static int ask_all(struct stripe_file *file, const struct segment *segment, uint64_t block_number,
-	struct block *block, void *scratch)
+	unsigned int how, struct block *block, void *scratch)
 {
 	uint32_t all = (1u << segment->shard_count) - 1;
 	/* Nodes that do not even refuse cost the whole time of a call in each attempt. */
 	uint64_t end_ms = latency_now_us() / 1000 + file->stripe->call_timeout_ms;
+	unsigned int retries = how & BLOCK_READ_ONCE ? 0 : RETRIES;
 	bool settled = false;
 	int error = -EIO;
 
-	for (unsigned int attempt = 0; error == -EIO && attempt <= RETRIES; attempt++) {
+	for (unsigned int attempt = 0; error == -EIO && attempt <= retries; attempt++) {
 		struct block_shards shards, older;
 
 		if (attempt && latency_now_us() / 1000 >= end_ms)
@@ -456,7 +457,7 @@ static int ask_all(struct stripe_file *file, const struct segment *segment, uint
 }
 
 int block_read_former(struct stripe_file *file, const struct segment *segment,
-	uint64_t block_number, struct block *block)
+	uint64_t block_number, unsigned int how, struct block *block)
 {
 	void *scratch = malloc(mojette_scratch_bytes(&file->code, file->row_bytes));
 	struct former_choice choice = {0};
@@ -473,7 +474,7 @@ int block_read_former(struct stripe_file *file, const struct segment *segment,
 			versions_settle(file, segment, block_number, 1, &largest);
 		error = versions_settle(file, &former, block_number, 1, &largest);
 		if (!error)
-			error = ask_all(file, &former, block_number, block, scratch);
+			error = ask_all(file, &former, block_number, how, block, scratch);
 		if (!error && !block->committed && !VERSION_IS_EMPTINESS(block->version))
 			error = -EIO;
 	}
@@ -482,12 +483,12 @@ int block_read_former(struct stripe_file *file, const struct segment *segment,
 }
 
 static int block_read_carefully(struct stripe_file *file, const struct segment *segment,
-	uint64_t block_number, struct block *block, void *scratch)
+	uint64_t block_number, unsigned int how, struct block *block, void *scratch)
 {
-	int error = ask_all(file, segment, block_number, block, scratch);
+	int error = ask_all(file, segment, block_number, how, block, scratch);
 
 	if (error == -EIO && segment->rebuilding)
-		error = block_read_former(file, segment, block_number, block);
+		error = block_read_former(file, segment, block_number, how, block);
 	if (error == -EIO)
 		rozo_log_limited(ERROR,
 			"file %u/%llu segment %u block %llu cannot be read: fewer than %u good "
@@ -621,7 +622,7 @@ static int read_run(struct stripe_file *file, const struct segment *segment, uin
 		}
 		if (error == -EAGAIN)
 			error = block_read_carefully(
-				file, segment, first_block + i, &block, scratch);
+				file, segment, first_block + i, 0, &block, scratch);
 		if (!error && unstable)
 			unstable_met_older(file, segment, first_block + i, 1, block.version);
 		if (!error)
@@ -641,7 +642,7 @@ static int read_run(struct stripe_file *file, const struct segment *segment, uin
 }
 
 int block_read(struct stripe_file *file, const struct segment *segment, uint64_t block_number,
-	bool ask_all, struct block *block)
+	unsigned int how, struct block *block)
 {
 	void *scratch = malloc(mojette_scratch_bytes(&file->code, file->row_bytes));
 	struct round *round = round_create(file, segment, block_number, 1, (store_version){0});
@@ -649,13 +650,13 @@ int block_read(struct stripe_file *file, const struct segment *segment, uint64_t
 
 	if (!scratch || !round) {
 		error = -ENOMEM;
-	} else if (!ask_all) {
+	} else if (!(how & BLOCK_READ_ALL)) {
 		round_ask_enough(round);
 		error = round_value(round, 0, false, block, scratch);
 	}
 	round_free(round);
 	if (error == -EAGAIN)
-		error = block_read_carefully(file, segment, block_number, block, scratch);
+		error = block_read_carefully(file, segment, block_number, how, block, scratch);
 	free(scratch);
 	return error;
 }

@@ -30,7 +30,8 @@ static int cut_block(struct stripe_file *file, uint64_t size, uint32_t write_epo
 		store_version newest = {0};
 		uint32_t exact_base;
 
-		error = block_read(file, segment, in_segment, attempt > 0, &block);
+		error = block_read(
+			file, segment, in_segment, attempt > 0 ? BLOCK_READ_ALL : 0, &block);
 		if (error || block.length_bytes <= length ||
 			block.version.generation >> GENERATION_COUNTER_BITS >= write_epoch)
 			break; /* nothing there, or written after the truncation */

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "rpc/log.h"
@@ -849,6 +850,37 @@ static void a_read_that_meets_damage_has_it_repaired(void)
 	stop();
 }
 
+/* Each is waited for by itself when it is read, but writers wait for the whole range here. */
+static void blocks_that_cannot_be_healed_are_given_up_together(void)
+{
+	struct stripe_heal_result result;
+	struct timespec begun, ended;
+
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	node_stop(0);
+	change(file, 0, SIZE, true);
+	node_start(0);
+	wait_for_nodes(file, 0x3f);
+	for (unsigned int block = 0; block < 30; block++) {
+		flip(1, block);
+		flip(2, block);
+	}
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, 31, false, &result), -EIO);
+	clock_gettime(CLOCK_MONOTONIC, &ended);
+	CU_ASSERT(ended.tv_sec - begun.tv_sec < 8); /* 23 s, one by one */
+	CU_ASSERT_EQUAL(result.failed, 30);
+	CU_ASSERT_EQUAL(result.healed, 1);
+	for (unsigned int block = 0; block < 30; block++)
+		flip(2, block); /* back as it was */
+	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, 31, true, &result), 0);
+	CU_ASSERT_EQUAL(result.healed, 60);
+	CU_ASSERT(reads_right(file));
+	stripe_file_put(file);
+	stop();
+}
+
 /* How many blocks of group 1, the last ones of the file and some that were never written, are bad.
  */
 static size_t bad_in_group_1(unsigned int node)
@@ -939,6 +971,8 @@ int main(void)
 			what_lags_without_a_record_is_found_by_comparing},
 		{"a read that meets damage has it repaired",
 			a_read_that_meets_damage_has_it_repaired},
+		{"blocks that cannot be healed are given up together",
+			blocks_that_cannot_be_healed_are_given_up_together},
 		{"a lost page is made again with what it never had",
 			a_lost_page_is_made_again_with_what_it_never_had},
 		CU_TEST_INFO_NULL,
