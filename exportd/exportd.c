@@ -406,7 +406,9 @@ int exportd_open(const struct config *config, size_t map_bytes, struct exportd *
 	made->exports = calloc(config->export_count, sizeof(*made->exports));
 	made->written = written_create();
 	made->claims = claims_create();
-	if (made->exports == NULL || made->written == NULL || made->claims == NULL)
+	made->truncations = truncations_create();
+	if (made->exports == NULL || made->written == NULL || made->claims == NULL ||
+		made->truncations == NULL)
 		goto out;
 	result = directory_lock(config->exportd_data, false, &made->lock_fd);
 	if (result != 0)
@@ -445,6 +447,7 @@ void exportd_close(struct exportd *exportd)
 	kv_close(exportd->kv);
 	written_destroy(exportd->written);
 	claims_destroy(exportd->claims);
+	truncations_destroy(exportd->truncations);
 	free(exportd->exports);
 	/* Last: nobody else may use the directory before. */
 	if (exportd->lock_fd >= 0)

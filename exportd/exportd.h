@@ -19,6 +19,7 @@
 #include "exportd/map.h"
 #include "exportd/record.h"
 #include "exportd/claims.h"
+#include "exportd/truncation.h"
 #include "exportd/written.h"
 
 /* An export that is served. */
@@ -43,6 +44,7 @@ struct exportd {
 		_Atomic uint32_t version; /* of the cluster map at that pass */
 	} rebuilt;
 	struct claims *claims;
+	struct truncations *truncations;
 	struct exportd_export *exports; /* as in config->exports */
 };
 

@@ -85,6 +85,9 @@ static int setattr_operation(struct kv_txn *txn, void *context)
 	inode_changed(&inode, now);
 	inode_apply_set(&inode, &args->set, now);
 	error = record_inode_put(txn, args->file.export_id, args->file.file_id, &inode);
+	if (error == 0 && (args->set.mask & META_SET_SIZE) && inode.truncate_pending)
+		error = record_truncation_put(
+			txn, args->file.export_id, args->file.file_id, inode.write_epoch);
 	if (error != 0)
 		return error;
 	inode_attributes(call->export, args->file.file_id, &inode, &result->attributes);
@@ -144,6 +147,9 @@ static int truncated_operation(struct kv_txn *txn, void *context)
 	}
 	inode.truncate_pending = false;
 	inode.truncate_size = 0;
+	error = record_truncation_remove(txn, args->file.export_id, args->file.file_id);
+	if (error != 0 && error != -ENOENT) /* databases of before had no such records */
+		return error;
 	return record_inode_put(txn, args->file.export_id, args->file.file_id, &inode);
 }
 

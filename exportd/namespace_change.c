@@ -121,6 +121,11 @@ static int link_drop(struct kv_txn *txn, uint32_t export_id, uint64_t directory_
 	error = record_inode_remove(txn, export_id, file_id);
 	if (error == 0 && inode->type == META_SYMLINK)
 		error = record_target_remove(txn, export_id, file_id);
+	if (error == 0 && inode->truncate_pending) {
+		error = record_truncation_remove(txn, export_id, file_id);
+		if (error == -ENOENT) /* databases of before had no such records */
+			error = 0;
+	}
 	if (error == 0 && inode->type == META_REGULAR)
 		error = free_queue_add_file(txn, export_id, file_id);
 	if (error == 0)

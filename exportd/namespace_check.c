@@ -247,6 +247,27 @@ static int check_rebuild(void *context, struct kv_bytes key, struct kv_bytes val
 	return 0;
 }
 
+/* What waits to be carried out: the inode says so, too. */
+static int check_truncation(void *context, struct kv_bytes key, struct kv_bytes value)
+{
+	struct check *check = context;
+	struct record_inode inode = {0};
+	uint32_t write_epoch;
+
+	if (record_truncation_decode(key, value, &write_epoch) != 0) {
+		check->faults++;
+		return 0;
+	}
+	uint64_t file_id = record_key_u64(key, RECORD_PREFIX_EXPORT);
+	if (record_inode_get(check->txn, check->export_id, file_id, &inode) != 0 ||
+		!inode.truncate_pending || write_epoch > inode.write_epoch)
+		FAULT(check,
+			"a truncation of file %" PRIu64 " is to be carried out, and its inode says "
+			"otherwise",
+			file_id);
+	return 0;
+}
+
 static int check_free(void *context, struct kv_bytes key, struct kv_bytes value)
 {
 	struct check *check = context;
@@ -372,6 +393,8 @@ int namespace_check(struct exportd *exportd, uint32_t export_id, uint64_t *fault
 		result = check_scan(&check, RECORD_PLACEMENT, false, check_placement);
 	if (result == 0)
 		result = check_scan(&check, RECORD_REBUILD, true, check_rebuild);
+	if (result == 0)
+		result = check_scan(&check, RECORD_TRUNCATION, false, check_truncation);
 	if (result == 0)
 		result = check_scan(&check, RECORD_FREE, true, check_free);
 	if (result == 0)

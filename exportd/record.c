@@ -800,6 +800,36 @@ int record_rebuild_remove(struct kv_txn *txn, const struct record_rebuild *rebui
 	return kv_remove(txn, record_key_bytes(&key));
 }
 
+int record_truncation_decode(struct kv_bytes key, struct kv_bytes value, uint32_t *write_epoch)
+{
+	struct disk_truncation disk;
+	struct kv_bytes rest;
+	int result;
+
+	if (key.bytes != RECORD_PREFIX_FILE)
+		return damaged(key, "its key is not as long as it should be");
+	result = value_open(key, value, &disk, sizeof(disk), &rest);
+	if (result == 0)
+		*write_epoch = le32toh(disk.write_epoch);
+	return result;
+}
+
+int record_truncation_put(
+	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, uint32_t write_epoch)
+{
+	struct record_key key = record_key_truncation(export_id, file_id);
+	struct disk_truncation disk = {.write_epoch = htole32(write_epoch)};
+
+	return value_put(txn, &key, &disk, sizeof(disk));
+}
+
+int record_truncation_remove(struct kv_txn *txn, uint32_t export_id, uint64_t file_id)
+{
+	struct record_key key = record_key_truncation(export_id, file_id);
+
+	return kv_remove(txn, record_key_bytes(&key));
+}
+
 int record_free_decode(struct kv_bytes key, struct kv_bytes value, struct record_free *item)
 {
 	struct disk_free disk;

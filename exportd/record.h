@@ -44,6 +44,7 @@ enum record_kind {
 	RECORD_FREE = 'Q', /* Q sequence               a segment to be freed */
 	RECORD_FREE_NODE = 'F', /* F node sequence          the same, by node */
 	RECORD_REBUILD = 'R', /* R node urgency export file segment: a shard to be made there */
+	RECORD_TRUNCATION = 'U', /* U export file            a truncation not carried out yet */
 	RECORD_REPLY = 'L', /* L caller slot            the last reply in a slot */
 };
 
@@ -200,6 +201,7 @@ struct record_key record_key_free(uint64_t sequence);
 struct record_key record_key_free_node(uint32_t node, uint64_t sequence);
 struct record_key record_key_rebuild(const struct record_rebuild *rebuild);
 
+struct record_key record_key_truncation(uint32_t export_id, uint64_t file_id);
 struct record_key record_key_reply(uint64_t caller, uint32_t slot);
 
 #define RECORD_KEY_REBUILD_BYTES 22
@@ -267,12 +269,17 @@ int record_free_put(struct kv_txn *txn, uint64_t sequence, const struct record_f
 int record_free_node_put(
 	struct kv_txn *txn, uint32_t node, uint64_t sequence, const struct record_free *item);
 
-/* origin: the node that had the shard before. remove: -ENOENT if there is no such entry. */
+/* write_epoch: of the truncation. remove: -ENOENT if there is no such record. */
+int record_truncation_put(
+	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, uint32_t write_epoch);
+int record_truncation_remove(struct kv_txn *txn, uint32_t export_id, uint64_t file_id);
+
 int record_reply_get(
 	struct kv_txn *txn, uint64_t caller, uint32_t slot, struct record_reply *reply);
 int record_reply_put(
 	struct kv_txn *txn, uint64_t caller, uint32_t slot, const struct record_reply *reply);
 
+/* origin: the node that had the shard before. remove: -ENOENT if there is no such entry. */
 int record_rebuild_put(struct kv_txn *txn, const struct record_rebuild *rebuild, uint32_t origin);
 int record_rebuild_remove(struct kv_txn *txn, const struct record_rebuild *rebuild);
 
@@ -293,6 +300,7 @@ int record_placement_decode(
 int record_reply_decode(struct kv_bytes key, struct kv_bytes value, struct record_reply *reply);
 int record_rebuild_decode(struct kv_bytes key, struct kv_bytes value,
 	struct record_rebuild *rebuild, uint32_t *origin);
+int record_truncation_decode(struct kv_bytes key, struct kv_bytes value, uint32_t *write_epoch);
 int record_free_decode(struct kv_bytes key, struct kv_bytes value, struct record_free *item);
 int record_export_decode(struct kv_bytes key, struct kv_bytes value, struct record_export *export);
 int record_target_decode(struct kv_bytes key, struct kv_bytes value, char *target);

@@ -163,6 +163,13 @@ struct disk_rebuild {
 };
 _Static_assert(sizeof(struct disk_rebuild) == 16, "format");
 
+struct disk_truncation {
+	struct disk_header header;
+	uint32_t write_epoch;
+	uint32_t reserved;
+};
+_Static_assert(sizeof(struct disk_truncation) == 16, "format");
+
 struct disk_free {
 	struct disk_header header;
 	uint64_t file_id;

@@ -139,6 +139,11 @@ struct record_key record_key_rebuild(const struct record_rebuild *rebuild)
 	return key;
 }
 
+struct record_key record_key_truncation(uint32_t export_id, uint64_t file_id)
+{
+	return key_file(RECORD_TRUNCATION, export_id, file_id);
+}
+
 struct record_key record_key_reply(uint64_t caller, uint32_t slot)
 {
 	struct record_key key = key_begin(RECORD_REPLY);
@@ -216,6 +221,10 @@ void record_key_describe(struct kv_bytes key, char *text, size_t text_bytes)
 			"the placement of segment %" PRIu32 " of file %" PRIu64
 			" in export %" PRIu32,
 			key.bytes >= 17 ? record_key_u32(key, 13) : 0, file, first);
+		break;
+	case RECORD_TRUNCATION:
+		snprintf(text, text_bytes, "the truncation of file %" PRIu64 " in export %" PRIu32,
+			file, first);
 		break;
 	case RECORD_FREE:
 		snprintf(text, text_bytes, "item %" PRIu64 " of the free queue",

@@ -13,6 +13,7 @@
 #include "exportd/orphan.h"
 #include "exportd/rebuild.h"
 #include "exportd/service.h"
+#include "exportd/truncation.h"
 #include "rpc/log.h"
 #include "rpc/meta.h"
 
@@ -33,6 +34,7 @@ static void service_heartbeat(struct exportd *exportd, const struct meta_heartbe
 	if (result->status == 0) {
 		result->free_waiting = free_queue_waiting(exportd, args->node) == 1;
 		result->rebuild_waiting = rebuild_waiting(exportd, args->node) == 1;
+		result->truncations_waiting = truncation_waiting(exportd, args->node) == 1;
 	}
 }
 
@@ -69,6 +71,7 @@ static void service_map(
 	X(FREED, meta_freed_args, meta_status_res, free_queue_freed, false)                        \
 	X(REBUILD_LIST, meta_rebuild_args, meta_rebuild_res, rebuild_list, false)                  \
 	X(REBUILT, meta_rebuilt_args, meta_status_res, rebuild_done, false)                        \
+	X(TRUNCATIONS, meta_truncations_args, meta_truncations_res, truncation_list, false)        \
 	X(ORPHANS, meta_orphans_args, meta_orphans_res, orphan_judge, false)
 
 #define SERVICE_HANDLER(name, args_type, result_type, operation, is_quick)                         \

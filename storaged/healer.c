@@ -7,10 +7,10 @@
  *     have died before it had told everyone. So with each pass that leaves something to do, the
  * next one in the order of shards helps, too. Should two do it at once, no harm is done, since
  * shards are written under the version they belong to. Rebuilding: segments of which exportd has
- * given this node a shard that another had. Before both it sees to blocks that reads of this
- * process noticed; those are forgotten with it. A pass first looks how much is missing and how
- * badly, then works from the most endangered blocks down. It takes no locks of its own but
- * work->lock, for a moment.
+ * given this node a shard that another had. Before both it sees to truncations that nobody else
+ * carries out, and to blocks that reads of this process noticed; those are forgotten with it. A
+ * pass first looks how much is missing and how badly, then works from the most endangered blocks
+ * down. It takes no locks of its own but work->lock, for a moment.
  */
 #include "storaged/healer.h"
 
@@ -54,7 +54,7 @@ struct healer {
 	size_t noticed_count;
 	int64_t due_ms; /* no pass before */
 	/* Of this pass. */
-	int64_t begun_ms; /* the work; what is to be done is known then */
+	int64_t begun_ms; /* the part of it that is being done */
 	uint64_t healed, failed, segments;
 	bool left_to_others; /* something that could have been healed */
 	uint32_t levels; /* bit i: blocks with i shards missing can be healed */
@@ -85,6 +85,11 @@ static void book(struct healer *healer, const struct stripe_heal_result *result)
 	pthread_mutex_unlock(&healer->work->lock);
 	healer->window_ms += passed;
 	healer->window_bytes = 0;
+}
+
+static bool pass_is_long(const struct healer *healer)
+{
+	return clock_now_ms() - healer->begun_ms > PASS_MS;
 }
 
 /* -------- misses -------- */
@@ -191,11 +196,6 @@ static void heal_run(struct healer *healer, struct stripe_file *file, const stor
 	}
 }
 
-static bool pass_is_long(const struct healer *healer)
-{
-	return clock_now_ms() - healer->begun_ms > PASS_MS;
-}
-
 static int heal_file(void *context, const struct store_missed_file *missed)
 {
 	uint32_t shards = missed->geometry.k + missed->geometry.m;
@@ -277,6 +277,49 @@ static void heal_noticed(struct healer *healer)
 			healer->noticed[left++] = healer->noticed[i];
 	}
 	healer->noticed_count = left;
+}
+
+/* -------- truncations whose beginner died -------- */
+
+static void finish_truncation(struct healer *healer, const meta_file *which)
+{
+	struct stripe_file *file;
+	int error = stripe_file_get(healer->stripe, which->export_id, which->file_id, &file);
+
+	if (!error) {
+		/* Who asks exportd for a file carries out what it tells of. */
+		error = stripe_file_refresh(file);
+		stripe_file_put(file);
+	}
+	if (!error)
+		rozo_log_limited(INFO,
+			"file %" PRIu32 "/%" PRIu64
+			": carried out a truncation whose beginner had not",
+			which->export_id, (uint64_t)which->file_id);
+	else if (error != -ESTALE)
+		rozo_log_limited(WARNING,
+			"file %" PRIu32 "/%" PRIu64
+			": a truncation cannot be carried out now: %s; will be tried again",
+			which->export_id, (uint64_t)which->file_id, strerror(-error));
+}
+
+static void finish_truncations(struct healer *healer)
+{
+	meta_truncations_args args = {.node = healer->node_id};
+	meta_truncations_res list = {0};
+
+	/* What is not done, or not heard of, exportd tells again. */
+	if (!atomic_load(&healer->work->truncations_waiting) ||
+		rpc_call(stripe_meta(healer->stripe), META_TRUNCATIONS,
+			RPC_XDR(xdr_meta_truncations_args), &args,
+			RPC_XDR(xdr_meta_truncations_res), &list, META_TIMEOUT_MS))
+		return;
+	for (uint32_t i = 0; i < list.files.files_len && !pass_is_long(healer); i++) {
+		if (periodic_stopping(&healer->periodic))
+			break;
+		finish_truncation(healer, &list.files.files_val[i]);
+	}
+	rpc_free(RPC_XDR(xdr_meta_truncations_res), &list);
 }
 
 /* -------- rebuilding -------- */
@@ -413,6 +456,8 @@ static void heal(void *context)
 
 	die_at_message_exempt();
 	healer->healed = healer->failed = healer->segments = 0;
+	healer->begun_ms = clock_now_ms();
+	finish_truncations(healer);
 	heal_noticed(healer);
 	healer->begun_ms = clock_now_ms();
 	bool rebuild = atomic_load(&healer->work->rebuild_waiting);

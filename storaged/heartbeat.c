@@ -169,6 +169,7 @@ static void beat(void *context)
 	heartbeat->answered = result.status == 0;
 	bool work = result.free_waiting;
 	atomic_store(&heartbeat->work->rebuild_waiting, result.rebuild_waiting);
+	atomic_store(&heartbeat->work->truncations_waiting, result.truncations_waiting);
 	rpc_free(RPC_XDR(xdr_meta_heartbeat_res), &result);
 	if (work)
 		free_some(heartbeat);

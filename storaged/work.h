@@ -15,6 +15,7 @@ struct work {
 	pthread_mutex_t lock;
 	meta_work told; /* guarded by lock; its list is allocated */
 	_Atomic bool rebuild_waiting; /* exportd has something for META_REBUILD_LIST */
+	_Atomic bool truncations_waiting; /* and for META_TRUNCATIONS */
 };
 
 void work_init(struct work *work);

@@ -142,6 +142,19 @@ int raw_layout(struct raw *raw, uint64_t file_id, struct raw_layout *layout)
 	return error;
 }
 
+int raw_set_size(struct raw *raw, uint64_t file_id, uint64_t size)
+{
+	meta_setattr_args args = {
+		.file = {.export_id = raw->export->id, .file_id = file_id},
+		.set = {.mask = META_SET_SIZE, .size = size},
+	};
+	meta_setattr_res res = {0};
+	int error = rpc_call(raw->meta, META_SETATTR, RPC_XDR(xdr_meta_setattr_args), &args,
+		RPC_XDR(xdr_meta_setattr_res), &res, RAW_CALL_MS);
+
+	return error ? error : -(int)res.status;
+}
+
 int raw_placement(struct raw *raw, uint64_t file_id, struct raw_placement *placement)
 {
 	meta_placement_args args = {.file = {.export_id = raw->export->id, .file_id = file_id}};
@@ -152,6 +165,7 @@ int raw_placement(struct raw *raw, uint64_t file_id, struct raw_placement *place
 	if (error)
 		return error;
 	if (res.status == 0) {
+		placement->truncate = res.truncate;
 		placement->count = res.nodes.nodes_len;
 		memcpy(placement->nodes, res.nodes.nodes_val,
 			res.nodes.nodes_len * sizeof(placement->nodes[0]));

@@ -43,6 +43,7 @@ struct raw_placement {
 	unsigned int count;
 	uint32_t nodes[RAW_SHARDS_MAX];
 	store_geometry geometry;
+	bool truncate; /* a truncation waits to be carried out */
 };
 
 /* Ends the process with a message if the configuration cannot be had. */
@@ -56,6 +57,8 @@ void raw_sleep_ms(unsigned int ms);
 int raw_create(struct raw *raw, const char *name, uint64_t *file_id);
 int raw_remove(struct raw *raw, const char *name);
 int raw_layout(struct raw *raw, uint64_t file_id, struct raw_layout *layout);
+/* Begins a truncation if that is smaller, and does not carry it out: as who dies then. */
+int raw_set_size(struct raw *raw, uint64_t file_id, uint64_t size);
 int raw_placement(struct raw *raw, uint64_t file_id, struct raw_placement *placement);
 
 /* True if the gateway of a node answers within ms. */

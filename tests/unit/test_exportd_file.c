@@ -4,12 +4,14 @@
  */
 #include <CUnit/Basic.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "exportd/file.h"
 #include "exportd/namespace.h"
 #include "exportd/record.h"
+#include "exportd/truncation.h"
 #include "exportd_fixture.h"
 
 #define ROOT RECORD_ROOT_ID
@@ -242,6 +244,71 @@ static void truncation_is_told_until_carried_out(void)
 	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 0, &result), 0);
 	CU_ASSERT_EQUAL(result.truncate, 1);
 	CU_ASSERT_EQUAL(result.write_epoch, 6);
+}
+
+/* The files that a node is told to finish; its heartbeat says so before. */
+static uint32_t to_finish(uint32_t node)
+{
+	struct meta_truncations_args args = {.node = node};
+	struct meta_truncations_res result = {0};
+	int waiting = truncation_waiting(fixture.exportd, node);
+
+	truncation_list(fixture.exportd, &args, &result);
+	uint32_t count = result.files.files_len;
+	CU_ASSERT_EQUAL(result.status, 0);
+	CU_ASSERT_EQUAL(waiting, count > 0);
+	for (uint32_t i = 0; i < count; i++)
+		CU_ASSERT_EQUAL(result.files.files_val[i].export_id, FIXTURE_EXPORT);
+	free(result.files.files_val);
+	return count;
+}
+
+static uint32_t to_finish_by_anyone(void)
+{
+	uint32_t count = 0;
+
+	for (uint32_t node = 1; node <= 9; node++)
+		count += to_finish(node);
+	return count;
+}
+
+static void a_truncation_whose_beginner_died_is_finished_by_a_node(void)
+{
+	struct meta_setattr_res result;
+	uint64_t others[20], finished;
+
+	for (unsigned int i = 0; i < 20; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "other-%u", i);
+		CU_ASSERT_EQUAL(do_create(&fixture, ROOT, name, META_REGULAR, &others[i]), 0);
+		CU_ASSERT_EQUAL(do_set_size(&fixture, others[i], 0, NULL), 0);
+	}
+	/* Not while whoever began it may be at work. */
+	CU_ASSERT_EQUAL(to_finish_by_anyone(), 0);
+	fixture_time_ms(10900);
+	CU_ASSERT_EQUAL(to_finish_by_anyone(), 0);
+	/* One that began again waits anew; what is carried out, or gone, does not. */
+	CU_ASSERT_EQUAL(do_set_size(&fixture, others[0], 0, NULL), 0);
+	CU_ASSERT_EQUAL(do_set_size(&fixture, others[1], 0, &result), 0);
+	CU_ASSERT_EQUAL(do_truncated(&fixture, others[1], result.write_epoch), 0);
+	CU_ASSERT_EQUAL(do_unlink(&fixture, ROOT, "other-2", NULL), 0);
+	fixture_time_ms(11100);
+	fixture_all_up(&fixture);
+	CU_ASSERT_EQUAL(to_finish_by_anyone(), 17);
+	/* Told once, each to one of them; again if nothing came of it. */
+	CU_ASSERT_EQUAL(to_finish_by_anyone(), 0);
+	fixture_time_ms(21200);
+	fixture_all_up(&fixture);
+	CU_ASSERT_EQUAL(to_finish_by_anyone(), 18);
+	/* Also after a restart; by nodes that are up. */
+	fixture_reopen(&fixture);
+	CU_ASSERT_EQUAL(to_finish_by_anyone(), 0);
+	fixture_time_ms(31300);
+	CU_ASSERT_EQUAL(fixture_heartbeat(&fixture, 3, 1, 1 << 30), 0);
+	CU_ASSERT_EQUAL(to_finish(4), 0);
+	finished = to_finish(3);
+	CU_ASSERT_EQUAL(finished, 18);
 }
 
 static void written_only_grows(void)
@@ -598,6 +665,8 @@ int main(void)
 		{"a free epoch is claimed without a new one",
 			a_free_epoch_is_claimed_without_a_new_one},
 		{"a truncation is told until carried out", truncation_is_told_until_carried_out},
+		{"a truncation whose beginner died is finished by a node",
+			a_truncation_whose_beginner_died_is_finished_by_a_node},
 		{"written only grows", written_only_grows},
 		{"bytes from before a truncation do not count",
 			bytes_from_before_a_truncation_do_not_count},
