@@ -352,6 +352,8 @@ static int open_one_export(
 		.config = config,
 		.segment_blocks = stored.segment_blocks,
 		.segment_bytes = stored.segment_blocks * config_block_bytes(config),
+		.file_bytes_max =
+			stored.segment_blocks * config_block_bytes(config) * META_SEGMENTS_MAX,
 		.filesystem_id = stored.filesystem_id,
 		.shards = (uint32_t)config->code.k + config->code.m,
 	};

@@ -27,6 +27,7 @@ struct exportd_export {
 	const struct config_export *config;
 	uint64_t segment_blocks;
 	uint64_t segment_bytes;
+	uint64_t file_bytes_max; /* META_SEGMENTS_MAX of them */
 	uint64_t filesystem_id;
 	uint32_t shards; /* k + m */
 };

@@ -114,7 +114,7 @@ void file_setattr(struct exportd *exportd, const struct meta_setattr_args *args,
 		.operation = setattr_operation,
 		.context = &call,
 	};
-	int error = call.export != NULL ? inode_check_set(&args->set) : -ESTALE;
+	int error = call.export != NULL ? inode_check_set(call.export, &args->set) : -ESTALE;
 
 	if (error == 0)
 		error = commit_execute(exportd->commit, reply_cache_execute, &once);
@@ -230,7 +230,7 @@ void file_written(struct exportd *exportd, const struct meta_written_args *args,
 
 	if (call.export == NULL)
 		error = -ESTALE;
-	else if (args->size > INODE_SIZE_MAX)
+	else if (args->size > call.export->file_bytes_max)
 		error = -EFBIG;
 	else if (args->set_time && args->modify_time.nanoseconds >= 1000000000u)
 		error = -EINVAL;
@@ -424,7 +424,7 @@ void file_placement(struct exportd *exportd, const struct meta_placement_args *a
 
 	if (call.export == NULL)
 		error = -ESTALE;
-	else if (args->segment > INODE_SIZE_MAX / call.export->segment_bytes)
+	else if (args->segment >= META_SEGMENTS_MAX)
 		error = -EFBIG;
 	else if (args->allocate)
 		error = file_nodes_get(exportd, &call.nodes);

@@ -120,7 +120,7 @@ void inode_modified(struct record_inode *inode, struct record_time now)
 	inode->modify_time = now;
 }
 
-int inode_check_set(const struct meta_set *set)
+int inode_check_set(const struct exportd_export *export, const struct meta_set *set)
 {
 	const uint32_t known = META_SET_MODE | META_SET_UID | META_SET_GID | META_SET_SIZE |
 			       META_SET_ATIME | META_SET_ATIME_NOW | META_SET_MTIME |
@@ -134,7 +134,7 @@ int inode_check_set(const struct meta_set *set)
 		return -EINVAL;
 	if ((set->mask & META_SET_MTIME) && set->modify_time.nanoseconds >= 1000000000u)
 		return -EINVAL;
-	if ((set->mask & META_SET_SIZE) && set->size > INODE_SIZE_MAX)
+	if ((set->mask & META_SET_SIZE) && set->size > export->file_bytes_max)
 		return -EFBIG;
 	return 0;
 }

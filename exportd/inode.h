@@ -45,8 +45,11 @@ void inode_changed(struct record_inode *inode, struct record_time now);
 /* Notes a change of the contents: also modify time. */
 void inode_modified(struct record_inode *inode, struct record_time now);
 
-/* Checks what is to be set. Returns 0, -EINVAL (mask, mode or nanoseconds) or -EFBIG (size). */
-int inode_check_set(const struct meta_set *set);
+/*
+ * Checks what is to be set of a file of an export. Returns 0, -EINVAL (mask, mode or nanoseconds) or
+ * -EFBIG (size).
+ */
+int inode_check_set(const struct exportd_export *export, const struct meta_set *set);
 
 /* Sets mode, owner and times, all but the size. */
 void inode_apply_set(

@@ -140,12 +140,13 @@ static int link_drop(struct kv_txn *txn, uint32_t export_id, uint64_t directory_
 
 /* -------- create -------- */
 
-static int create_check(const struct meta_create_args *args)
+static int create_check(
+	const struct exportd_export *export, const struct meta_create_args *args)
 {
 	int error = inode_check_new_name(args->name);
 
 	if (error == 0)
-		error = inode_check_set(&args->set);
+		error = inode_check_set(export, &args->set);
 	if (error != 0)
 		return error;
 	if (args->type < META_REGULAR || args->type > META_SOCKET)
@@ -296,7 +297,7 @@ void namespace_create(struct exportd *exportd, const struct meta_create_args *ar
 		.args = args,
 		.result = result,
 	};
-	int error = call.export != NULL ? create_check(args) : -ESTALE;
+	int error = call.export != NULL ? create_check(call.export, args) : -ESTALE;
 	bool replayed = false;
 
 	if (error == 0 && args->type == META_REGULAR)

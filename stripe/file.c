@@ -554,6 +554,11 @@ int stripe_file_refresh(struct stripe_file *file)
 	return error;
 }
 
+uint64_t file_bytes_max(const struct stripe_file *file)
+{
+	return file->segment_blocks * file->block_bytes * META_SEGMENTS_MAX;
+}
+
 /* exportd must be asked again: a shard may have been made, which is no new epoch, or moved. */
 static bool is_old(const struct segment *segment)
 {

@@ -296,6 +296,9 @@ void file_reference(struct stripe_file *file);
 store_file file_store_file(const struct stripe_file *file, const struct segment *segment);
 store_geometry file_geometry(const struct stripe_file *file);
 
+/* The largest size that the file can have: META_SEGMENTS_MAX segments. */
+uint64_t file_bytes_max(const struct stripe_file *file);
+
 /*
  * The nodes of a segment, asked from exportd once.
  * Returns 0; -ENOENT (nothing was ever written there and allocate is false); -ENOSPC; or as

@@ -692,6 +692,15 @@ int stripe_read(struct stripe_file *file, uint64_t offset, void *buffer, size_t 
 		return 0;
 	if (offset + length < offset)
 		return -EFBIG;
+	/* Where nothing can be written there are zeros. */
+	if (offset + length > file_bytes_max(file)) {
+		size_t there = offset < file_bytes_max(file) ? file_bytes_max(file) - offset : 0;
+
+		memset((uint8_t *)buffer + there, 0, length - there);
+		length = there;
+		if (length == 0)
+			return 0;
+	}
 	uint64_t block = offset / file->block_bytes;
 	uint64_t last = (offset + length - 1) / file->block_bytes;
 	uint32_t round_blocks = ROUND_BYTES_MAX / file->block_bytes;

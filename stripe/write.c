@@ -228,7 +228,7 @@ int stripe_write(
 	uint64_t end = offset + length;
 	int error = 0;
 
-	if (end < offset || end > INT64_MAX)
+	if (end < offset || end > file_bytes_max(file))
 		return -EFBIG;
 	if (length == 0)
 		return 0; /* and the file does not grow (RFC 1813 section 3.3.7) */

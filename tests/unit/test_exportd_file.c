@@ -420,10 +420,16 @@ static void segments_are_placed_on_demand(void)
 	CU_ASSERT_EQUAL(do_create(&fixture, ROOT, "dir", META_DIRECTORY, &dir), 0);
 	CU_ASSERT_EQUAL(do_placement(&fixture, dir, 0, 1, NULL, NULL), EISDIR);
 	CU_ASSERT_EQUAL(do_placement(&fixture, 999, 0, 1, NULL, NULL), ESTALE);
-	/* A segment of 64 GiB would end beyond the largest file. */
-	fixture.exportd->exports[0].segment_bytes = 64ull << 30;
-	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 1u << 27, 1, NULL, NULL), EFBIG);
-	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, (1u << 27) - 1, 1, NULL, NULL), 0);
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, META_SEGMENTS_MAX, 1, NULL, NULL), EFBIG);
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, UINT32_MAX, 1, NULL, NULL), EFBIG);
+	CU_ASSERT_EQUAL(
+		do_placement(&fixture, file_id, META_SEGMENTS_MAX - 1, 1, &placement, NULL), 0);
+	CU_ASSERT_EQUAL(placement.segment_count, META_SEGMENTS_MAX);
+	/* Its size goes to the end of that segment. */
+	uint64_t most = fixture.exportd->exports[0].segment_bytes * META_SEGMENTS_MAX;
+	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, most + 1, NULL), EFBIG);
+	CU_ASSERT_EQUAL(do_written(&fixture, file_id, most + 1, 0, NULL), EFBIG);
+	CU_ASSERT_EQUAL(do_written(&fixture, file_id, most, 0, NULL), 0);
 }
 
 /* Everybody but one node goes on; the others' heartbeats reach to `to_ms`. */
