@@ -108,6 +108,7 @@ struct record_inode {
 	uint32_t segment_count; /* one more than the highest that has a placement */
 	uint32_t layout_epoch; /* regular files, with the next two */
 	uint32_t write_epoch;
+	uint32_t truncate_epoch; /* that of the last truncation, 0: none */
 	uint32_t write_gateway;
 };
 

@@ -240,13 +240,13 @@ fsal_status_t rozo_set(struct rozo_export *export, struct rozo_handle *handle, c
 	error = stripe_file_get(
 		cluster_stripe(export->cluster), export->id, rozo_file_id(handle), &file);
 	if (error == 0) {
-		error = stripe_truncate(file, answer.truncate_size, answer.write_epoch);
+		error = stripe_truncate(file, set->size, answer.write_epoch);
 		stripe_file_put(file);
 	}
 	if (error != 0)
 		LogWarn(COMPONENT_FSAL,
 			"Export \"%s\", file %" PRIu64 ": cannot be cut to %" PRIu64 " bytes: %s",
-			export->export_name, rozo_file_id(handle), answer.truncate_size,
+			export->export_name, rozo_file_id(handle), (uint64_t)answer.truncate_size,
 			strerror(-error));
 	return meta_stripe_status(error);
 }

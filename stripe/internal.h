@@ -139,6 +139,7 @@ struct stripe_file {
 	uint64_t size_reported; /* known to be durable in exportd */
 	uint64_t unstable_end; /* end of the furthest unstable write */
 	uint32_t unstable_epoch; /* oldest write epoch of the unstable writes, 0: none */
+	uint64_t wanted_size; /* of stripe_truncate() under way, else UINT64_MAX; attach_lock */
 	struct segment *segments;
 	struct run *unstable; /* written, not yet durable, newest first */
 	unsigned int unstable_count;

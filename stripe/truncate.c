@@ -201,6 +201,27 @@ static int tell_truncated(struct stripe_file *file, uint32_t write_epoch)
 	return error;
 }
 
+/*
+ * True if a truncation took away what was written unstably here, and more than whoever carries it
+ * out wanted: one that has waited is to a smaller size, and takes what came since.
+ */
+static bool unstable_was_cut(struct stripe_file *file, uint64_t size)
+{
+	bool cut = false;
+
+	if (size >= file->wanted_size)
+		return false;
+	pthread_mutex_lock(&file->lock);
+	for (const struct run *run = file->unstable; run; run = run->next) {
+		uint64_t end =
+			run->segment->number * file->segment_blocks + run->first_block + run->count;
+
+		cut = cut || end * file->block_bytes > size;
+	}
+	pthread_mutex_unlock(&file->lock);
+	return cut;
+}
+
 int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 {
 	struct range_hold hold;
@@ -221,6 +242,9 @@ int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 	 */
 	if (!error)
 		file_raise_epoch(file, write_epoch);
+	/* Clients send it again (RFC 1813 section 3.3.21). */
+	if (!error && unstable_was_cut(file, size))
+		atomic_fetch_add(&file->stripe->verifier, 1);
 	range_release(&file->ranges, &hold);
 	return error == -ESTALE ? -EAGAIN : error;
 }
@@ -235,7 +259,7 @@ int stripe_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoc
 	file->size_reported = size;
 	if (file->unstable_end > size)
 		file->unstable_end = size;
-	/* What is left of the unstable writes is not touched by the truncation. */
+	/* What the truncation leaves of the unstable writes is to be committed under its epoch. */
 	if (file->unstable_epoch)
 		file->unstable_epoch = write_epoch;
 	pthread_mutex_unlock(&file->lock);
@@ -243,7 +267,9 @@ int stripe_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoc
 	 * exportd tells of the truncation, and of the segments there are by now: others have
 	 * written to the file since we attached to it.
 	 */
+	file->wanted_size = size;
 	int error = file_attach(file);
+	file->wanted_size = UINT64_MAX;
 	pthread_mutex_unlock(&file->attach_lock);
 	return error;
 }

@@ -339,13 +339,13 @@ static void do_commit(unsigned int engine, bool calm)
 static void do_truncate(unsigned int engine, unsigned int cell, bool calm)
 {
 	struct session session;
-	uint64_t began = scheduler_now(), size;
+	uint64_t began = scheduler_now(), size = (uint64_t)cell * world.cell_bytes;
 
 	if (!session_begin(&session, engine))
 		return;
 	struct op *op = checker_begin(
 		OP_TRUNCATE, cell, world.cell_count - cell, session.process, scheduler_now());
-	uint32_t epoch = world_begin_truncation((uint64_t)cell * world.cell_bytes, &size);
+	uint32_t epoch = world_begin_truncation(size);
 	say("truncation to cell, by engine", cell, engine);
 	/* Or whoever began it dies before anything else, and others carry it out some day. */
 	bool forsaken = !calm && scheduler_chance(200);

@@ -44,6 +44,7 @@ static struct {
 	uint32_t write_epoch, layout_epoch, write_gateway;
 	bool truncate;
 	uint64_t truncate_size;
+	uint32_t truncate_epoch; /* of the last truncation */
 	uint32_t segment_count;
 	uint64_t writer; /* who asked for the write epoch; 0: nobody yet */
 } file;
@@ -238,7 +239,7 @@ void world_meta(uint32_t procedure, const void *args, void *result)
 			((meta_status_res *)result)->status = EAGAIN;
 		break;
 	case META_CHECK_EPOCH:
-		if (file.truncate && check->write_epoch < file.write_epoch &&
+		if (check->write_epoch < (file.truncate ? file.write_epoch : file.truncate_epoch) &&
 			world.mutation != HIDES_TRUNCATIONS)
 			((meta_status_res *)result)->status = EAGAIN;
 		break;
@@ -247,14 +248,13 @@ void world_meta(uint32_t procedure, const void *args, void *result)
 	}
 }
 
-uint32_t world_begin_truncation(uint64_t size, uint64_t *truncate_size)
+uint32_t world_begin_truncation(uint64_t size)
 {
 	if (!file.truncate || size < file.truncate_size)
 		file.truncate_size = size;
-	*truncate_size = file.truncate_size;
 	file.size = size;
 	file.truncate = true;
-	return ++file.write_epoch;
+	return file.truncate_epoch = ++file.write_epoch;
 }
 
 void world_move_gateway(struct engine *engine)

@@ -128,7 +128,7 @@ static void meta_check_epoch(
 	usleep(atomic_load(&cluster.check_delay_ms) * 1000);
 	pthread_mutex_lock(&cluster.lock);
 	const struct test_file *file = &cluster.files[args->file.file_id];
-	if (file->truncate && args->write_epoch < file->write_epoch)
+	if (args->write_epoch < (file->truncate ? file->write_epoch : file->truncate_epoch))
 		((meta_status_res *)result)->status = EAGAIN;
 	pthread_mutex_unlock(&cluster.lock);
 }
@@ -160,7 +160,7 @@ uint32_t begin_truncation(uint64_t id, uint64_t size)
 		file->truncate_size = size;
 	file->size = size;
 	file->truncate = true;
-	uint32_t epoch = ++file->write_epoch;
+	uint32_t epoch = file->truncate_epoch = ++file->write_epoch;
 	pthread_mutex_unlock(&cluster.lock);
 	return epoch;
 }

@@ -16,6 +16,7 @@
 
 #include "rpc/crc32c.h"
 #include "rpc/log.h"
+#include "rpc/meta.h"
 #include "rpc/store.h"
 #include "stripe_cluster.h"
 
@@ -878,6 +879,111 @@ static void exportd_behind_the_stores_makes_calls_fail(void)
 }
 
 /* A gateway that starts while too few nodes are up for a truncation. */
+#define CUT_FILE 9
+#define CUT_FILE_BYTES 100000
+
+/* A cluster with a file full of bytes, as in the model. */
+static struct stripe_file *begin_with_a_file(uint64_t seed, uint8_t **model)
+{
+	random_seed(seed);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(CUT_FILE);
+	*model = calloc(1, CUT_FILE_BYTES);
+	fill(*model, CUT_FILE_BYTES);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, *model, CUT_FILE_BYTES, true), 0);
+	return file;
+}
+
+static void end_with_the_file(struct stripe_file *file, uint8_t *model)
+{
+	CU_ASSERT(reads_as(file, model, 0, CUT_FILE_BYTES));
+	stripe_file_put(file);
+	free(model);
+	cluster_stop();
+}
+
+/* What a client does that COMMIT tells of a new verifier: RFC 1813 section 3.3.21. */
+static void send_again_and_commit(
+	struct stripe_file *file, const uint8_t *model, uint64_t offset, size_t length)
+{
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+
+	CU_ASSERT_EQUAL(stripe_write(file, offset, model + offset, length, false), 0);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+}
+
+/* A truncation waits, as it is known to clients, a gateway of before writes, then it is done. */
+static void a_truncation_that_others_carried_out_is_heard_of_at_commit(void)
+{
+	uint8_t *model;
+	struct stripe_file *seen, *file = begin_with_a_file(39, &model);
+
+	begin_truncation(CUT_FILE, 0);
+	memset(model, 0, CUT_FILE_BYTES);
+	fill(model + 20000, 30000);
+	CU_ASSERT_EQUAL(stripe_write(file, 20000, model + 20000, 30000, false), 0);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	struct stripe *other = engine_create();
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, CUT_FILE, &seen), 0);
+	CU_ASSERT_FALSE(cluster.files[CUT_FILE].truncate);
+	stripe_file_put(seen);
+	stripe_destroy(other);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT_NOT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	send_again_and_commit(file, model, 20000, 30000);
+	end_with_the_file(file, model);
+}
+
+/* Whoever began it was to carry it out, could not, and then wrote what clients sent. */
+static void a_truncation_carried_out_late_tells_of_what_it_takes(void)
+{
+	uint8_t *model;
+	struct stripe_file *file = begin_with_a_file(43, &model);
+	uint32_t epoch = begin_truncation(CUT_FILE, 20000);
+
+	memset(model + 20000, 0, CUT_FILE_BYTES - 20000);
+	fill(model + 50000, 30000);
+	CU_ASSERT_EQUAL(stripe_write(file, 50000, model + 50000, 30000, false), 0);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	/* The file is made larger: exportd tells of the truncation that waits. */
+	cluster.files[CUT_FILE].size = 90000;
+	CU_ASSERT_EQUAL(stripe_truncate(file, 90000, epoch), 0);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT_NOT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	send_again_and_commit(file, model, 50000, 30000);
+	/* Where it takes nothing that clients do not know to be durable, they need not send it
+	 * again. */
+	fill(model + 1000, 3000);
+	CU_ASSERT_EQUAL(stripe_write(file, 1000, model + 1000, 3000, false), 0);
+	verifier = stripe_write_verifier(cluster.stripe);
+	memset(model + 70000, 0, CUT_FILE_BYTES - 70000);
+	CU_ASSERT_EQUAL(stripe_truncate(file, 70000, begin_truncation(CUT_FILE, 70000)), 0);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	end_with_the_file(file, model);
+}
+
+static void a_write_beyond_the_last_segment_is_refused(void)
+{
+	uint8_t *model;
+	struct stripe_file *file = begin_with_a_file(47, &model);
+	uint64_t most = cluster.segment_blocks * stripe_file_block_bytes(file) * META_SEGMENTS_MAX;
+	/* Where segment numbers of 32 bits would begin anew. */
+	uint64_t again = cluster.segment_blocks * stripe_file_block_bytes(file) << 32;
+	uint8_t bytes[100] = {1}, zeros[100] = {0};
+
+	CU_ASSERT_EQUAL(stripe_write(file, again, bytes, 100, true), -EFBIG);
+	CU_ASSERT_EQUAL(stripe_write(file, again, bytes, 100, false), -EFBIG);
+	CU_ASSERT_EQUAL(stripe_write(file, most - 50, bytes, 100, true), -EFBIG);
+	CU_ASSERT_EQUAL(stripe_read(file, again, bytes, 100), 0);
+	CU_ASSERT_EQUAL(memcmp(bytes, zeros, 100), 0);
+	bytes[99] = 77;
+	CU_ASSERT_EQUAL(stripe_read(file, most - 50, bytes, 100), 0);
+	CU_ASSERT_EQUAL(memcmp(bytes, zeros, 100), 0);
+	end_with_the_file(file, model);
+}
+
 static void a_file_can_be_read_while_a_truncation_waits(void)
 {
 	random_seed(43);
@@ -1756,6 +1862,12 @@ int main(void)
 			exportd_behind_the_stores_makes_calls_fail},
 		{"a file can be read while a truncation waits",
 			a_file_can_be_read_while_a_truncation_waits},
+		{"a truncation that others carried out is heard of at commit",
+			a_truncation_that_others_carried_out_is_heard_of_at_commit},
+		{"a truncation carried out late tells of what it takes",
+			a_truncation_carried_out_late_tells_of_what_it_takes},
+		{"a write beyond the last segment is refused",
+			a_write_beyond_the_last_segment_is_refused},
 		{"a truncation passes what stores refuse", a_truncation_passes_what_stores_refuse},
 		{"a slow exportd is waited for", a_slow_exportd_is_waited_for},
 		{"writers that begin together do not overtake each other for ever",
