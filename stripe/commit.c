@@ -123,7 +123,7 @@ static int commit_runs(struct stripe_file *file, struct run *runs)
 
 		if (lost && !run->replaced)
 			error = run_record_missed(file, run, run->wanted, lost, &run->holders);
-		if (!error && !versions_reach(file, run->segment, run->wanted, run->holders, 0))
+		if (!error && !segment_reach(file, run->segment, run->wanted, run->holders))
 			error = -EIO;
 		run->untold = run->holders;
 	}

@@ -377,7 +377,10 @@ int file_claim(struct stripe_file *file);
 
 /*
  * Has the stores of a segment refuse older write epochs from now on, durably, and say so to whoever
- * reads. Returns the shards whose stores do; *stale tells if one knew a newer epoch already.
+ * reads: those of all shards, and of shards that are being made the former ones as well. Returns
+ * the shards that nobody can be asked for by an older placement without being told: of those that
+ * are being made it is the former stores that count. *stale tells if one knew a newer epoch
+ * already.
  */
 uint32_t segment_fence(
 	struct stripe_file *file, const struct segment *segment, uint32_t write_epoch, bool *stale);
@@ -407,12 +410,16 @@ unsigned int versions_quorum(const struct stripe_file *file);
 
 /*
  * True if these stores are enough to hold what is written to a segment: `least`. While shards
- * are being made on new nodes, engines that have not heard so still ask the former ones; so many of
- * the others must know better that no versions_quorum() of stores is without one: holders, and
- * those of `fenced`, which are known to know of the move.
+ * are being made on new nodes, engines that have not heard so still ask the former ones; so many
+ * stores of those that they ask must know better that no versions_quorum() of them is without one:
+ * holders that are not making their shards, and those of `fenced` (segment_fence()).
  */
 bool versions_reach(const struct stripe_file *file, const struct segment *segment,
 	unsigned int least, uint32_t holders, uint32_t fenced);
+
+/* The same, after a fence if the holders alone are not enough. */
+bool segment_reach(struct stripe_file *file, const struct segment *segment, unsigned int least,
+	uint32_t holders);
 
 /*
  * What one store said of one block. A store that never had anything of a block has no record of its
@@ -436,6 +443,8 @@ struct block_answer {
 	 */
 	uint32_t since, until;
 	bool aware; /* of the last move of shards: it refuses writers that are not, for good */
+	/* Of a former store's: what the one that took over from it said. NULL: it was not asked. */
+	const struct block_answer *successor;
 };
 
 /* What the store of a shard said of the block of that index in its answer. */

@@ -375,16 +375,15 @@ static int round_value(const struct round *round, uint32_t index, bool complete,
 }
 
 /*
- * One block, all stores, whatever it takes.
+ * One block, all stores, asked up to `retries` times more.
  * Returns 0, -EIO, -ESTALE (a store knows a newer write epoch) or -ENOMEM.
  */
 static int ask_all(struct stripe_file *file, const struct segment *segment, uint64_t block_number,
-	unsigned int how, struct block *block, void *scratch)
+	unsigned int retries, struct block *block, void *scratch)
 {
 	uint32_t all = (1u << segment->shard_count) - 1;
 	/* Nodes that do not even refuse cost the whole time of a call in each attempt. */
 	uint64_t end_ms = latency_now_us() / 1000 + file->stripe->call_timeout_ms;
-	unsigned int retries = how & BLOCK_READ_ONCE ? 0 : RETRIES;
 	bool settled = false;
 	int error = -EIO;
 
@@ -456,6 +455,53 @@ static int ask_all(struct stripe_file *file, const struct segment *segment, uint
 	return error;
 }
 
+/*
+ * One block, of which former stores are asked as well as those that took over from them: together
+ * they vouch for all that was ever written. Returns 0 if a version is known to be decided, and then
+ * what is newer is known not to be; else -EIO, -ESTALE or -ENOMEM.
+ */
+static int ask_both(struct stripe_file *file, const struct segment *segment,
+	const struct segment *former, uint64_t block_number, struct block *block, void *scratch)
+{
+	uint32_t all = (1u << segment->shard_count) - 1;
+	struct round *now = round_create(file, segment, block_number, 1, (store_version){0});
+	struct round *then = round_create(file, former, block_number, 1, (store_version){0});
+	struct block_shards new, old;
+	int error = now && then ? 0 : -ENOMEM;
+
+	if (!error) {
+		round_ask(now, all & ~segment_known_down(segment, file->code.k));
+		round_ask(then, former->former);
+		if (round_is_ahead(now) || round_is_ahead(then))
+			error = -ESTALE;
+	}
+	if (!error) {
+		round_block(now, 0, &new);
+		round_block(then, 0, &old);
+		for (unsigned int s = 0; s < segment->shard_count; s++) {
+			if (!(former->former & (1u << s)))
+				old.answers[s] = new.answers[s];
+			else
+				old.answers[s].successor = &new.answers[s];
+		}
+		struct block_judgement judgement = versions_judge(file, old.answers);
+		for (unsigned int s = 0; s < segment->shard_count; s++) {
+			if (!(former->former & (1u << s)) ||
+				version_compare(new.answers[s].newest, judgement.version) == 0) {
+				old.answers[s] = new.answers[s];
+				old.bytes[s] = new.bytes[s];
+			}
+		}
+		if (judgement.verdict != BLOCK_VERSION ||
+			decode(file, &old, judgement.version, block, scratch) ||
+			(!block->committed && !VERSION_IS_EMPTINESS(block->version)))
+			error = -EIO;
+	}
+	round_free(now);
+	round_free(then);
+	return error;
+}
+
 int block_read_former(struct stripe_file *file, const struct segment *segment,
 	uint64_t block_number, unsigned int how, struct block *block)
 {
@@ -468,13 +514,17 @@ int block_read_former(struct stripe_file *file, const struct segment *segment,
 	if (!scratch)
 		return -ENOMEM;
 	while (error == -EIO && segment_former(segment, &choice, &former)) {
+		error = ask_both(file, segment, &former, block_number, block, scratch);
+		if (error != -EIO)
+			break;
 		/* What the new stores know to be undecided would be in doubt among the former ones.
 		 */
 		if (choice.count == 1)
 			versions_settle(file, segment, block_number, 1, &largest);
 		error = versions_settle(file, &former, block_number, 1, &largest);
 		if (!error)
-			error = ask_all(file, &former, block_number, how, block, scratch);
+			error = ask_all(file, &former, block_number,
+				how & BLOCK_READ_ONCE ? 0 : RETRIES, block, scratch);
 		if (!error && !block->committed && !VERSION_IS_EMPTINESS(block->version))
 			error = -EIO;
 	}
@@ -485,9 +535,21 @@ int block_read_former(struct stripe_file *file, const struct segment *segment,
 static int block_read_carefully(struct stripe_file *file, const struct segment *segment,
 	uint64_t block_number, unsigned int how, struct block *block, void *scratch)
 {
-	int error = ask_all(file, segment, block_number, how, block, scratch);
+	unsigned int retries = how & BLOCK_READ_ONCE ? 0 : RETRIES;
+	int error = -EIO;
 
-	if (error == -EIO && segment->rebuilding)
+	/* Where shards are being made, time does not tell what only the former stores know: of each
+	 * block of a long read. */
+	if (segment->rebuilding) {
+		error = ask_all(
+			file, segment, block_number, retries ? PATIENT_TURNS : 0, block, scratch);
+		if (error == -EIO)
+			error = block_read_former(
+				file, segment, block_number, BLOCK_READ_ONCE, block);
+	}
+	if (error == -EIO && (retries || !segment->rebuilding))
+		error = ask_all(file, segment, block_number, retries, block, scratch);
+	if (error == -EIO && retries && segment->rebuilding)
 		error = block_read_former(file, segment, block_number, how, block);
 	if (error == -EIO)
 		rozo_log_limited(ERROR,

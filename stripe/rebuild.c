@@ -15,17 +15,16 @@
 
 #include "stripe/internal.h"
 
-/* How far any store has blocks. Returns 0 or -EIO (too few answered). */
-static int count_blocks(
-	struct stripe_file *file, const struct segment *segment, uint64_t *block_count)
+/* Raises *block_count to what some stores have. Returns the shards whose stores answered. */
+static uint32_t ask_block_count(struct stripe_file *file, const struct segment *segment,
+	uint32_t shards, uint64_t *block_count)
 {
 	store_stat_args stat = {.file = file_store_file(file, segment)};
 	struct fanout_call calls[MOJETTE_N_MAX];
 	store_stat_res results[MOJETTE_N_MAX] = {0};
 	uint32_t answered =
-		segment_ask(file, segment, UINT32_MAX, STORE_STAT, &stat, 0, results, calls);
+		segment_ask(file, segment, shards, STORE_STAT, &stat, 0, results, calls);
 
-	*block_count = 0;
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		if ((answered & (1u << s)) && results[s].block_count > *block_count)
 			*block_count = results[s].block_count;
@@ -34,7 +33,27 @@ static int count_blocks(
 			answered |= 1u << s;
 		fanout_call_free(&calls[s]);
 	}
-	answered &= ~segment->rebuilding;
+	return answered;
+}
+
+/*
+ * How far any store has blocks. Of a shard that is being made, the new store and all former ones
+ * can tell together. Returns 0 or -EIO (too few answered).
+ */
+static int count_blocks(
+	struct stripe_file *file, const struct segment *segment, uint64_t *block_count)
+{
+	*block_count = 0;
+	uint32_t answered = ask_block_count(file, segment, UINT32_MAX, block_count);
+	for (uint32_t i = 0; i < segment->origin_count; i++) {
+		const struct origin *origin = &segment->origins[i];
+		struct segment former = *segment;
+
+		former.nodes[origin->shard] = origin->node;
+		if (!node_usable(origin->node) ||
+			!ask_block_count(file, &former, 1u << origin->shard, block_count))
+			answered &= ~(1u << origin->shard);
+	}
 	return __builtin_popcount(answered) >= (int)versions_quorum(file) ? 0 : -EIO;
 }
 
@@ -64,8 +83,8 @@ int stripe_rebuild_begin(
 		return -EIO; /* it has just changed again: the caller begins anew */
 	bool stale;
 	uint32_t fenced = segment_fence(file, segment, write_epoch, &stale);
-	if (stale ||
-		!versions_reach(file, segment, file->min_shards, fenced | segment->rebuilding, 0))
+	if (stale || !versions_reach(
+			     file, segment, file->min_shards, fenced | segment->rebuilding, fenced))
 		return -EIO;
 	*rebuild = (struct stripe_rebuild){.shard = shard, .write_epoch = write_epoch};
 	return count_blocks(file, segment, &rebuild->block_count);

@@ -253,7 +253,7 @@ static int make_decided(struct stripe_file *file, const struct opinions *opinion
 		return 0;
 	uint32_t flushed = flush_stores(file, opinions), fenced = 0;
 	for (unsigned int s = 0; s < opinions->segment->shard_count; s++) {
-		if ((flushed & (1u << s)) &&
+		if ((flushed & ~opinions->segment->rebuilding & (1u << s)) &&
 			opinions->results[s].write_epoch >= opinions->segment->switch_epoch)
 			fenced |= 1u << s;
 	}
@@ -261,7 +261,7 @@ static int make_decided(struct stripe_file *file, const struct opinions *opinion
 				     ? versions_deciding(file)
 				     : file->min_shards;
 	bool stale;
-	if (opinions->segment->rebuilding && fenced != all)
+	if (!versions_reach(file, opinions->segment, 0, 0, fenced))
 		fenced |= segment_fence(
 			file, opinions->segment, opinions->segment->switch_epoch, &stale);
 	for (unsigned int i = 0; i < forward->count; i++) {

@@ -109,8 +109,35 @@ uint32_t segment_fence(
 	/* Beyond the segment's last block there is nothing to be emptied. */
 	const store_truncate_args args =
 		truncate_args(file, segment, file->segment_blocks, write_epoch, 0);
+	uint32_t unaware = segment->rebuilding;
 
-	return send_truncate(file, segment, &args, UINT32_MAX, stale);
+	uint32_t fenced = send_truncate(file, segment, &args, UINT32_MAX, stale);
+	for (uint32_t i = 0; i < segment->origin_count; i++)
+		unaware &= ~(1u << segment->origins[i].shard);
+	for (uint32_t i = 0; i < segment->origin_count; i++) {
+		const struct origin *origin = &segment->origins[i];
+		struct segment former = *segment;
+		bool knows_newer = false;
+
+		former.nodes[origin->shard] = origin->node;
+		if (!node_usable(origin->node) ||
+			!send_truncate(file, &former, &args, 1u << origin->shard, &knows_newer))
+			unaware |= 1u << origin->shard;
+		*stale |= knows_newer;
+	}
+	return (fenced & ~segment->rebuilding) | (segment->rebuilding & ~unaware);
+}
+
+bool segment_reach(struct stripe_file *file, const struct segment *segment, unsigned int least,
+	uint32_t holders)
+{
+	bool stale = false;
+
+	if ((unsigned int)__builtin_popcount(holders) < least)
+		return false;
+	return versions_reach(file, segment, least, holders, 0) ||
+	       versions_reach(file, segment, least, holders,
+		       segment_fence(file, segment, segment->switch_epoch, &stale));
 }
 
 /* Empties the blocks of one segment from first_block on. */
@@ -126,7 +153,7 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 	uint32_t missed = ((1u << segment->shard_count) - 1) & ~holders & ~down;
 	if (stale)
 		return -ESTALE;
-	if (!versions_reach(file, segment, file->min_shards, holders, 0))
+	if (!segment_reach(file, segment, file->min_shards, holders))
 		return -EIO;
 	struct run *run = malloc(sizeof(*run));
 	if (!run)
@@ -141,7 +168,7 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 	run->untold = holders;
 	int error =
 		missed ? run_record_missed(file, run, file->min_shards, missed, &run->holders) : 0;
-	if (!error && !versions_reach(file, segment, file->min_shards, run->holders, 0))
+	if (!error && !segment_reach(file, segment, file->min_shards, run->holders))
 		error = -EIO;
 	if (error)
 		free(run);

@@ -50,7 +50,7 @@ static unsigned int aware_wanted(const struct stripe_file *file, unsigned int ma
 bool versions_reach(const struct stripe_file *file, const struct segment *segment,
 	unsigned int least, uint32_t holders, uint32_t fenced)
 {
-	uint32_t aware = (holders | fenced) & ~segment->rebuilding;
+	uint32_t aware = (holders & ~segment->rebuilding) | fenced;
 	unsigned int making = (unsigned int)__builtin_popcount(segment->rebuilding);
 
 	if ((unsigned int)__builtin_popcount(holders) < least)
@@ -65,13 +65,16 @@ static store_version newest_below(
 	store_version best = {0};
 
 	for (unsigned int s = 0; s < count; s++) {
-		if (!answers[s].answered)
-			continue;
-		const store_version held[] = {answers[s].newest, answers[s].older};
-		for (unsigned int i = 0; i < 2; i++) {
-			if ((!bound || version_compare(held[i], *bound) < 0) &&
-				version_compare(held[i], best) > 0)
-				best = held[i];
+		for (const struct block_answer *answer = &answers[s]; answer;
+			answer = answer->successor) {
+			if (!answer->answered)
+				continue;
+			const store_version held[] = {answer->newest, answer->older};
+			for (unsigned int i = 0; i < 2; i++) {
+				if ((!bound || version_compare(held[i], *bound) < 0) &&
+					version_compare(held[i], best) > 0)
+					best = held[i];
+			}
 		}
 	}
 	return best;
@@ -167,6 +170,23 @@ static bool told_of(const struct block_answer *answer, store_version version)
 	return write_epoch >= answer->since && (!answer->until || write_epoch < answer->until);
 }
 
+/*
+ * True if the stores of a shard that were asked to take the version, or anything newer, have all
+ * said what they have: one, or one after the other.
+ */
+static bool vouches(const struct block_answer *answer, store_version version)
+{
+	while (answer && !told_of(answer, version))
+		answer = answer->successor;
+	while (answer && answer->answered && answer->until) {
+		/* There may have been others in between. */
+		if (answer->successor && answer->successor->since != answer->until)
+			return false;
+		answer = answer->successor;
+	}
+	return answer && answer->answered;
+}
+
 bool versions_tellable(const struct stripe_file *file, const struct block_answer *answers,
 	uint32_t holders, store_version version)
 {
@@ -177,7 +197,7 @@ bool versions_tellable(const struct stripe_file *file, const struct block_answer
 	/* Our own writes have recorded who missed them, or are in doubt. */
 	if (version.writer == file->stripe->writer && !run_is_doubtful(file, version))
 		return true;
-	/* As versions_reach() of a writer: who reads by the former nodes might not meet it. */
+	/* As segment_reach() of a writer: who reads by the former nodes might not meet it. */
 	for (unsigned int s = 0; s < shard_count(file); s++) {
 		making += answers[s].making;
 		made_by_holder = made_by_holder || ((holders & (1u << s)) && answers[s].making);
@@ -218,8 +238,7 @@ struct block_judgement versions_judge(
 		 */
 		unsigned int answered = 0;
 		for (unsigned int s = 0; s < n; s++)
-			answered += answers[s].answered && told_of(&answers[s], candidate) &&
-				    !answers[s].until;
+			answered += vouches(&answers[s], candidate);
 		if (answered < (nothing ? veto_count(file) : versions_quorum(file))) {
 			judgement.verdict = BLOCK_UNKNOWN;
 			return judgement;
@@ -230,25 +249,33 @@ struct block_judgement versions_judge(
 		bool decided = false;
 
 		for (unsigned int s = 0; s < n; s++) {
-			const struct block_answer *answer = &answers[s];
-			if (!answer->answered)
-				continue;
-			int order = version_compare(answer->newest, candidate);
-			if (order == 0 && answer->state == STORE_DAMAGED)
-				continue; /* it was here, whether or not it was decided */
-			if (order == 0 && answer->state != STORE_TORN) {
-				holders |= 1u << s;
-				decided |= answer->state == STORE_COMMITTED;
-			} else if (order != 0 && version_compare(answer->older, candidate) == 0) {
-				/* A store keeps an older version only if that was decided. */
-				holders |= 1u << s;
-				decided = true;
-			} else if (order != 0 && emptiness &&
-				   block_answer_has_nothing(answer, candidate)) {
-				holders |= 1u << s;
-			} else if (told_of(answer, candidate)) {
-				lacking |= 1u << s;
+			bool lacks = false, held = false;
+
+			for (const struct block_answer *answer = &answers[s]; answer;
+				answer = answer->successor) {
+				if (!answer->answered)
+					continue;
+				int order = version_compare(answer->newest, candidate);
+				if (order == 0 && answer->state == STORE_DAMAGED) {
+					held = true; /* whether or not it was decided */
+				} else if (order == 0 && answer->state != STORE_TORN) {
+					holders |= 1u << s;
+					decided |= answer->state == STORE_COMMITTED;
+				} else if (order != 0 &&
+					   version_compare(answer->older, candidate) == 0) {
+					/* A store keeps an older version only if that was
+					 * decided. */
+					holders |= 1u << s;
+					decided = true;
+				} else if (order != 0 && emptiness &&
+					   block_answer_has_nothing(answer, candidate)) {
+					holders |= 1u << s;
+				} else if (told_of(answer, candidate)) {
+					lacks = true;
+				}
 			}
+			if (lacks && !held && !(holders & (1u << s)))
+				lacking |= 1u << s;
 		}
 		unsigned int holder_count = (unsigned int)__builtin_popcount(holders);
 		unsigned int lacking_count = (unsigned int)__builtin_popcount(lacking);

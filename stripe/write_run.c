@@ -364,7 +364,7 @@ static unsigned int stores_wanted(const struct stripe_file *file, const struct w
  * Reckons what the answers of a fan-out mean.
  * *holders and *missed receive the shards that took the write and those that did not.
  */
-static int judge_answers(const struct stripe_file *file, const struct write_run *write,
+static int judge_answers(struct stripe_file *file, const struct write_run *write,
 	const struct outgoing *outgoing, uint32_t *holders, uint32_t *missed, store_version *newest)
 {
 	const struct segment *segment = write->segment;
@@ -412,7 +412,7 @@ static int judge_answers(const struct stripe_file *file, const struct write_run 
 	/* Where too few can be reached it is no use to try again. */
 	if (conflict && reached >= stores_wanted(file, write))
 		return -EAGAIN;
-	if (!versions_reach(file, segment, stores_wanted(file, write), *holders, 0))
+	if (!segment_reach(file, segment, stores_wanted(file, write), *holders))
 		return forgotten ? -EAGAIN : full ? -ENOSPC : -EIO;
 	return 0;
 }
@@ -513,7 +513,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	if (missed & ~left_out) {
 		error = run_record_missed(
 			file, run, run->wanted, missed & ~left_out, &run->holders);
-		if (!error && !versions_reach(file, segment, run->wanted, run->holders, 0))
+		if (!error && !segment_reach(file, segment, run->wanted, run->holders))
 			error = -EIO;
 		if (error) {
 			run_doubt(file, version);

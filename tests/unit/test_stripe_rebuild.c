@@ -287,6 +287,54 @@ static void all_the_shards_that_may_be_lost_move_at_once(void)
 	}
 }
 
+/*
+ * Both nodes that were out are back, but their shards have moved. Then as many others die as may:
+ * what is left is enough, and it does not take the time that is waited for writers.
+ */
+static void former_nodes_that_are_back_count_like_others(void)
+{
+	for (unsigned int dead = 1; dead <= 2; dead++) {
+		struct timespec begun, ended;
+		struct stripe_heal_result sum;
+
+		start();
+		struct stripe_file *file = open_in(cluster.stripe);
+		change(file, 0, SIZE, true);
+		stripe_file_put(file);
+		stripe_destroy(cluster.stripe); /* the stores know that it is decided */
+		unsigned int spares[] = {move_shard(FILE_ID, 0, 0), move_shard(FILE_ID, 1, 1)};
+		engine_start();
+		file = open_in(cluster.stripe);
+		change(file, 5 * BLOCK, BLOCK, true); /* on the new ones */
+		node_stop(2);
+		if (dead == 2)
+			node_stop(3);
+		clock_gettime(CLOCK_MONOTONIC, &begun);
+		CU_ASSERT(reads_right(file));
+		clock_gettime(CLOCK_MONOTONIC, &ended);
+		CU_ASSERT(ended.tv_sec - begun.tv_sec < 8); /* 28 s, if each of 37 blocks waits */
+		change(file, 9 * BLOCK, 2 * BLOCK, true);
+		for (unsigned int i = 0; i < 2; i++) {
+			struct stripe *worker = engine_create_at(spares[i]);
+			CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
+			stripe_destroy(worker);
+		}
+		stripe_file_put(file);
+		end_rebuilding(FILE_ID, 0);
+		end_rebuilding(FILE_ID, 1);
+		node_stop(0);
+		node_stop(1);
+		if (dead == 1)
+			node_stop(3);
+		struct stripe *other = engine_create();
+		file = open_in(other);
+		CU_ASSERT(reads_right(file));
+		stripe_file_put(file);
+		stripe_destroy(other);
+		stop();
+	}
+}
+
 /* What a dead writer left hides nothing of what only the former nodes can tell. */
 static void an_undecided_leftover_does_not_make_zeros(void)
 {
@@ -945,6 +993,8 @@ int main(void)
 			who_left_first_is_no_witness_of_what_came_then},
 		{"all the shards that may be lost move at once",
 			all_the_shards_that_may_be_lost_move_at_once},
+		{"former nodes that are back count like others",
+			former_nodes_that_are_back_count_like_others},
 		{"an undecided leftover does not make zeros",
 			an_undecided_leftover_does_not_make_zeros},
 		{"who knows only the old nodes decides nothing without asking",
