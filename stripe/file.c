@@ -20,6 +20,9 @@
 /* How often otherwise, so that everybody who can reach exportd hears of moves. */
 #define PLACEMENT_ASK_S 60
 
+/* Idle files looked at when one more becomes idle. */
+#define TRIM_AT_ONCE 8
+
 static int attach(struct stripe_file *file, uint64_t writer, bool if_free);
 
 /* -------- the table -------- */
@@ -113,20 +116,25 @@ static void table_remove(struct stripe *stripe, struct stripe_file *file)
 	stripe->file_count--;
 }
 
-/* Makes room by dropping the file unused for longest, if it owes nobody anything. */
+/*
+ * Makes room by dropping the files unused for longest. Those that owe somebody something have to
+ * wait for another turn.
+ */
 static void table_trim(struct stripe *stripe)
 {
-	struct stripe_file *file = stripe->idle_first;
+	for (unsigned int i = 0; i < TRIM_AT_ONCE && stripe->file_count > stripe->files_max; i++) {
+		struct stripe_file *file = stripe->idle_first;
 
-	while (file && stripe->file_count > stripe->files_max) {
-		struct stripe_file *next = file->idle_next;
+		if (!file)
+			return;
+		idle_remove(stripe, file);
 		/* Nobody else has a reference, so its fields are ours. */
-		if (!file->unstable && !file->decided && !file->doubtful && !file->unstable_end) {
-			idle_remove(stripe, file);
+		if (file->unstable || file->decided || file->unstable_end) {
+			idle_append(stripe, file);
+		} else {
 			table_remove(stripe, file);
 			file_free(file);
 		}
-		file = next;
 	}
 }
 
@@ -471,6 +479,10 @@ static int attach_once(struct stripe_file *file, uint64_t writer, bool if_free, 
 	/* That of a truncation is for writers only once it has been carried out. */
 	if (placement.write_epoch > file->write_epoch && !placement.truncate)
 		file->write_epoch = placement.write_epoch;
+	/* What this engine left in doubt before it dropped the file it does not remember. */
+	if (!atomic_load(&file->attached))
+		file->doubtful =
+			(uint64_t)placement.write_epoch << GENERATION_COUNTER_BITS | file->counter;
 	file->layout_epoch = placement.layout_epoch;
 	file->write_gateway = placement.write_gateway;
 	if (placement.segment_count > file->segment_count)

@@ -256,7 +256,7 @@ static int send_block(struct stripe_file *file, const struct segment *segment, u
 static bool may_collect(struct stripe_file *file)
 {
 	if (!file->stripe->gather || atomic_load(&file->gather_failed) ||
-		file->block_bytes % GRAINS)
+		atomic_load(&file->gather_ending) || file->block_bytes % GRAINS)
 		return false;
 	unsigned int pause = atomic_load(&file->gather_pause);
 	if (pause)
@@ -475,12 +475,15 @@ void gather_end_epoch(struct stripe_file *file)
 	struct cache_block *cached;
 	int error = 0;
 
+	/* Or a busy writer would keep us here. */
+	atomic_store(&file->gather_ending, true);
 	while (!error && (cached = cache_oldest_dirty(cache, file))) {
 		error = send_collected(file, cached, false);
 		cache_unpin(cache, cached);
 	}
 	if (error)
 		lose_all(file, "the file was truncated or has another gateway");
+	atomic_store(&file->gather_ending, false);
 }
 
 void gather_forget(struct stripe_file *file, uint64_t first, uint64_t last, bool superseded)

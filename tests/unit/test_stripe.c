@@ -618,6 +618,49 @@ static void what_too_few_took_is_settled_when_others_are_back(void)
 	cluster_stop();
 }
 
+/* Or an outage fills the memory with files that nobody uses. */
+static void files_with_failed_writes_are_dropped_like_others(void)
+{
+	uint8_t bytes[8192], seen[8192];
+
+	cluster_start(MOJETTE_SYSTEMATIC, 2, 1, 4096);
+	stripe_destroy(cluster.stripe);
+	cluster.files_max = 4;
+	engine_start();
+	cluster.files_max = 0;
+	memset(bytes, 'x', sizeof(bytes));
+	for (uint64_t id = 1; id <= 20; id++) {
+		struct stripe_file *file = open_file(id);
+		CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+		stripe_file_put(file);
+	}
+	node_stop(0);
+	node_stop(1);
+	memset(bytes, 'y', sizeof(bytes));
+	for (uint64_t id = 1; id <= 20; id++) {
+		struct stripe_file *file = open_file(id);
+		CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), -EIO);
+		stripe_file_put(file);
+	}
+	node_start(0);
+	node_start(1);
+	uint64_t asked = cluster.placements_asked;
+	for (uint64_t id = 1; id <= 20; id++) {
+		struct stripe_file *file = open_file(id);
+		wait_for_nodes(file, 7);
+		/* One store has what we left; it must not be taken for something that will be. */
+		CU_ASSERT_EQUAL(stripe_read(file, 0, seen, sizeof(seen)), 0);
+		CU_ASSERT(seen[0] == 'x' && memcmp(seen, seen + 1, sizeof(seen) - 1) == 0);
+		memset(bytes, 'z', sizeof(bytes));
+		CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+		CU_ASSERT_EQUAL(stripe_read(file, 0, seen, sizeof(seen)), 0);
+		CU_ASSERT_EQUAL(memcmp(seen, bytes, sizeof(seen)), 0);
+		stripe_file_put(file);
+	}
+	CU_ASSERT(cluster.placements_asked - asked >= 16);
+	cluster_stop();
+}
+
 static void *write_again(void *argument)
 {
 	uint8_t bytes[8192];
@@ -1497,6 +1540,43 @@ static void what_cannot_be_sent_fails_the_commit(void)
 	stop_gathering();
 }
 
+static atomic_bool sprinkle_ends;
+
+static void *sprinkle(void *argument)
+{
+	static const uint8_t byte = 1;
+
+	for (uint64_t i = 0; !atomic_load(&sprinkle_ends); i++)
+		CU_ASSERT_EQUAL(stripe_write(argument, i % 100 * BLOCK + 7, &byte, 1, false), 0);
+	return NULL;
+}
+
+static void a_busy_writer_does_not_keep_an_epoch_from_ending(void)
+{
+	struct timespec begun, ended;
+	pthread_t thread;
+
+	start_gathering(FOR_EVER);
+	struct stripe_file *file = open_file(1);
+	atomic_store(&sprinkle_ends, false);
+	pthread_create(&thread, NULL, sprinkle, file);
+	usleep(200000);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	for (unsigned int i = 0; i < 10; i++) {
+		/* Some other engine claims the file, which no store hears of. */
+		pthread_mutex_lock(&cluster.lock);
+		cluster.files[1].write_epoch++;
+		pthread_mutex_unlock(&cluster.lock);
+		CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
+	}
+	clock_gettime(CLOCK_MONOTONIC, &ended);
+	CU_ASSERT(ended.tv_sec - begun.tv_sec < 5); /* else it takes as long as chance has it */
+	atomic_store(&sprinkle_ends, true);
+	pthread_join(thread, NULL);
+	stripe_file_put(file);
+	stop_gathering();
+}
+
 static void truncation_and_collected_bytes(void)
 {
 	random_seed(73);
@@ -1837,6 +1917,8 @@ int main(void)
 			what_too_few_took_is_settled_when_others_are_back},
 		{"what a reader was told is not taken back",
 			what_a_reader_was_told_is_not_taken_back},
+		{"files with failed writes are dropped like others",
+			files_with_failed_writes_are_dropped_like_others},
 		{"versions are not given twice when a file was forgotten",
 			versions_are_not_given_twice_when_a_file_was_forgotten},
 		{"whole and partial blocks read back", whole_and_partial_blocks_read_back},
@@ -1887,6 +1969,8 @@ int main(void)
 			collected_bytes_give_way_to_other_writers},
 		{"what cannot be sent fails the commit", what_cannot_be_sent_fails_the_commit},
 		{"truncation of a file that has grown", truncation_of_a_file_that_has_grown},
+		{"a busy writer does not keep an epoch from ending",
+			a_busy_writer_does_not_keep_an_epoch_from_ending},
 		{"truncation and collected bytes", truncation_and_collected_bytes},
 		{"truncation and bytes collected at the end of a segment",
 			truncation_and_bytes_collected_at_the_end_of_a_segment},
