@@ -335,6 +335,39 @@ static void former_nodes_that_are_back_count_like_others(void)
 	}
 }
 
+/* Enough of them agree on what was there before; but they were not asked to take what came then. */
+static void former_nodes_do_not_vouch_for_what_came_after_them(void)
+{
+	for (unsigned int back = 0; back <= 1; back++) {
+		start();
+		struct stripe_file *file = open_in(cluster.stripe);
+		change(file, 0, SIZE, true);
+		stripe_file_put(file);
+		stripe_destroy(cluster.stripe); /* the stores know that it is decided */
+		unsigned int spares[] = {move_shard(FILE_ID, 0, 0), move_shard(FILE_ID, 1, 1)};
+		node_stop(4);
+		node_stop(5);
+		engine_start();
+		file = open_in(cluster.stripe);
+		change(file, 3 * BLOCK, BLOCK, true);
+		stripe_file_put(file);
+		for (unsigned int i = 0; i < 2; i++) {
+			node_stop(2 + i);
+			node_stop(spares[i]);
+			node_start(4 + i);
+		}
+		if (back)
+			node_start(spares[0]);
+		struct stripe *other = engine_create();
+		file = open_in(other);
+		CU_ASSERT(!reads_right(file));
+		CU_ASSERT_EQUAL(read_error, -EIO);
+		stripe_file_put(file);
+		stripe_destroy(other);
+		stop();
+	}
+}
+
 /* What a dead writer left hides nothing of what only the former nodes can tell. */
 static void an_undecided_leftover_does_not_make_zeros(void)
 {
@@ -995,6 +1028,8 @@ int main(void)
 			all_the_shards_that_may_be_lost_move_at_once},
 		{"former nodes that are back count like others",
 			former_nodes_that_are_back_count_like_others},
+		{"former nodes do not vouch for what came after them",
+			former_nodes_do_not_vouch_for_what_came_after_them},
 		{"an undecided leftover does not make zeros",
 			an_undecided_leftover_does_not_make_zeros},
 		{"who knows only the old nodes decides nothing without asking",
