@@ -77,6 +77,11 @@ struct record_key record_key_allocation(uint32_t export_id)
 	return key_u32(RECORD_ALLOCATION, export_id);
 }
 
+struct record_key record_key_skipped(uint32_t export_id, uint64_t end)
+{
+	return key_file(RECORD_SKIPPED, export_id, end);
+}
+
 struct record_key record_key_inode(uint32_t export_id, uint64_t file_id)
 {
 	return key_file(RECORD_INODE, export_id, file_id);
@@ -195,6 +200,11 @@ void record_key_describe(struct kv_bytes key, char *text, size_t text_bytes)
 		break;
 	case RECORD_ALLOCATION:
 		snprintf(text, text_bytes, "the file counters of export %" PRIu32, first);
+		break;
+	case RECORD_SKIPPED:
+		snprintf(text, text_bytes,
+			"the file ids before %" PRIu64 " that were passed over in export %" PRIu32,
+			file, first);
 		break;
 	case RECORD_INODE:
 		snprintf(text, text_bytes, "the inode of file %" PRIu64 " in export %" PRIu32, file,
