@@ -485,6 +485,8 @@ void rebuild_stop(struct rebuild *rebuild)
 
 struct list_call {
 	uint32_t node;
+	meta_rebuild_item after; /* urgency 0: from the head */
+	uint64_t before; /* items more urgent than it */
 	uint32_t wanted;
 	uint32_t count;
 	struct meta_rebuild_item *items; /* NULL: only count */
@@ -510,13 +512,39 @@ static int list_item(void *context, struct kv_bytes key, struct kv_bytes value)
 	return call->count == call->wanted ? 1 : 0;
 }
 
+static int count_before(void *context, struct kv_bytes key, struct kv_bytes value)
+{
+	struct list_call *call = context;
+
+	(void)value;
+	if (record_key_rebuild_urgency(key) <= call->after.urgency)
+		return 1;
+	call->before++;
+	return 0;
+}
+
 static int list_operation(struct kv_txn *txn, void *context)
 {
 	struct list_call *call = context;
-	struct record_key first = record_key_rebuild(
+	struct record_rebuild after = {.node = call->node,
+		.urgency = (uint8_t)call->after.urgency,
+		.export_id = call->after.export_id,
+		.file_id = call->after.file_id,
+		.segment = call->after.segment};
+	struct record_key head = record_key_rebuild(
 		&(struct record_rebuild){.node = call->node, .urgency = UINT8_MAX});
-	int result;
+	struct record_key first = head;
+	int result = 0;
 
+	if (after.urgency != 0) {
+		/* The next key in order: one more 0 byte. */
+		first = record_key_rebuild(&after);
+		first.bytes[first.length++] = 0;
+		result = kv_scan(
+			txn, record_key_bytes(&head), RECORD_PREFIX_NODE, count_before, call);
+	}
+	if (result < 0)
+		return result;
 	result = kv_scan(txn, record_key_bytes(&first), RECORD_PREFIX_NODE, list_item, call);
 	return result > 0 ? 0 : result;
 }
@@ -532,7 +560,7 @@ int rebuild_waiting(struct exportd *exportd, uint32_t node)
 void rebuild_list(struct exportd *exportd, const struct meta_rebuild_args *args,
 	struct meta_rebuild_res *result)
 {
-	struct list_call call = {.node = args->node, .wanted = args->count};
+	struct list_call call = {.node = args->node, .after = args->after, .wanted = args->count};
 	int error;
 
 	if (call.wanted == 0 || call.wanted > META_FREE_MAX)
@@ -544,6 +572,7 @@ void rebuild_list(struct exportd *exportd, const struct meta_rebuild_args *args,
 	}
 	error = exportd_read(exportd, list_operation, &call);
 	result->status = (uint32_t)-error;
+	result->before = call.before;
 	if (error != 0 || call.count == 0) {
 		free(call.items);
 		return;

@@ -797,7 +797,6 @@ int record_placement_put(struct kv_txn *txn, uint32_t export_id, uint64_t file_i
 int record_rebuild_decode(struct kv_bytes key, struct kv_bytes value,
 	struct record_rebuild *rebuild, uint32_t *origin)
 {
-	const uint8_t *bytes = key.data;
 	struct disk_rebuild disk;
 	struct kv_bytes rest;
 	int result;
@@ -809,7 +808,7 @@ int record_rebuild_decode(struct kv_bytes key, struct kv_bytes value,
 		return result;
 	*rebuild = (struct record_rebuild){
 		.node = record_key_u32(key, 1),
-		.urgency = (uint8_t)~bytes[5],
+		.urgency = record_key_rebuild_urgency(key),
 		.export_id = record_key_u32(key, 6),
 		.file_id = record_key_u64(key, 10),
 		.segment = record_key_u32(key, 18),

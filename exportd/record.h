@@ -221,6 +221,9 @@ struct kv_bytes record_key_bytes(const struct record_key *key);
 uint32_t record_key_u32(struct kv_bytes key, size_t offset);
 uint64_t record_key_u64(struct kv_bytes key, size_t offset);
 
+/* The urgency in the key of a RECORD_REBUILD. */
+uint8_t record_key_rebuild_urgency(struct kv_bytes key);
+
 /* What a key names, in words, for log lines. Any bytes will do. */
 void record_key_describe(struct kv_bytes key, char *text, size_t text_bytes);
 

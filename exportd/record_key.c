@@ -179,6 +179,11 @@ uint64_t record_key_u64(struct kv_bytes key, size_t offset)
 	return be64toh(big_endian);
 }
 
+uint8_t record_key_rebuild_urgency(struct kv_bytes key)
+{
+	return (uint8_t) ~((const uint8_t *)key.data)[RECORD_PREFIX_NODE];
+}
+
 void record_key_describe(struct kv_bytes key, char *text, size_t text_bytes)
 {
 	const uint8_t *bytes = key.data;

@@ -82,11 +82,16 @@ static uint32_t epoch_of(uint64_t file_id)
 	return placement.write_epoch;
 }
 
-static uint32_t rebuilds(uint32_t node, struct meta_rebuild_item *items, uint32_t wanted)
+/* What a node is to make, behind an item (NULL: from the head), and how much is more urgent. */
+static uint32_t rebuilds_after(uint32_t node, const struct meta_rebuild_item *after,
+	struct meta_rebuild_item *items, uint32_t wanted, uint64_t *before)
 {
 	struct meta_rebuild_args args = {.node = node, .count = wanted};
 	struct meta_rebuild_res result = {0};
 	uint32_t count;
+
+	if (after != NULL)
+		args.after = *after;
 
 	rebuild_list(fixture.exportd, &args, &result);
 	CU_ASSERT_EQUAL_FATAL(result.status, 0);
@@ -94,7 +99,17 @@ static uint32_t rebuilds(uint32_t node, struct meta_rebuild_item *items, uint32_
 	CU_ASSERT_FATAL(count <= wanted);
 	if (count > 0)
 		memcpy(items, result.items.items_val, count * sizeof(*items));
+	*before = result.before;
 	rpc_free(RPC_XDR(xdr_meta_rebuild_res), &result);
+	return count;
+}
+
+static uint32_t rebuilds(uint32_t node, struct meta_rebuild_item *items, uint32_t wanted)
+{
+	uint64_t before;
+	uint32_t count = rebuilds_after(node, NULL, items, wanted, &before);
+
+	CU_ASSERT_EQUAL(before, 0);
 	CU_ASSERT_EQUAL(rebuild_waiting(fixture.exportd, node), count > 0);
 	return count;
 }
@@ -371,15 +386,66 @@ static void the_most_endangered_segments_come_first(void)
 		uint32_t count = rebuilds(node, items, META_FREE_MAX);
 
 		CU_ASSERT(node > 2 ? count > 0 : count == 0); /* all that are left take a share */
+		uint32_t first = 0; /* that is less urgent */
+
 		total += count;
 		for (uint32_t i = 0; i < count; i++) {
 			CU_ASSERT(items[i].urgency == 1 || items[i].urgency == 2);
 			CU_ASSERT(i == 0 || items[i].urgency <= items[i - 1].urgency);
-			urgent += items[i].urgency == 2;
+			first += items[i].urgency == 2;
+		}
+		urgent += first;
+		if (first < count) {
+			struct meta_rebuild_item behind;
+			uint64_t before;
+
+			rebuilds_after(node, &items[first], &behind, 1, &before);
+			CU_ASSERT_EQUAL(before, first);
+			if (first > 0) {
+				rebuilds_after(node, &items[0], &behind, 1, &before);
+				CU_ASSERT_EQUAL(before, 0);
+			}
 		}
 	}
 	CU_ASSERT_EQUAL(total, moved);
 	CU_ASSERT(urgent > 0 && urgent < total);
+	close_nodes();
+}
+
+/* All segments of a file have their shard 0 .. 5 on nodes 1 to 6. */
+static uint64_t make_segments_without_node_7(uint32_t count)
+{
+	CU_ASSERT_EQUAL(fixture_heartbeat(&fixture, 7, 1, 0), 0);
+	uint64_t file_id = make_file("file");
+
+	for (uint32_t i = 1; i < count; i++)
+		CU_ASSERT_EQUAL(do_placement(&fixture, file_id, i, 1, NULL, NULL), 0);
+	return file_id;
+}
+
+static void what_cannot_be_made_hides_nothing(void)
+{
+	static struct meta_rebuild_item items[META_FREE_MAX], others[META_FREE_MAX];
+	uint32_t count = META_FREE_MAX + 100;
+	uint64_t before;
+
+	open_nodes(7);
+	uint64_t file_id = make_segments_without_node_7(count);
+	pass_time(OUT_S + 5, 1ull << 1);
+	CU_ASSERT_EQUAL(pass().moved, count);
+	/* None of the first ones is ever made. */
+	CU_ASSERT_EQUAL_FATAL(rebuilds(7, items, META_FREE_MAX), META_FREE_MAX);
+	CU_ASSERT_EQUAL(items[0].segment, 0);
+	CU_ASSERT_EQUAL_FATAL(
+		rebuilds_after(7, &items[META_FREE_MAX - 1], others, META_FREE_MAX, &before), 100);
+	CU_ASSERT_EQUAL(before, 0);
+	for (uint32_t i = 0; i < 100; i++)
+		CU_ASSERT_EQUAL(others[i].segment, META_FREE_MAX + i);
+	CU_ASSERT_EQUAL(rebuilds_after(7, &others[99], items, 1, &before), 0);
+	/* Behind one that has been made meanwhile. */
+	CU_ASSERT_EQUAL(rebuilt(7, &others[50], epoch_of(file_id)), 0);
+	CU_ASSERT_EQUAL_FATAL(rebuilds_after(7, &others[50], items, 1, &before), 1);
+	CU_ASSERT_EQUAL(items[0].segment, others[51].segment);
 	close_nodes();
 }
 
@@ -548,6 +614,7 @@ int main(void)
 			a_replacement_that_goes_out_is_replaced},
 		{"the most endangered segments come first",
 			the_most_endangered_segments_come_first},
+		{"what cannot be made hides nothing", what_cannot_be_made_hides_nothing},
 		{"failure domains are kept", failure_domains_are_kept},
 		{"a file removed meanwhile is freed everywhere",
 			a_file_removed_meanwhile_is_freed_everywhere},
