@@ -7,7 +7,8 @@
  * `heard`, guarded by heard_mutex for each node.
  *
  * map->mutex serialises the makers of snapshots; it is held over the commit that makes the new
- * state durable. Lock order: map->mutex, then a heard_mutex, then commit's own.
+ * state durable. Lock order: map->mutex, then a heard_mutex, then commit's own. No heard_mutex is
+ * held while a commit is waited for: its operations may call map_nodes().
  */
 #include <errno.h>
 #include <inttypes.h>

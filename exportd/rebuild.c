@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
  * See rebuild.h. Placements are looked at in short read transactions, and moved some at a time in
- * the group commit, where everything is looked at again.
+ * the group commit, where everything is looked at again, the states of the nodes, too: a pass takes
+ * long, and a shard must not leave a node that has come back meanwhile.
  *
  * rebuild.mutex guards the thread's end. What the last pass found lies in exportd->rebuilt.
  */
@@ -45,6 +46,15 @@ static int nodes_get(struct exportd *exportd, bool strangers, struct nodes *node
 	for (size_t i = 0; i < nodes->all.count; i++)
 		nodes->any_out = nodes->any_out || nodes->all.nodes[i].out;
 	return 0;
+}
+
+/* Whether other nodes are out now than before. */
+static bool outs_differ(const struct nodes *before, const struct nodes *now)
+{
+	for (size_t i = 0; i < now->all.count; i++)
+		if (now->all.nodes[i].out != before->all.nodes[i].out)
+			return true;
+	return now->strangers_out != before->strangers_out;
 }
 
 static int compare_id(const void *id, const void *node)
@@ -104,7 +114,8 @@ struct candidate {
 
 struct move_call {
 	struct exportd *exportd;
-	const struct nodes *nodes;
+	bool strangers; /* as in rebuild_pass() */
+	struct nodes nodes; /* as they are in this transaction */
 	const struct candidate *candidates;
 	uint32_t count;
 	struct rebuild_pass pass; /* of this transaction */
@@ -215,9 +226,9 @@ static int move_segment(
 		call->pass.failed++; /* damaged, and named in the log */
 		return 0;
 	}
-	if (!has_out(call->nodes, &placement))
+	if (!has_out(&call->nodes, &placement))
 		return 0;
-	complete = placement.count - count_missing(call->nodes, &placement);
+	complete = placement.count - count_missing(&call->nodes, &placement);
 	if (complete < export->config->code.k) {
 		call->pass.in_danger++;
 		return 0;
@@ -228,9 +239,9 @@ static int move_segment(
 		return 0;
 	}
 	for (uint32_t s = 0; s < placement.count; s++) {
-		if (!is_out(call->nodes, placement.nodes[s]))
+		if (!is_out(&call->nodes, placement.nodes[s]))
 			continue;
-		error = move_shard(txn, call->nodes, candidate, s, inode.write_epoch, &placement);
+		error = move_shard(txn, &call->nodes, candidate, s, inode.write_epoch, &placement);
 		if (error == 1)
 			call->pass.without_replacement++;
 		else if (error != 0)
@@ -241,7 +252,7 @@ static int move_segment(
 	if (moved == 0)
 		return 0;
 	placement.switch_epoch = inode.write_epoch;
-	error = enter(txn, call->nodes, candidate, &placement);
+	error = enter(txn, &call->nodes, candidate, &placement);
 	if (error == 0)
 		error = record_placement_put(txn, candidate->export_id, candidate->file_id,
 			candidate->segment, &placement);
@@ -254,18 +265,22 @@ static int move_segment(
 static int move_operation(struct kv_txn *txn, void *context)
 {
 	struct move_call *call = context;
-	int error = 0;
+	int error;
 
 	call->pass = (struct rebuild_pass){0};
+	error = nodes_get(call->exportd, call->strangers, &call->nodes);
 	for (uint32_t i = 0; i < call->count && error == 0; i++)
 		error = move_segment(call, txn, &call->candidates[i]);
+	file_nodes_free(&call->nodes.all);
 	return error;
 }
 
 /* -------- a pass -------- */
 
 struct scan {
-	const struct nodes *nodes;
+	bool strangers; /* as in rebuild_pass() */
+	const struct nodes *before; /* when the pass began */
+	struct nodes nodes; /* when this transaction began */
 	uint32_t wanted; /* only segments with so many shards missing, 0: all */
 	uint32_t looked; /* at, in this transaction */
 	struct record_key next; /* where to go on */
@@ -286,8 +301,8 @@ static int scan_placement(void *context, struct kv_bytes key, struct kv_bytes va
 	scan->next.bytes[key.bytes] = 0;
 	scan->next.length = key.bytes + 1;
 	if (record_placement_decode(key, value, &placement) == 0 &&
-		has_out(scan->nodes, &placement)) {
-		missing = count_missing(scan->nodes, &placement);
+		has_out(&scan->nodes, &placement)) {
+		missing = count_missing(&scan->nodes, &placement);
 		scan->levels |= 1u << missing;
 		if (missing == scan->wanted)
 			scan->candidates[scan->count++] = (struct candidate){
@@ -312,7 +327,10 @@ static int scan_operation(struct kv_txn *txn, void *context)
 	return result > 0 ? 0 : result;
 }
 
-/* Goes through all placements, moves those with `wanted` shards missing (0: none, only looks). */
+/*
+ * Goes through all placements, moves those with `wanted` shards missing (0: none, only looks). Ends
+ * when other nodes are out than before, since others may be the most endangered segments then.
+ */
 static int scan_all(struct exportd *exportd, const _Atomic bool *stop, struct scan *scan,
 	struct rebuild_pass *pass)
 {
@@ -320,10 +338,17 @@ static int scan_all(struct exportd *exportd, const _Atomic bool *stop, struct sc
 
 	scan->next = record_key_placement(0, 0, 0);
 	do {
-		struct move_call call = {
-			.exportd = exportd, .nodes = scan->nodes, .candidates = scan->candidates};
+		struct move_call call = {.exportd = exportd,
+			.strangers = scan->strangers,
+			.candidates = scan->candidates};
 
-		error = exportd_read(exportd, scan_operation, scan);
+		error = nodes_get(exportd, scan->strangers, &scan->nodes);
+		pass->cut_short = error == 0 && outs_differ(scan->before, &scan->nodes);
+		if (error == 0 && !pass->cut_short)
+			error = exportd_read(exportd, scan_operation, scan);
+		file_nodes_free(&scan->nodes.all);
+		if (pass->cut_short)
+			break;
 		call.count = scan->count;
 		if (error == 0 && scan->count > 0)
 			error = commit_execute(exportd->commit, move_operation, &call);
@@ -341,7 +366,7 @@ int rebuild_pass(struct exportd *exportd, bool strangers, const _Atomic bool *st
 	struct rebuild_pass *pass)
 {
 	struct nodes nodes = {0};
-	struct scan scan = {.nodes = &nodes};
+	struct scan scan = {.strangers = strangers, .before = &nodes};
 	int error;
 
 	*pass = (struct rebuild_pass){0};
@@ -350,7 +375,8 @@ int rebuild_pass(struct exportd *exportd, bool strangers, const _Atomic bool *st
 		error = scan_all(exportd, stop, &scan, pass);
 	/* Most endangered first. */
 	uint32_t levels = scan.levels;
-	for (uint32_t level = RECORD_SHARDS_MAX; level > 0 && error == 0; level--) {
+	for (uint32_t level = RECORD_SHARDS_MAX; level > 0 && error == 0 && !pass->cut_short;
+		level--) {
 		if (!(levels & (1u << level)))
 			continue;
 		scan.wanted = level;
@@ -433,7 +459,7 @@ static void *run(void *argument)
 			last = pass;
 			strangers_done =
 				strangers_done ||
-				(strangers && error == 0 && pass.failed == 0 &&
+				(strangers && error == 0 && !pass.cut_short && pass.failed == 0 &&
 					pass.without_replacement == 0 && pass.in_danger == 0);
 			seen = version;
 			due_ms = now_ms() + (error != 0 || pass.failed > 0 ? RETRY_MS : PASS_MS);

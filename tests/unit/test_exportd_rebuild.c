@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "exportd/clock.h"
 #include "exportd/free_queue.h"
 #include "exportd/map.h"
 #include "exportd/orphan.h"
@@ -449,6 +450,44 @@ static void what_cannot_be_made_hides_nothing(void)
 	close_nodes();
 }
 
+static uint32_t returning; /* a node that is heard when there have been more commits than: */
+static uint64_t returns_after;
+
+/* Whoever asks for the time after that finds that the node has just come back. */
+static uint64_t clock_that_brings_back(enum clock_kind kind)
+{
+	uint32_t node = returning;
+
+	(void)kind;
+	if (node != 0 && commits_of(&fixture) > returns_after) {
+		returning = 0;
+		CU_ASSERT_EQUAL(fixture_heartbeat(&fixture, node, 1, 1ull << 39), 0);
+	}
+	return now_ms * 1000000u;
+}
+
+static void a_node_that_comes_back_during_a_pass_keeps_the_rest(void)
+{
+	struct rebuild_pass result;
+
+	open_nodes(7);
+	uint64_t file_id = make_segments_without_node_7(100);
+	pass_time(OUT_S + 5, 1ull << 1);
+	returning = 1;
+	returns_after = commits_of(&fixture);
+	clock_set_source(clock_that_brings_back);
+	CU_ASSERT_EQUAL(rebuild_pass(fixture.exportd, false, NULL, &result), 0);
+	CU_ASSERT_EQUAL(returning, 0);
+	CU_ASSERT_EQUAL(result.moved, 32);
+	CU_ASSERT(result.cut_short);
+	for (uint32_t i = 0; i < 100; i++)
+		CU_ASSERT_EQUAL(placement_of(file_id, i).rebuilding != 0, i < 32);
+	result = pass();
+	CU_ASSERT_EQUAL(result.moved, 0);
+	CU_ASSERT(!result.cut_short);
+	close_nodes();
+}
+
 static void failure_domains_are_kept(void)
 {
 	open_nodes(9);
@@ -615,6 +654,8 @@ int main(void)
 		{"the most endangered segments come first",
 			the_most_endangered_segments_come_first},
 		{"what cannot be made hides nothing", what_cannot_be_made_hides_nothing},
+		{"a node that comes back during a pass keeps the rest",
+			a_node_that_comes_back_during_a_pass_keeps_the_rest},
 		{"failure domains are kept", failure_domains_are_kept},
 		{"a file removed meanwhile is freed everywhere",
 			a_file_removed_meanwhile_is_freed_everywhere},
