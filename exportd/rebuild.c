@@ -423,7 +423,7 @@ static void wait_ms(struct rebuild *rebuild, unsigned int ms)
 {
 	struct timespec until;
 
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_nsec += (long)ms * 1000000;
 	until.tv_sec += until.tv_nsec / 1000000000;
 	until.tv_nsec %= 1000000000;
@@ -477,13 +477,17 @@ static void *run(void *argument)
 int rebuild_start(struct exportd *exportd, struct rebuild **result)
 {
 	struct rebuild *rebuild = calloc(1, sizeof(*rebuild));
+	pthread_condattr_t monotonic;
 	int error;
 
 	if (rebuild == NULL)
 		return -ENOMEM;
 	rebuild->exportd = exportd;
 	pthread_mutex_init(&rebuild->mutex, NULL);
-	pthread_cond_init(&rebuild->wake, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC); /* which nobody sets back */
+	pthread_cond_init(&rebuild->wake, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	error = -pthread_create(&rebuild->thread, NULL, run, rebuild);
 	if (error != 0) {
 		pthread_cond_destroy(&rebuild->wake);
