@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "exportd/clock.h"
+#include "exportd/file.h"
 #include "exportd/free_queue.h"
 #include "exportd/map.h"
 #include "exportd/orphan.h"
@@ -488,6 +489,22 @@ static void a_node_that_comes_back_during_a_pass_keeps_the_rest(void)
 	close_nodes();
 }
 
+/* Also of a file that cannot be written any more. */
+static void shards_of_a_file_without_write_epochs_move(void)
+{
+	open_nodes(8);
+	uint64_t file_id = make_file("file");
+	struct record_placement before = placement_of(file_id, 0);
+
+	fixture_set_write_epoch(&fixture, file_id, FILE_WRITE_EPOCH_MAX);
+	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 0, NULL), EOVERFLOW);
+	pass_time(OUT_S + 5, 1ull << before.nodes[2]);
+	CU_ASSERT_EQUAL(pass().moved, 1);
+	CU_ASSERT_EQUAL(epoch_of(file_id), FILE_WRITE_EPOCH_MAX + 1);
+	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 0, NULL), EOVERFLOW);
+	close_nodes();
+}
+
 static void failure_domains_are_kept(void)
 {
 	open_nodes(9);
@@ -656,6 +673,8 @@ int main(void)
 		{"what cannot be made hides nothing", what_cannot_be_made_hides_nothing},
 		{"a node that comes back during a pass keeps the rest",
 			a_node_that_comes_back_during_a_pass_keeps_the_rest},
+		{"shards of a file without write epochs move",
+			shards_of_a_file_without_write_epochs_move},
 		{"failure domains are kept", failure_domains_are_kept},
 		{"a file removed meanwhile is freed everywhere",
 			a_file_removed_meanwhile_is_freed_everywhere},
