@@ -4,7 +4,8 @@
  * one procedure, as in namespace.h, and may have the statuses named there.
  *
  * Epochs of a regular file: the layout epoch grows when its write gateway changes, the write epoch
- * then and with each truncation. Both are durable before anyone is told.
+ * then, with each truncation and each new writer, and when shards of it move (rebuild.h). Both are
+ * durable before anyone is told.
  */
 #ifndef ROZO_EXPORTD_FILE_H
 #define ROZO_EXPORTD_FILE_H
