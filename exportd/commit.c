@@ -8,9 +8,11 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "exportd/clock.h"
 #include "exportd/commit.h"
 #include "rpc/rpc.h"
 
@@ -33,6 +35,7 @@ struct commit {
 	struct commit_waiter *first; /* waiting, in order of arrival */
 	struct commit_waiter **last;
 	bool leading; /* a leader is at work */
+	_Atomic uint64_t began_ns; /* since then, or 0 */
 	uint64_t operations;
 	uint64_t commits;
 };
@@ -145,10 +148,12 @@ int commit_execute(struct commit *commit, commit_operation operation, void *cont
 	group = commit_take(commit, &count);
 	pthread_mutex_unlock(&commit->mutex);
 
+	atomic_store(&commit->began_ns, clock_now_ns(CLOCK_KIND_MONOTONIC));
 	if (count == 1)
 		commit_one(commit, group);
 	else
 		commit_group(commit, group);
+	atomic_store(&commit->began_ns, 0);
 
 	pthread_mutex_lock(&commit->mutex);
 	commit->operations += count;
@@ -169,6 +174,11 @@ out:
 	pthread_mutex_unlock(&commit->mutex);
 	pthread_cond_destroy(&self.changed);
 	return self.result;
+}
+
+uint64_t commit_began_ns(const struct commit *commit)
+{
+	return atomic_load(&commit->began_ns);
 }
 
 void commit_counts(struct commit *commit, uint64_t *operations, uint64_t *commits)

@@ -38,6 +38,12 @@ void commit_destroy(struct commit *commit);
  */
 int commit_execute(struct commit *commit, commit_operation operation, void *context);
 
+/*
+ * When the group that is being committed began (clock_now_ns(), monotonic); 0: none is. Whoever
+ * waits waits for that one, so an old one tells that the disk hangs. Takes no locks.
+ */
+uint64_t commit_began_ns(const struct commit *commit);
+
 /* How many operations and how many durable commits there have been; their ratio is the gain. */
 void commit_counts(struct commit *commit, uint64_t *operations, uint64_t *commits);
 

@@ -19,6 +19,7 @@
 
 #include "exportd/clock.h"
 #include "exportd/exportd.h"
+#include "exportd/file_ids.h"
 #include "exportd/reply_cache.h"
 #include "rpc/log.h"
 
@@ -105,7 +106,7 @@ static int directory_lock(const char *directory, bool create, int *fd)
 static int init_write(struct kv_txn *txn, void *context)
 {
 	const struct config *config = context;
-	struct record_counters counters = {.next_free_sequence = 1};
+	struct record_counters counters = {.next_free_sequence = 1, .store_id = txn->kv->id};
 	struct record_meta meta = {
 		.database_version = RECORD_DATABASE_VERSION,
 		.created_seconds = clock_now_ns(CLOCK_KIND_WALL) / 1000000000u,
@@ -379,11 +380,27 @@ static int report_unserved(void *context, struct kv_bytes key, struct kv_bytes v
 	return 0;
 }
 
+/*
+ * A store that is not the one that was used last is a copy of the database, and may be an older
+ * one. (What was last opened by a daemon that did not take this down counts as a copy.)
+ */
+static int open_copy(struct kv_txn *txn)
+{
+	struct record_counters counters;
+	int result = record_counters_get(txn, &counters);
+
+	if (result != 0 || counters.store_id == txn->kv->id)
+		return result;
+	counters.store_id = txn->kv->id;
+	result = record_counters_put(txn, &counters);
+	return result == 0 ? file_ids_skip_all(txn) : result;
+}
+
 static int open_exports(struct kv_txn *txn, void *context)
 {
 	struct exportd *exportd = context;
 	struct record_key all = {.length = 1, .bytes = {RECORD_EXPORT}};
-	int result = 0;
+	int result = open_copy(txn);
 	size_t i;
 
 	for (i = 0; result == 0 && i < exportd->config->export_count; i++)
@@ -455,6 +472,27 @@ void exportd_close(struct exportd *exportd)
 	if (exportd->lock_fd >= 0)
 		close(exportd->lock_fd);
 	free(exportd);
+}
+
+static int restored_operation(struct kv_txn *txn, void *context)
+{
+	(void)context;
+	return file_ids_skip_all(txn);
+}
+
+int exportd_restored(const struct config *config, size_t map_bytes)
+{
+	struct exportd *exportd;
+	int result = exportd_open(config, map_bytes, &exportd);
+
+	if (result != 0)
+		return result;
+	result = commit_execute(exportd->commit, restored_operation, NULL);
+	if (result != 0)
+		rozo_log(ERROR, "%s: file ids cannot be passed over: %s", config->exportd_data,
+			strerror(-result));
+	exportd_close(exportd);
+	return result;
 }
 
 const struct exportd_export *exportd_export(const struct exportd *exportd, uint32_t export_id)

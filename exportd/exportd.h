@@ -57,6 +57,14 @@ struct exportd {
 int exportd_init(const struct config *config, size_t map_bytes);
 
 /*
+ * The data directory was restored from a copy that may be older than what was lost: the database
+ * goes on with file ids far beyond all that can have been given out. Call it once, before
+ * exportd_open(); a data.mdb that comes without its log is known to be a copy.
+ * Returns 0 or an error of exportd_open(), which has been logged.
+ */
+int exportd_restored(const struct config *config, size_t map_bytes);
+
+/*
  * Opens the database of config->exportd_data, creates exports that are new in the configuration,
  * and makes everything ready to execute operations. config must live until exportd_close().
  * Returns 0; -ENOENT (not made by exportd_init()), -EBUSY (in use by another process), -EINVAL (of

@@ -4,7 +4,8 @@
  * one procedure, as in namespace.h, and may have the statuses named there.
  *
  * Epochs of a regular file: the layout epoch grows when its write gateway changes, the write epoch
- * then and with each truncation. Both are durable before anyone is told.
+ * then, with each truncation and each new writer, and when shards of it move (rebuild.h). Both are
+ * durable before anyone is told.
  */
 #ifndef ROZO_EXPORTD_FILE_H
 #define ROZO_EXPORTD_FILE_H
@@ -12,6 +13,9 @@
 #include "exportd/exportd.h"
 #include "exportd/record.h"
 #include "rpc/meta.h"
+
+/* The last ones of a file are left to shards that move: what can be read can be kept, too. */
+#define FILE_WRITE_EPOCH_MAX (RECORD_WRITE_EPOCH_MAX - 4096)
 
 /*
  * Also EINVAL (attributes, or the size of what has none), EISDIR (the size of a directory), EFBIG,
@@ -36,7 +40,7 @@ void file_check_epoch(struct exportd *exportd, const struct meta_check_epoch_arg
 
 /*
  * Also EISDIR, EINVAL, EFBIG (the segment lies beyond the largest file), ENOENT (no nodes yet and
- * allocate is 0), ENOSPC (too few nodes in the cluster).
+ * allocate is 0), ENOSPC (too few nodes in the cluster), EOVERFLOW.
  */
 void file_placement(struct exportd *exportd, const struct meta_placement_args *args,
 	struct meta_placement_res *result);
@@ -46,10 +50,12 @@ void file_layout(struct exportd *exportd, const struct meta_layout_args *args,
 	struct meta_layout_res *result);
 
 /*
- * Gives the file its next write epoch; the caller stores the inode.
+ * Gives the file its next write epoch; the caller stores the inode. last: FILE_WRITE_EPOCH_MAX, or
+ * RECORD_WRITE_EPOCH_MAX if shards move. A file that comes close to its end is named in the log.
  * Returns 0 or -EOVERFLOW (there is none left; it is in the log).
  */
-int file_next_write_epoch(uint32_t export_id, uint64_t file_id, struct record_inode *inode);
+int file_next_write_epoch(
+	uint32_t export_id, uint64_t file_id, struct record_inode *inode, uint32_t last);
 
 /* -------- for namespace_create() -------- */
 

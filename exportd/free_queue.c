@@ -136,9 +136,24 @@ int free_queue_add_file(struct kv_txn *txn, uint32_t export_id, uint64_t file_id
 	return record_counters_put(txn, &counters);
 }
 
+/*
+ * An item as it lies under a node or, if that is damaged, under its sequence number, where the same
+ * is said. Returns 0, or -EIO if both are damaged.
+ */
+static int item_of_node(
+	struct kv_txn *txn, struct kv_bytes key, struct kv_bytes value, struct record_free *item)
+{
+	int result = record_free_decode(key, value, item);
+
+	if (result != 0)
+		result = record_free_get(txn, record_key_u64(key, RECORD_PREFIX_NODE), item);
+	return result == 0 ? 0 : -EIO;
+}
+
 /* -------- listing -------- */
 
 struct list_call {
+	struct kv_txn *txn;
 	uint32_t node;
 	uint64_t first; /* sequence */
 	uint32_t wanted;
@@ -150,11 +165,9 @@ static int list_item(void *context, struct kv_bytes key, struct kv_bytes value)
 {
 	struct list_call *call = context;
 	struct record_free item;
-	int result;
 
-	result = record_free_decode(key, value, &item);
-	if (result != 0)
-		return result;
+	if (item_of_node(call->txn, key, value, &item) != 0)
+		return 0; /* named in the log; the others are not held up */
 	if (call->items != NULL)
 		call->items[call->count] = (struct meta_free_item){
 			.sequence = record_key_u64(key, RECORD_PREFIX_NODE),
@@ -173,6 +186,7 @@ static int list_operation(struct kv_txn *txn, void *context)
 	struct record_key first = record_key_free_node(call->node, call->first);
 	int result;
 
+	call->txn = txn;
 	result = kv_scan(txn, record_key_bytes(&first), RECORD_PREFIX_NODE, list_item, call);
 	return result > 0 ? 0 : result;
 }
@@ -189,10 +203,9 @@ static int find_stray(void *context, struct kv_bytes key, struct kv_bytes value)
 {
 	struct list_call *call = context;
 	struct record_free item;
-	int result = record_free_decode(key, value, &item);
 
-	if (result != 0)
-		return result;
+	if (item_of_node(call->txn, key, value, &item) != 0)
+		return 0;
 	call->count = item.stray;
 	return item.stray;
 }
@@ -203,6 +216,7 @@ static int strays_operation(struct kv_txn *txn, void *context)
 	struct record_key first = record_key_free_node(call->node, 0);
 	int result;
 
+	call->txn = txn;
 	result = kv_scan(txn, record_key_bytes(&first), RECORD_PREFIX_NODE, find_stray, call);
 	return result > 0 ? 0 : result;
 }
@@ -246,8 +260,9 @@ static int forget_former(struct kv_txn *txn, uint32_t node, const struct record_
 	int result = record_placement_get(
 		txn, item->export_id, item->file_id, item->segment, &placement);
 
+	/* Nobody chooses nodes for a segment whose placement is damaged. */
 	if (result != 0 || placement.former_count == 0)
-		return result == -ENOENT ? 0 : result;
+		return result == -ENOENT || result == -EIO ? 0 : result;
 	for (uint32_t i = 0; i < placement.former_count; i++)
 		if (placement.formers[i] != node)
 			placement.formers[left++] = placement.formers[i];
@@ -260,18 +275,22 @@ static int freed_one(struct kv_txn *txn, uint32_t node, uint64_t sequence)
 	struct record_key by_node = record_key_free_node(node, sequence);
 	struct record_key by_sequence = record_key_free(sequence);
 	struct record_free item;
+	struct kv_bytes value;
 	uint32_t i, left = 0;
 	int result;
 
-	result = kv_remove(txn, record_key_bytes(&by_node));
-	if (result == -ENOENT)
-		return 0;
+	result = kv_get(txn, record_key_bytes(&by_node), &value);
+	if (result != 0)
+		return result == -ENOENT ? 0 : result;
+	if (item_of_node(txn, record_key_bytes(&by_node), value, &item) == 0)
+		result = forget_former(txn, node, &item);
+	if (result == 0)
+		result = kv_remove(txn, record_key_bytes(&by_node));
 	if (result != 0)
 		return result;
 	result = record_free_get(txn, sequence, &item);
-	if (result != 0)
-		return result == -ENOENT ? -EIO : result;
-	result = forget_former(txn, node, &item);
+	if (result == -EIO || result == -ENOENT)
+		return 0; /* it lies under the nodes that have not freed it yet */
 	if (result != 0)
 		return result;
 	for (i = 0; i < item.count; i++)

@@ -31,7 +31,10 @@ int free_queue_waiting(struct exportd *exportd, uint32_t node);
 /* Whether any of it is of files that go on without the node: 1, 0, or a negative errno. */
 int free_queue_strays(struct exportd *exportd, uint32_t node);
 
-/* META_FREE_LIST: the oldest items of a node, from args->first on. Status: 0, EIO or ENOMEM. */
+/*
+ * META_FREE_LIST: the oldest items of a node, from args->first on, but for those that are damaged.
+ * Status: 0, EIO or ENOMEM.
+ */
 void free_queue_list(
 	struct exportd *exportd, const struct meta_free_args *args, struct meta_free_res *result);
 

@@ -51,6 +51,11 @@ struct kv_operations {
 /* The beginning of every backend's store and transaction. */
 struct kv {
 	const struct kv_operations *operations;
+	/*
+	 * Random. Stays until the backend finds the database without its log, as one of its copies
+	 * is, and makes it a store of its own: then it is another one.
+	 */
+	uint32_t id;
 };
 
 struct kv_txn {

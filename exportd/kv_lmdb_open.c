@@ -439,6 +439,14 @@ void kv_lmdb_free(struct kv_lmdb *store)
 	free(store);
 }
 
+static uint32_t first_bytes(const uint8_t *id)
+{
+	uint32_t little_endian;
+
+	memcpy(&little_endian, id, sizeof(little_endian));
+	return le32toh(little_endian);
+}
+
 int kv_lmdb_open_with_log(
 	const char *directory, size_t map_bytes, uint64_t log_bytes, struct kv **kv)
 {
@@ -467,8 +475,10 @@ int kv_lmdb_open_with_log(
 	}
 	if (result == 0)
 		result = recover(&opening);
-	if (result == 0)
+	if (result == 0) {
+		store->kv.id = first_bytes(store->checkpoint->mark.database_id);
 		result = kv_lmdb_checkpoint_start(store);
+	}
 out:
 	if (result == 0)
 		*kv = &store->kv;

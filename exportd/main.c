@@ -31,7 +31,8 @@ enum exit_status {
 };
 
 static const char usage_text[] =
-	"Usage: rozo-exportd --config PATH [--check | --init] [--log-level LEVEL]\n"
+	"Usage: rozo-exportd --config PATH [--check | --init | --restored]\n"
+	"                    [--log-level LEVEL]\n"
 	"\n"
 	"The metadata server of a Rozo pNFS cluster. Runs in the foreground, logs to stderr,\n"
 	"and stops on SIGTERM. SIGHUP: reads down_out_interval_s again.\n"
@@ -40,6 +41,8 @@ static const char usage_text[] =
 	"  --check            read and check the configuration, then exit\n"
 	"  --init             make new, empty metadata in exportd.data, then exit; once in a\n"
 	"                     cluster's life\n"
+	"  --restored         the files in exportd.data were restored from a copy: give no new\n"
+	"                     file the id of one that was made since the copy, then exit\n"
 	"  --log-level LEVEL  error, warning, info (default) or debug\n"
 	"  --help             print this\n"
 	"  --version          print the version\n"
@@ -50,6 +53,7 @@ struct options {
 	const char *config_path;
 	bool check;
 	bool init;
+	bool restored;
 };
 
 /* Returns true to go on, or false with the status to exit with. */
@@ -59,6 +63,7 @@ static bool options_parse(int argc, char **argv, struct options *options, int *s
 		{"config", required_argument, NULL, 'c'},
 		{"check", no_argument, NULL, 'k'},
 		{"init", no_argument, NULL, 'i'},
+		{"restored", no_argument, NULL, 'r'},
 		{"log-level", required_argument, NULL, 'l'},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'v'},
@@ -77,6 +82,9 @@ static bool options_parse(int argc, char **argv, struct options *options, int *s
 			break;
 		case 'i':
 			options->init = true;
+			break;
+		case 'r':
+			options->restored = true;
 			break;
 		case 'l':
 			if (!rozo_log_set_level_by_name(optarg)) {
@@ -109,8 +117,8 @@ static bool options_parse(int argc, char **argv, struct options *options, int *s
 		fputs("rozo-exportd: --config PATH is missing; try --help\n", stderr);
 		return false;
 	}
-	if (options->check && options->init) {
-		fputs("rozo-exportd: --check and --init exclude each other\n", stderr);
+	if (options->check + options->init + options->restored > 1) {
+		fputs("rozo-exportd: --check, --init and --restored exclude each other\n", stderr);
 		return false;
 	}
 	return true;
@@ -228,6 +236,8 @@ int main(int argc, char **argv)
 			config->export_count);
 	else if (options.init)
 		result = exportd_init(config, KV_LMDB_MAP_BYTES);
+	else if (options.restored)
+		result = exportd_restored(config, KV_LMDB_MAP_BYTES);
 	else
 		result = serve(config, &signals);
 	config_free(config);

@@ -7,7 +7,8 @@
  * `heard`, guarded by heard_mutex for each node.
  *
  * map->mutex serialises the makers of snapshots; it is held over the commit that makes the new
- * state durable. Lock order: map->mutex, then a heard_mutex, then commit's own.
+ * state durable. Lock order: map->mutex, then a heard_mutex, then commit's own. No heard_mutex is
+ * held while a commit is waited for: its operations may call map_nodes().
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -305,6 +306,18 @@ static void map_log_changes(
 	}
 }
 
+/*
+ * If exportd stood still, or all its threads wait for a disk that does, the heartbeats of that time
+ * may be waiting to be read.
+ */
+static bool map_stood_still(const struct map *map, uint64_t now_ns)
+{
+	uint64_t began_ns = commit_began_ns(map->commit);
+
+	return now_ns - map->ticked_ns > map->silence_ns / 2 ||
+	       (began_ns != 0 && now_ns > began_ns + map->silence_ns / 3);
+}
+
 int map_tick(struct map *map)
 {
 	struct map_snapshot *before, *next, *unused;
@@ -322,8 +335,7 @@ int map_tick(struct map *map)
 	before = atomic_load_explicit(&map->snapshot, memory_order_acquire);
 	memcpy(next, before, snapshot_bytes(map));
 	now_ns = clock_now_ns(CLOCK_KIND_MONOTONIC);
-	/* If exportd itself stood still, the heartbeats of that time may be waiting to be read. */
-	if (now_ns - map->ticked_ns > map->silence_ns / 2)
+	if (map_stood_still(map, now_ns))
 		map->resumed_ns = now_ns;
 	map->ticked_ns = now_ns;
 	update = (struct map_update){.map = map, .before = before, .next = next};

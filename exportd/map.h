@@ -95,7 +95,10 @@ enum map_node_state map_node_state(struct map *map, uint32_t node);
 /* How many nodes there are; constant. */
 size_t map_node_count(const struct map *map);
 
-/* Copies all nodes, in ascending id, to room for map_node_count() of them. */
+/*
+ * Copies all nodes, in ascending id, to room for map_node_count() of them. May be called in an
+ * operation of the group commit.
+ */
 void map_nodes(struct map *map, struct map_node *nodes);
 
 #endif

@@ -189,6 +189,8 @@ static int readdir_entry(void *context, struct kv_bytes key, struct kv_bytes val
 	if (error == 0)
 		error = inode_load_referred(
 			listing->txn, record_key_u32(key, 1), cookie.file_id, &inode);
+	if (error == -EIO)
+		return 0; /* named in the log; the others can be listed */
 	if (error != 0)
 		return error;
 	entry = &listing->entries[listing->count];

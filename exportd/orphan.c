@@ -2,19 +2,25 @@
 /*
  * META_ORPHANS: which store files of a node nobody needs. In doubt they are kept. Only a file whose
  * id this database has given out, and which is not there any more, is gone for good. Of a file that
- * is there, a segment's copy on a node that the placement does not know is a stray. Takes no locks.
+ * is there, a segment's copy on a node that the placement does not know is a stray. An id that is
+ * still to be given out tells that this database is an older copy (file_ids.h). Takes no locks.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 
+#include "exportd/file_ids.h"
 #include "exportd/free_queue.h"
 #include "exportd/orphan.h"
 #include "exportd/record.h"
+#include "rpc/log.h"
 
 struct orphan_call {
 	struct exportd *exportd;
 	const struct meta_orphans_args *args;
 	struct meta_orphans_res *result;
+	bool may_write; /* in a write transaction */
+	bool must_write; /* set by the operation: to be done again with may_write */
 };
 
 static bool placement_names(const struct record_placement *placement, uint32_t node)
@@ -35,7 +41,8 @@ static uint32_t judge(struct kv_txn *txn, uint32_t node, const struct meta_orpha
 	int inode_error, placement_error;
 
 	if (record_allocation_get(txn, file->export_id, &allocation) != 0 ||
-		file->file_id >= allocation.next_file_id)
+		file->file_id >= allocation.next_file_id ||
+		record_skipped_has(txn, file->export_id, file->file_id) != 0)
 		return META_ORPHAN_KEEP;
 	inode_error = record_inode_get(txn, file->export_id, file->file_id, &inode);
 	placement_error = record_placement_get(
@@ -66,11 +73,32 @@ static int remove_stray(struct kv_txn *txn, uint32_t node, const struct meta_orp
 	return record_placement_put(txn, file->export_id, file->file_id, file->segment, &placement);
 }
 
+/* Has a store file whose id was not given out yet keep its id for itself. */
+static int pass_over(struct orphan_call *call, struct kv_txn *txn, const struct meta_orphan *file)
+{
+	struct record_allocation allocation;
+
+	if (file->file_id >= FILE_IDS_END ||
+		record_allocation_get(txn, file->export_id, &allocation) != 0 ||
+		file->file_id < allocation.next_file_id)
+		return 0;
+	if (!call->may_write) {
+		call->must_write = true;
+		return 0;
+	}
+	rozo_log(WARNING,
+		"node %" PRIu32 " has a store file of file %" PRIu32 "/%" PRIu64
+		", whose id this metadata never gave out: it is older than what the nodes have. "
+		"Files made since the copy that it is have been lost, and new ones may have been "
+		"given their ids before this was noticed: see \"Restoring\" in operations.md",
+		call->args->node, file->export_id, (uint64_t)file->file_id);
+	return file_ids_skip(txn, file->export_id, file->file_id);
+}
+
 static int orphans_operation(struct kv_txn *txn, void *context)
 {
-	int error = 0;
-
 	struct orphan_call *call = context;
+	int error = 0;
 
 	for (uint32_t i = 0; i < call->args->files.files_len; i++) {
 		const struct meta_orphan *file = &call->args->files.files_val[i];
@@ -79,6 +107,9 @@ static int orphans_operation(struct kv_txn *txn, void *context)
 
 		if (export == NULL)
 			continue; /* taken out of the configuration, perhaps for a while */
+		error = pass_over(call, txn, file);
+		if (error != 0)
+			return error;
 		call->result->filesystem_ids.filesystem_ids_val[i] = export->filesystem_id;
 		call->result->verdicts.verdicts_val[i] = judge(txn, call->args->node, file);
 		if (call->args->sure && call->result->verdicts.verdicts_val[i] == META_ORPHAN_STRAY)
@@ -104,10 +135,12 @@ void orphan_judge(struct exportd *exportd, const struct meta_orphans_args *args,
 	if (result->verdicts.verdicts_val == NULL ||
 		result->filesystem_ids.filesystem_ids_val == NULL)
 		error = -ENOMEM;
-	else if (args->sure)
-		error = commit_execute(exportd->commit, orphans_operation, &call);
-	else
+	else if (!args->sure)
 		error = exportd_read(exportd, orphans_operation, &call);
+	if (error == 0 && (args->sure || call.must_write)) {
+		call.may_write = true;
+		error = commit_execute(exportd->commit, orphans_operation, &call);
+	}
 	result->status = (uint32_t)-error;
 	if (error != 0) {
 		free(result->verdicts.verdicts_val);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
  * See rebuild.h. Placements are looked at in short read transactions, and moved some at a time in
- * the group commit, where everything is looked at again.
+ * the group commit, where everything is looked at again, the states of the nodes, too: a pass takes
+ * long, and a shard must not leave a node that has come back meanwhile.
  *
  * rebuild.mutex guards the thread's end. What the last pass found lies in exportd->rebuilt.
  */
@@ -45,6 +46,15 @@ static int nodes_get(struct exportd *exportd, bool strangers, struct nodes *node
 	for (size_t i = 0; i < nodes->all.count; i++)
 		nodes->any_out = nodes->any_out || nodes->all.nodes[i].out;
 	return 0;
+}
+
+/* Whether other nodes are out now than before. */
+static bool outs_differ(const struct nodes *before, const struct nodes *now)
+{
+	for (size_t i = 0; i < now->all.count; i++)
+		if (now->all.nodes[i].out != before->all.nodes[i].out)
+			return true;
+	return now->strangers_out != before->strangers_out;
 }
 
 static int compare_id(const void *id, const void *node)
@@ -104,7 +114,8 @@ struct candidate {
 
 struct move_call {
 	struct exportd *exportd;
-	const struct nodes *nodes;
+	bool strangers; /* as in rebuild_pass() */
+	struct nodes nodes; /* as they are in this transaction */
 	const struct candidate *candidates;
 	uint32_t count;
 	struct rebuild_pass pass; /* of this transaction */
@@ -215,22 +226,23 @@ static int move_segment(
 		call->pass.failed++; /* damaged, and named in the log */
 		return 0;
 	}
-	if (!has_out(call->nodes, &placement))
+	if (!has_out(&call->nodes, &placement))
 		return 0;
-	complete = placement.count - count_missing(call->nodes, &placement);
+	complete = placement.count - count_missing(&call->nodes, &placement);
 	if (complete < export->config->code.k) {
 		call->pass.in_danger++;
 		return 0;
 	}
 	/* Before anything is put, so that a failure leaves nothing half done. */
-	if (file_next_write_epoch(candidate->export_id, candidate->file_id, &inode) != 0) {
+	if (file_next_write_epoch(candidate->export_id, candidate->file_id, &inode,
+		    RECORD_WRITE_EPOCH_MAX) != 0) {
 		call->pass.failed++;
 		return 0;
 	}
 	for (uint32_t s = 0; s < placement.count; s++) {
-		if (!is_out(call->nodes, placement.nodes[s]))
+		if (!is_out(&call->nodes, placement.nodes[s]))
 			continue;
-		error = move_shard(txn, call->nodes, candidate, s, inode.write_epoch, &placement);
+		error = move_shard(txn, &call->nodes, candidate, s, inode.write_epoch, &placement);
 		if (error == 1)
 			call->pass.without_replacement++;
 		else if (error != 0)
@@ -241,7 +253,7 @@ static int move_segment(
 	if (moved == 0)
 		return 0;
 	placement.switch_epoch = inode.write_epoch;
-	error = enter(txn, call->nodes, candidate, &placement);
+	error = enter(txn, &call->nodes, candidate, &placement);
 	if (error == 0)
 		error = record_placement_put(txn, candidate->export_id, candidate->file_id,
 			candidate->segment, &placement);
@@ -254,18 +266,22 @@ static int move_segment(
 static int move_operation(struct kv_txn *txn, void *context)
 {
 	struct move_call *call = context;
-	int error = 0;
+	int error;
 
 	call->pass = (struct rebuild_pass){0};
+	error = nodes_get(call->exportd, call->strangers, &call->nodes);
 	for (uint32_t i = 0; i < call->count && error == 0; i++)
 		error = move_segment(call, txn, &call->candidates[i]);
+	file_nodes_free(&call->nodes.all);
 	return error;
 }
 
 /* -------- a pass -------- */
 
 struct scan {
-	const struct nodes *nodes;
+	bool strangers; /* as in rebuild_pass() */
+	const struct nodes *before; /* when the pass began */
+	struct nodes nodes; /* when this transaction began */
 	uint32_t wanted; /* only segments with so many shards missing, 0: all */
 	uint32_t looked; /* at, in this transaction */
 	struct record_key next; /* where to go on */
@@ -286,8 +302,8 @@ static int scan_placement(void *context, struct kv_bytes key, struct kv_bytes va
 	scan->next.bytes[key.bytes] = 0;
 	scan->next.length = key.bytes + 1;
 	if (record_placement_decode(key, value, &placement) == 0 &&
-		has_out(scan->nodes, &placement)) {
-		missing = count_missing(scan->nodes, &placement);
+		has_out(&scan->nodes, &placement)) {
+		missing = count_missing(&scan->nodes, &placement);
 		scan->levels |= 1u << missing;
 		if (missing == scan->wanted)
 			scan->candidates[scan->count++] = (struct candidate){
@@ -312,7 +328,10 @@ static int scan_operation(struct kv_txn *txn, void *context)
 	return result > 0 ? 0 : result;
 }
 
-/* Goes through all placements, moves those with `wanted` shards missing (0: none, only looks). */
+/*
+ * Goes through all placements, moves those with `wanted` shards missing (0: none, only looks). Ends
+ * when other nodes are out than before, since others may be the most endangered segments then.
+ */
 static int scan_all(struct exportd *exportd, const _Atomic bool *stop, struct scan *scan,
 	struct rebuild_pass *pass)
 {
@@ -320,10 +339,17 @@ static int scan_all(struct exportd *exportd, const _Atomic bool *stop, struct sc
 
 	scan->next = record_key_placement(0, 0, 0);
 	do {
-		struct move_call call = {
-			.exportd = exportd, .nodes = scan->nodes, .candidates = scan->candidates};
+		struct move_call call = {.exportd = exportd,
+			.strangers = scan->strangers,
+			.candidates = scan->candidates};
 
-		error = exportd_read(exportd, scan_operation, scan);
+		error = nodes_get(exportd, scan->strangers, &scan->nodes);
+		pass->cut_short = error == 0 && outs_differ(scan->before, &scan->nodes);
+		if (error == 0 && !pass->cut_short)
+			error = exportd_read(exportd, scan_operation, scan);
+		file_nodes_free(&scan->nodes.all);
+		if (pass->cut_short)
+			break;
 		call.count = scan->count;
 		if (error == 0 && scan->count > 0)
 			error = commit_execute(exportd->commit, move_operation, &call);
@@ -341,7 +367,7 @@ int rebuild_pass(struct exportd *exportd, bool strangers, const _Atomic bool *st
 	struct rebuild_pass *pass)
 {
 	struct nodes nodes = {0};
-	struct scan scan = {.nodes = &nodes};
+	struct scan scan = {.strangers = strangers, .before = &nodes};
 	int error;
 
 	*pass = (struct rebuild_pass){0};
@@ -350,7 +376,8 @@ int rebuild_pass(struct exportd *exportd, bool strangers, const _Atomic bool *st
 		error = scan_all(exportd, stop, &scan, pass);
 	/* Most endangered first. */
 	uint32_t levels = scan.levels;
-	for (uint32_t level = RECORD_SHARDS_MAX; level > 0 && error == 0; level--) {
+	for (uint32_t level = RECORD_SHARDS_MAX; level > 0 && error == 0 && !pass->cut_short;
+		level--) {
 		if (!(levels & (1u << level)))
 			continue;
 		scan.wanted = level;
@@ -397,7 +424,7 @@ static void wait_ms(struct rebuild *rebuild, unsigned int ms)
 {
 	struct timespec until;
 
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_nsec += (long)ms * 1000000;
 	until.tv_sec += until.tv_nsec / 1000000000;
 	until.tv_nsec %= 1000000000;
@@ -433,7 +460,7 @@ static void *run(void *argument)
 			last = pass;
 			strangers_done =
 				strangers_done ||
-				(strangers && error == 0 && pass.failed == 0 &&
+				(strangers && error == 0 && !pass.cut_short && pass.failed == 0 &&
 					pass.without_replacement == 0 && pass.in_danger == 0);
 			seen = version;
 			due_ms = now_ms() + (error != 0 || pass.failed > 0 ? RETRY_MS : PASS_MS);
@@ -451,13 +478,17 @@ static void *run(void *argument)
 int rebuild_start(struct exportd *exportd, struct rebuild **result)
 {
 	struct rebuild *rebuild = calloc(1, sizeof(*rebuild));
+	pthread_condattr_t monotonic;
 	int error;
 
 	if (rebuild == NULL)
 		return -ENOMEM;
 	rebuild->exportd = exportd;
 	pthread_mutex_init(&rebuild->mutex, NULL);
-	pthread_cond_init(&rebuild->wake, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC); /* which nobody sets back */
+	pthread_cond_init(&rebuild->wake, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	error = -pthread_create(&rebuild->thread, NULL, run, rebuild);
 	if (error != 0) {
 		pthread_cond_destroy(&rebuild->wake);
@@ -485,6 +516,8 @@ void rebuild_stop(struct rebuild *rebuild)
 
 struct list_call {
 	uint32_t node;
+	meta_rebuild_item after; /* urgency 0: from the head */
+	uint64_t before; /* items more urgent than it */
 	uint32_t wanted;
 	uint32_t count;
 	struct meta_rebuild_item *items; /* NULL: only count */
@@ -510,13 +543,39 @@ static int list_item(void *context, struct kv_bytes key, struct kv_bytes value)
 	return call->count == call->wanted ? 1 : 0;
 }
 
+static int count_before(void *context, struct kv_bytes key, struct kv_bytes value)
+{
+	struct list_call *call = context;
+
+	(void)value;
+	if (record_key_rebuild_urgency(key) <= call->after.urgency)
+		return 1;
+	call->before++;
+	return 0;
+}
+
 static int list_operation(struct kv_txn *txn, void *context)
 {
 	struct list_call *call = context;
-	struct record_key first = record_key_rebuild(
+	struct record_rebuild after = {.node = call->node,
+		.urgency = (uint8_t)call->after.urgency,
+		.export_id = call->after.export_id,
+		.file_id = call->after.file_id,
+		.segment = call->after.segment};
+	struct record_key head = record_key_rebuild(
 		&(struct record_rebuild){.node = call->node, .urgency = UINT8_MAX});
-	int result;
+	struct record_key first = head;
+	int result = 0;
 
+	if (after.urgency != 0) {
+		/* The next key in order: one more 0 byte. */
+		first = record_key_rebuild(&after);
+		first.bytes[first.length++] = 0;
+		result = kv_scan(
+			txn, record_key_bytes(&head), RECORD_PREFIX_NODE, count_before, call);
+	}
+	if (result < 0)
+		return result;
 	result = kv_scan(txn, record_key_bytes(&first), RECORD_PREFIX_NODE, list_item, call);
 	return result > 0 ? 0 : result;
 }
@@ -532,7 +591,7 @@ int rebuild_waiting(struct exportd *exportd, uint32_t node)
 void rebuild_list(struct exportd *exportd, const struct meta_rebuild_args *args,
 	struct meta_rebuild_res *result)
 {
-	struct list_call call = {.node = args->node, .wanted = args->count};
+	struct list_call call = {.node = args->node, .after = args->after, .wanted = args->count};
 	int error;
 
 	if (call.wanted == 0 || call.wanted > META_FREE_MAX)
@@ -544,6 +603,7 @@ void rebuild_list(struct exportd *exportd, const struct meta_rebuild_args *args,
 	}
 	error = exportd_read(exportd, list_operation, &call);
 	result->status = (uint32_t)-error;
+	result->before = call.before;
 	if (error != 0 || call.count == 0) {
 		free(call.items);
 		return;

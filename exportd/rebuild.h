@@ -23,13 +23,15 @@ struct rebuild_pass {
 	uint64_t without_replacement; /* shards that no node is left for */
 	uint64_t in_danger; /* fewer than k complete shards are on nodes that are up */
 	uint64_t failed; /* tried again by the next pass: the reason is in the log */
+	bool cut_short; /* other nodes are out now: another pass is due */
 };
 
 /*
  * Makes a pass, which takes as long as a scan of all placements if a node is out, else nothing.
- * strangers: look for nodes that are no longer in the configuration, too (map_strangers_are_out()).
- * stop, if not NULL: becomes true when the pass should end early.
- * Returns 0, or the first error of the store: what was done until then is durable.
+ * Ends early when a node comes back that was out, or another one is out. strangers: look for nodes
+ * that are no longer in the configuration, too (map_strangers_are_out()). stop, if not NULL:
+ * becomes true when the pass should end early. Returns 0, or the first error of the store: what was
+ * done until then is durable.
  */
 int rebuild_pass(struct exportd *exportd, bool strangers, const _Atomic bool *stop,
 	struct rebuild_pass *pass);

@@ -176,6 +176,7 @@ int record_counters_get(struct kv_txn *txn, struct record_counters *counters)
 		return result;
 	counters->next_free_sequence = le64toh(disk.next_free_sequence);
 	counters->map_version = le32toh(disk.map_version);
+	counters->store_id = le32toh(disk.store_id);
 	return 0;
 }
 
@@ -185,6 +186,7 @@ int record_counters_put(struct kv_txn *txn, const struct record_counters *counte
 	struct disk_counters disk = {
 		.next_free_sequence = htole64(counters->next_free_sequence),
 		.map_version = htole32(counters->map_version),
+		.store_id = htole32(counters->store_id),
 	};
 
 	return value_put(txn, &key, &disk, sizeof(disk));
@@ -302,6 +304,37 @@ int record_allocation_put(
 	};
 
 	return value_put(txn, &key, &disk, sizeof(disk));
+}
+
+int record_skipped_put(struct kv_txn *txn, uint32_t export_id, uint64_t first, uint64_t end)
+{
+	struct record_key key = record_key_skipped(export_id, end);
+	struct disk_skipped disk = {.first = htole64(first)};
+
+	return value_put(txn, &key, &disk, sizeof(disk));
+}
+
+/* Of the first one that ends behind a file id. */
+static int skipped_first(void *context, struct kv_bytes key, struct kv_bytes value)
+{
+	struct disk_skipped disk;
+	struct kv_bytes rest;
+	int result = value_open(key, value, &disk, sizeof(disk), &rest);
+
+	if (result != 0)
+		return result;
+	*(uint64_t *)context = le64toh(disk.first);
+	return 1;
+}
+
+int record_skipped_has(struct kv_txn *txn, uint32_t export_id, uint64_t file_id)
+{
+	struct record_key from = record_key_skipped(export_id, file_id + 1);
+	uint64_t first;
+	int result =
+		kv_scan(txn, record_key_bytes(&from), RECORD_PREFIX_EXPORT, skipped_first, &first);
+
+	return result == 1 ? first <= file_id : result;
 }
 
 int record_inode_decode(struct kv_bytes key, struct kv_bytes value, struct record_inode *inode)
@@ -769,7 +802,6 @@ int record_placement_put(struct kv_txn *txn, uint32_t export_id, uint64_t file_i
 int record_rebuild_decode(struct kv_bytes key, struct kv_bytes value,
 	struct record_rebuild *rebuild, uint32_t *origin)
 {
-	const uint8_t *bytes = key.data;
 	struct disk_rebuild disk;
 	struct kv_bytes rest;
 	int result;
@@ -781,7 +813,7 @@ int record_rebuild_decode(struct kv_bytes key, struct kv_bytes value,
 		return result;
 	*rebuild = (struct record_rebuild){
 		.node = record_key_u32(key, 1),
-		.urgency = (uint8_t)~bytes[5],
+		.urgency = record_key_rebuild_urgency(key),
 		.export_id = record_key_u32(key, 6),
 		.file_id = record_key_u64(key, 10),
 		.segment = record_key_u32(key, 18),

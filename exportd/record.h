@@ -36,6 +36,7 @@ enum record_kind {
 	RECORD_NODE = 'N', /* N node                   incarnation of a storage node */
 	RECORD_EXPORT = 'E', /* E export                 parameters that never change */
 	RECORD_ALLOCATION = 'A', /* A export                 next file id, number of files */
+	RECORD_SKIPPED = 'G', /* G export end             file ids before `end`, not given out */
 	RECORD_INODE = 'I', /* I export file */
 	RECORD_ENTRY = 'D', /* D export directory name  directory entry by name */
 	RECORD_COOKIE = 'C', /* C export directory cookie: the same by cookie */
@@ -57,6 +58,7 @@ struct record_meta {
 struct record_counters {
 	uint64_t next_free_sequence;
 	uint32_t map_version; /* of the newest cluster map */
+	uint32_t store_id; /* kv->id when the database was last opened */
 };
 
 struct record_node {
@@ -191,6 +193,7 @@ struct record_key record_key_counters(void);
 struct record_key record_key_node(uint32_t node);
 struct record_key record_key_export(uint32_t export_id);
 struct record_key record_key_allocation(uint32_t export_id);
+struct record_key record_key_skipped(uint32_t export_id, uint64_t end);
 struct record_key record_key_inode(uint32_t export_id, uint64_t file_id);
 /* name_bytes: at most RECORD_NAME_MAX */
 struct record_key record_key_entry(
@@ -219,6 +222,9 @@ struct kv_bytes record_key_bytes(const struct record_key *key);
 uint32_t record_key_u32(struct kv_bytes key, size_t offset);
 uint64_t record_key_u64(struct kv_bytes key, size_t offset);
 
+/* The urgency in the key of a RECORD_REBUILD. */
+uint8_t record_key_rebuild_urgency(struct kv_bytes key);
+
 /* What a key names, in words, for log lines. Any bytes will do. */
 void record_key_describe(struct kv_bytes key, char *text, size_t text_bytes);
 
@@ -240,6 +246,12 @@ int record_allocation_get(
 	struct kv_txn *txn, uint32_t export_id, struct record_allocation *allocation);
 int record_allocation_put(
 	struct kv_txn *txn, uint32_t export_id, const struct record_allocation *allocation);
+
+/* File ids from first to end - 1 are passed over (file_ids.h). */
+int record_skipped_put(struct kv_txn *txn, uint32_t export_id, uint64_t first, uint64_t end);
+
+/* Whether a file id was passed over: 1, 0, or -EIO. */
+int record_skipped_has(struct kv_txn *txn, uint32_t export_id, uint64_t file_id);
 
 int record_inode_get(
 	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, struct record_inode *inode);

@@ -35,7 +35,7 @@ struct disk_counters {
 	struct disk_header header;
 	uint64_t next_free_sequence;
 	uint32_t map_version;
-	uint32_t reserved;
+	uint32_t store_id;
 };
 _Static_assert(sizeof(struct disk_counters) == 24, "format");
 
@@ -68,6 +68,12 @@ struct disk_allocation {
 	uint64_t files;
 };
 _Static_assert(sizeof(struct disk_allocation) == 24, "format");
+
+struct disk_skipped {
+	struct disk_header header;
+	uint64_t first; /* the end is in the key */
+};
+_Static_assert(sizeof(struct disk_skipped) == 16, "format");
 
 struct disk_inode {
 	struct disk_header header;

@@ -77,6 +77,11 @@ struct record_key record_key_allocation(uint32_t export_id)
 	return key_u32(RECORD_ALLOCATION, export_id);
 }
 
+struct record_key record_key_skipped(uint32_t export_id, uint64_t end)
+{
+	return key_file(RECORD_SKIPPED, export_id, end);
+}
+
 struct record_key record_key_inode(uint32_t export_id, uint64_t file_id)
 {
 	return key_file(RECORD_INODE, export_id, file_id);
@@ -174,6 +179,11 @@ uint64_t record_key_u64(struct kv_bytes key, size_t offset)
 	return be64toh(big_endian);
 }
 
+uint8_t record_key_rebuild_urgency(struct kv_bytes key)
+{
+	return (uint8_t) ~((const uint8_t *)key.data)[RECORD_PREFIX_NODE];
+}
+
 void record_key_describe(struct kv_bytes key, char *text, size_t text_bytes)
 {
 	const uint8_t *bytes = key.data;
@@ -195,6 +205,11 @@ void record_key_describe(struct kv_bytes key, char *text, size_t text_bytes)
 		break;
 	case RECORD_ALLOCATION:
 		snprintf(text, text_bytes, "the file counters of export %" PRIu32, first);
+		break;
+	case RECORD_SKIPPED:
+		snprintf(text, text_bytes,
+			"the file ids before %" PRIu64 " that were passed over in export %" PRIu32,
+			file, first);
 		break;
 	case RECORD_INODE:
 		snprintf(text, text_bytes, "the inode of file %" PRIu64 " in export %" PRIu32, file,

@@ -2,15 +2,22 @@
 /*
  * See healer.h. Two kinds of work, which is nowhere remembered but in the stores and in exportd, so
  * that it goes on after a restart from where it was:
+ *
  *   Misses: each node that took a write holds the record of who missed it. Of those that are up the
- *     one with the lowest shard does the work. It may not have the record, though: the writer may
- *     have died before it had told everyone. So with each pass that leaves something to do, the
- * next one in the order of shards helps, too. Should two do it at once, no harm is done, since
- * shards are written under the version they belong to. Rebuilding: segments of which exportd has
- * given this node a shard that another had. Before both it sees to truncations that nobody else
- * carries out, and to blocks that reads of this process noticed; those are forgotten with it. A
- * pass first looks how much is missing and how badly, then works from the most endangered blocks
- * down. It takes no locks of its own but work->lock, for a moment.
+ *   one with the lowest shard does the work. It may not have the record, though: the writer may
+ *   have died before it had told everyone. So with each pass that leaves something to do, the next
+ *   one in the order of shards helps, too. Should two do it at once, no harm is done, since shards
+ *   are written under the version they belong to. A pass first looks how much is missing and how
+ *   badly, then works from the most endangered blocks down.
+ *
+ *   Rebuilding: segments of which exportd has given this node a shard that another had, the most
+ *   endangered ones first. What cannot be made stays in exportd's list, so the healer keeps its
+ *   place in it, and tries the head again when it has been at the end.
+ *
+ * The two take turns of PASS_MS, and misses have theirs also in the middle of a long segment: what
+ * cannot be done of one holds up nothing of the other. Before misses come truncations that nobody
+ * else carries out, and blocks that reads of this process noticed; those are forgotten with it.
+ * Takes no locks of its own but work->lock, for a moment.
  */
 #include "storaged/healer.h"
 
@@ -31,9 +38,9 @@
 #define BATCH 256
 /* Blocks healed at a time; the rate is kept between them. */
 #define STEP 64
-/* After so long a pass begins anew if there is more endangered work to look for. */
+/* A turn: so long for blocks of one endangerment, then for the next, or for rebuilding. */
 #define PASS_MS 10000
-/* A pass that could do nothing is not repeated before so many times the time it took, or this. */
+/* What was all in vain is not tried again before so many times the time it took, or this. */
 #define IDLE_FACTOR 10
 #define IDLE_MS_MAX 30000
 #define META_TIMEOUT_MS 10000
@@ -48,14 +55,19 @@ struct healer {
 	uint32_t node_id;
 	struct rate rate;
 	/* Only the thread uses the rest. */
-	uint32_t passes;
 	unsigned int waited; /* passes in a row that left something to others */
 	struct stripe_noticed noticed[BATCH]; /* to be tried again */
 	size_t noticed_count;
-	int64_t due_ms; /* no pass before */
-	/* Of this pass. */
-	int64_t begun_ms; /* the part of it that is being done */
-	uint64_t healed, failed, segments;
+	int64_t missed_due_ms, rebuild_due_ms; /* none of it before */
+	int64_t begun_ms; /* the turn */
+	uint64_t healed, failed, segments; /* of this pass */
+	/* The place in the list of what is to be rebuilt. */
+	meta_rebuild_item tried; /* the last one; urgency 0: none since the head */
+	uint64_t left_before; /* tried since the head in vain, and more urgent than that */
+	uint64_t left_beside; /* the same, as urgent */
+	uint64_t round_segments; /* made since the head */
+	int64_t round_ms; /* when the head was tried */
+	/* Of this pass over the misses. */
 	bool left_to_others; /* something that could have been healed */
 	uint32_t levels; /* bit i: blocks with i shards missing can be healed */
 	uint32_t level; /* being worked on */
@@ -87,9 +99,18 @@ static void book(struct healer *healer, const struct stripe_heal_result *result)
 	healer->window_bytes = 0;
 }
 
-static bool pass_is_long(const struct healer *healer)
+static bool turn_is_over(const struct healer *healer)
 {
 	return clock_now_ms() - healer->begun_ms > PASS_MS;
+}
+
+/* When to try again what took so long and, unless something was made, was in vain. */
+static int64_t due_after(int64_t started_ms, bool made)
+{
+	int64_t now_ms = clock_now_ms();
+	int64_t idle_ms = made ? 0 : (now_ms - started_ms) * IDLE_FACTOR;
+
+	return now_ms + (idle_ms < IDLE_MS_MAX ? idle_ms : IDLE_MS_MAX);
 }
 
 /* -------- misses -------- */
@@ -206,14 +227,13 @@ static int heal_file(void *context, const struct store_missed_file *missed)
 
 	if (periodic_stopping(&healer->periodic))
 		return -ECANCELED;
-	/* Perhaps something else is more urgent by now. */
-	if (pass_is_long(healer))
+	if (turn_is_over(healer))
 		return -EAGAIN;
 	if (stripe_file_get(healer->stripe, missed->file.export_id, missed->file.file_id, &file))
 		return 0;
 	uint32_t up = stripe_shards_up(file, missed->file.segment);
 	while (next != UINT64_MAX && !periodic_stopping(&healer->periodic) &&
-		!pass_is_long(healer)) {
+		!turn_is_over(healer)) {
 		size_t count, run;
 
 		if (store_missed_blocks(
@@ -233,6 +253,35 @@ static int heal_file(void *context, const struct store_missed_file *missed)
 	}
 	stripe_file_put(file);
 	return 0;
+}
+
+/* A pass over what nodes have missed. */
+static void heal_missed(struct healer *healer)
+{
+	uint64_t healed = healer->healed, failed = healer->failed;
+	int64_t started_ms = clock_now_ms();
+	int error = 0;
+
+	healer->levels = 0;
+	healer->left_to_others = false;
+	healer->missed_count = 0;
+	store_missed_scan(healer->store, look_at_file, healer);
+	work_set_missed(healer->work, healer->missed, healer->missed_count);
+	healer->missed = NULL;
+	healer->missed_room = 0;
+	for (healer->level = LEVELS - 1; healer->level > 0 && error != -ECANCELED;
+		healer->level--) {
+		if (!(healer->levels & (1u << healer->level)))
+			continue;
+		healer->begun_ms = clock_now_ms();
+		error = store_missed_scan(healer->store, heal_file, healer);
+	}
+	healer->waited = healer->left_to_others ? healer->waited + 1 : 0;
+	pthread_mutex_lock(&healer->work->lock);
+	healer->work->told.heal_passes++;
+	healer->work->told.heal_failures = healer->failed - failed;
+	pthread_mutex_unlock(&healer->work->lock);
+	healer->missed_due_ms = due_after(started_ms, healer->healed > healed);
 }
 
 /* -------- what reads noticed -------- */
@@ -314,12 +363,23 @@ static void finish_truncations(struct healer *healer)
 			RPC_XDR(xdr_meta_truncations_args), &args,
 			RPC_XDR(xdr_meta_truncations_res), &list, META_TIMEOUT_MS))
 		return;
-	for (uint32_t i = 0; i < list.files.files_len && !pass_is_long(healer); i++) {
+	for (uint32_t i = 0; i < list.files.files_len && !turn_is_over(healer); i++) {
 		if (periodic_stopping(&healer->periodic))
 			break;
 		finish_truncation(healer, &list.files.files_val[i]);
 	}
 	rpc_free(RPC_XDR(xdr_meta_truncations_res), &list);
+}
+
+/* A turn for all that is not rebuilding. */
+static void heal_recorded(struct healer *healer)
+{
+	healer->begun_ms = clock_now_ms();
+	finish_truncations(healer);
+	heal_noticed(healer);
+	if (clock_now_ms() >= healer->missed_due_ms)
+		heal_missed(healer);
+	healer->begun_ms = clock_now_ms();
 }
 
 /* -------- rebuilding -------- */
@@ -364,6 +424,8 @@ static int rebuild_segment(struct healer *healer, struct stripe_file *file,
 		uint64_t left = rebuild.block_count - block;
 		struct stripe_heal_result result;
 
+		if (turn_is_over(healer))
+			heal_recorded(healer);
 		if (periodic_stopping(&healer->periodic))
 			return -EAGAIN;
 		error = stripe_heal_range(file, item->segment, block,
@@ -376,6 +438,26 @@ static int rebuild_segment(struct healer *healer, struct stripe_file *file,
 			return error;
 	}
 	return lacking ? -EAGAIN : 0;
+}
+
+/* Keeps the place in the list: this item has been tried. */
+static void note_tried(struct healer *healer, const meta_rebuild_item *item, bool left)
+{
+	if (item->urgency != healer->tried.urgency) {
+		healer->left_before += healer->left_beside;
+		healer->left_beside = 0;
+	}
+	healer->left_beside += left;
+	healer->tried = *item;
+}
+
+/* Goes to the head of the list. */
+static void begin_round(struct healer *healer)
+{
+	healer->tried = (meta_rebuild_item){0};
+	healer->left_before = healer->left_beside = 0;
+	healer->round_segments = 0;
+	healer->round_ms = clock_now_ms();
 }
 
 static void rebuild_one(struct healer *healer, const meta_rebuild_item *item)
@@ -393,8 +475,10 @@ static void rebuild_one(struct healer *healer, const meta_rebuild_item *item)
 	/* The file is gone, or the shard is another node's by now: exportd knows, and says so. */
 	if (error == 0 || error == -ESTALE || error == -ENOENT)
 		error = say_rebuilt(healer, item, made ? write_epoch : 0);
+	note_tried(healer, item, error != 0);
 	if (!error && made) {
 		healer->segments++;
+		healer->round_segments++;
 		pthread_mutex_lock(&healer->work->lock);
 		healer->work->told.rebuilt_segments++;
 		pthread_mutex_unlock(&healer->work->lock);
@@ -409,36 +493,48 @@ static void rebuild_one(struct healer *healer, const meta_rebuild_item *item)
 	}
 }
 
-/* What is to be made here. Returns false if exportd does not say. */
+/* What is to be made here behind the place. Returns false if exportd does not say. */
 static bool rebuild_list(struct healer *healer, meta_rebuild_res *list)
 {
-	meta_rebuild_args args = {.node = healer->node_id, .count = META_FREE_MAX};
+	meta_rebuild_args args = {
+		.node = healer->node_id, .count = META_FREE_MAX, .after = healer->tried};
 
+	*list = (meta_rebuild_res){0};
 	if (rpc_call(stripe_meta(healer->stripe), META_REBUILD_LIST, RPC_XDR(xdr_meta_rebuild_args),
 		    &args, RPC_XDR(xdr_meta_rebuild_res), list, META_TIMEOUT_MS))
 		return false;
 	return list->status == 0;
 }
 
-/* -------- passes -------- */
-
-/* Returns 0 if all that could be done of this level was. */
-static int work_on_level(struct healer *healer, const meta_rebuild_res *list, uint32_t *next)
+/* A turn for rebuilding. */
+static void rebuild(struct healer *healer)
 {
-	int error = 0;
+	meta_rebuild_res list;
+	uint32_t next = 0;
 
-	if (healer->levels & (1u << healer->level))
-		error = store_missed_scan(healer->store, heal_file, healer);
-	while (error != -EAGAIN && *next < list->items.items_len &&
-		list->items.items_val[*next].urgency >= healer->level) {
-		if (periodic_stopping(&healer->periodic))
-			return -ECANCELED;
-		if (pass_is_long(healer))
-			return -EAGAIN;
-		rebuild_one(healer, &list->items.items_val[(*next)++]);
+	if (healer->tried.urgency == 0)
+		begin_round(healer);
+	bool told = rebuild_list(healer, &list);
+	if (told && list.before > healer->left_before) {
+		/* Something more urgent has come. */
+		rpc_free(RPC_XDR(xdr_meta_rebuild_res), &list);
+		begin_round(healer);
+		told = rebuild_list(healer, &list);
 	}
-	return error;
+	if (!told)
+		return;
+	healer->left_before = list.before;
+	while (next < list.items.items_len && !turn_is_over(healer) &&
+		!periodic_stopping(&healer->periodic))
+		rebuild_one(healer, &list.items.items_val[next++]);
+	if (next == list.items.items_len && next < META_FREE_MAX) {
+		healer->rebuild_due_ms = due_after(healer->round_ms, healer->round_segments > 0);
+		begin_round(healer);
+	}
+	rpc_free(RPC_XDR(xdr_meta_rebuild_res), &list);
 }
+
+/* -------- passes -------- */
 
 static void log_healed(const struct healer *healer)
 {
@@ -450,50 +546,18 @@ static void log_healed(const struct healer *healer)
 static void heal(void *context)
 {
 	struct healer *healer = context;
-	meta_rebuild_res list = {0};
-	uint32_t next = 0;
-	int error = 0;
+	struct stripe_heal_result nothing = {0};
 
 	die_at_message_exempt();
 	healer->healed = healer->failed = healer->segments = 0;
-	healer->begun_ms = clock_now_ms();
-	finish_truncations(healer);
-	heal_noticed(healer);
-	healer->begun_ms = clock_now_ms();
-	bool rebuild = atomic_load(&healer->work->rebuild_waiting);
-	if (healer->begun_ms < healer->due_ms) {
-		log_healed(healer);
-		return;
-	}
-	int64_t started_ms = healer->begun_ms;
-	healer->levels = 0;
-	healer->left_to_others = false;
-	healer->missed_count = 0;
-	store_missed_scan(healer->store, look_at_file, healer);
-	healer->begun_ms = clock_now_ms();
-	work_set_missed(healer->work, healer->missed, healer->missed_count);
-	healer->missed = NULL;
-	healer->missed_room = 0;
-	if (rebuild && !rebuild_list(healer, &list))
-		list.items.items_len = 0;
-	for (healer->level = LEVELS - 1; healer->level > 0 && !error; healer->level--)
-		error = work_on_level(healer, &list, &next);
-	rpc_free(RPC_XDR(xdr_meta_rebuild_res), &list);
-	healer->passes++;
-	healer->waited = healer->left_to_others ? healer->waited + 1 : 0;
-	struct stripe_heal_result nothing = {0};
-	book(healer, &nothing);
-	pthread_mutex_lock(&healer->work->lock);
-	healer->work->told.heal_passes = healer->passes;
-	healer->work->told.heal_failures = healer->failed;
-	pthread_mutex_unlock(&healer->work->lock);
+	heal_recorded(healer);
+	if (atomic_load(&healer->work->rebuild_waiting) && clock_now_ms() >= healer->rebuild_due_ms)
+		rebuild(healer);
+	book(healer, &nothing); /* the rate falls */
 	log_healed(healer);
 	if (healer->segments)
 		rozo_log(INFO, "made the shards of %" PRIu64 " segments that were on nodes now out",
 			healer->segments);
-	int64_t took_ms = clock_now_ms() - started_ms;
-	int64_t idle_ms = healer->healed || healer->segments ? 0 : took_ms * IDLE_FACTOR;
-	healer->due_ms = clock_now_ms() + (idle_ms < IDLE_MS_MAX ? idle_ms : IDLE_MS_MAX);
 }
 
 int healer_start(struct healer **result, uint32_t node_id, struct store *store,

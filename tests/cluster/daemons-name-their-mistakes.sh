@@ -31,6 +31,8 @@ refused 'node 99' "$storaged" --config "$config" --node 99
 timeout 20 "$storaged" --config "$config" --node 1 --init 2>&1 |
   grep -q "$RUN/node1/d1 is a device of node 1 already" || die "--init of a running node's device"
 refused 'not empty|already' "$exportd" --config "$config" --init
+refused 'in use' "$exportd" --config "$config" --restored
+refused 'exclude each other' "$exportd" --config "$config" --init --restored
 
 sed 's/"protection": "4+2"/"protection": "4+9"/' "$config" >"$RUN/wrong.json"
 refused 'exports\[0\].protection.*4\+9' "$exportd" --config "$RUN/wrong.json" --check

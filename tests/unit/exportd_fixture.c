@@ -138,6 +138,47 @@ void fixture_all_up(struct fixture *fixture)
 		fixture_heartbeat(fixture, fixture->config.nodes[i].id, 1, 1ull << 39);
 }
 
+static int flip(struct kv_txn *txn, void *context)
+{
+	const struct record_key *key = context;
+	struct kv_bytes value;
+	uint8_t copy[512];
+	int result = kv_get(txn, record_key_bytes(key), &value);
+
+	if (result != 0)
+		return result;
+	memcpy(copy, value.data, value.bytes);
+	copy[value.bytes - 1] ^= 0x10;
+	return kv_put(txn, record_key_bytes(key), (struct kv_bytes){copy, value.bytes});
+}
+
+void fixture_flip(struct fixture *fixture, struct record_key key)
+{
+	must(commit_execute(fixture->exportd->commit, flip, &key), "flip");
+}
+
+struct set_epoch {
+	uint64_t file_id;
+	uint32_t write_epoch;
+};
+
+static int set_write_epoch(struct kv_txn *txn, void *context)
+{
+	const struct set_epoch *set = context;
+	struct record_inode inode;
+	int result = record_inode_get(txn, FIXTURE_EXPORT, set->file_id, &inode);
+
+	inode.write_epoch = set->write_epoch;
+	return result == 0 ? record_inode_put(txn, FIXTURE_EXPORT, set->file_id, &inode) : result;
+}
+
+void fixture_set_write_epoch(struct fixture *fixture, uint64_t file_id, uint32_t write_epoch)
+{
+	struct set_epoch set = {.file_id = file_id, .write_epoch = write_epoch};
+
+	must(commit_execute(fixture->exportd->commit, set_write_epoch, &set), "write epoch");
+}
+
 int do_create(struct fixture *fixture, uint64_t directory_id, const char *name, uint32_t type,
 	uint64_t *file_id)
 {

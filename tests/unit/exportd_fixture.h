@@ -51,6 +51,12 @@ int fixture_heartbeat(struct fixture *fixture, uint32_t node, uint64_t boot, uin
 /* A heartbeat of every node, boot 1, all with the same room. */
 void fixture_all_up(struct fixture *fixture);
 
+/* Flips a bit of a value in the database, as a fault of the disk would; twice: mends it. */
+void fixture_flip(struct fixture *fixture, struct record_key key);
+
+/* Sets the write epoch of a regular file. */
+void fixture_set_write_epoch(struct fixture *fixture, uint64_t file_id, uint32_t write_epoch);
+
 /* -------- operations; each returns the status -------- */
 
 int do_create(struct fixture *fixture, uint64_t directory_id, const char *name, uint32_t type,

@@ -13,6 +13,7 @@
 #include "exportd/record.h"
 #include "exportd/truncation.h"
 #include "exportd_fixture.h"
+#include "rpc/rpc.h"
 
 #define ROOT RECORD_ROOT_ID
 
@@ -648,18 +649,26 @@ static void restart_keeps_write_gateways(void)
 	CU_ASSERT_EQUAL(epoch, 2);
 }
 
+/* What a writer is told that asks for an epoch of its own. */
+static int claim_status(uint64_t writer)
+{
+	struct meta_placement_args args = {
+		.file = {.export_id = FIXTURE_EXPORT, .file_id = file_id}, .writer = writer};
+	struct meta_placement_res result = {0};
+
+	file_placement(fixture.exportd, &args, &result);
+	rpc_free(RPC_XDR(xdr_meta_placement_res), &result);
+	return (int)result.status;
+}
+
 static void write_epochs_end(void)
 {
-	struct record_inode inode;
-	struct kv_txn *txn;
-
-	CU_ASSERT_EQUAL_FATAL(kv_begin(fixture.exportd->kv, KV_WRITE, NULL, &txn), 0);
-	CU_ASSERT_EQUAL(record_inode_get(txn, FIXTURE_EXPORT, file_id, &inode), 0);
-	inode.write_epoch = RECORD_WRITE_EPOCH_MAX - 1;
-	CU_ASSERT_EQUAL(record_inode_put(txn, FIXTURE_EXPORT, file_id, &inode), 0);
-	CU_ASSERT_EQUAL(kv_commit(txn), 0);
+	fixture_set_write_epoch(&fixture, file_id, FILE_WRITE_EPOCH_MAX - 2);
 	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 0, NULL), 0);
+	CU_ASSERT_EQUAL(claim_status(7), 0);
 	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 0, NULL), EOVERFLOW);
+	CU_ASSERT_EQUAL(claim_status(8), EOVERFLOW);
+	CU_ASSERT_EQUAL(claim_status(7), 0); /* it is still this one's */
 	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 1, NULL), 0);
 }
 

@@ -139,11 +139,67 @@ static void long_queues_come_in_pieces(void)
 	CU_ASSERT_EQUAL(total, META_FREE_MAX + 100);
 }
 
+static int add_stray(struct kv_txn *txn, void *context)
+{
+	return free_queue_add_node(txn, FIXTURE_EXPORT, *(const uint64_t *)context, 0, 1);
+}
+
+static int remove_item(struct kv_txn *txn, void *context)
+{
+	uint64_t sequence = *(const uint64_t *)context;
+	struct record_key key = record_key_free(sequence);
+	int result = kv_remove(txn, record_key_bytes(&key));
+
+	for (uint32_t node = 1; node <= 6 && (result == 0 || result == -ENOENT); node++) {
+		key = record_key_free_node(node, sequence);
+		result = kv_remove(txn, record_key_bytes(&key));
+	}
+	return result == -ENOENT ? 0 : result;
+}
+
+/* An item that is damaged is read where it lies once more, and hides no other. */
+static void damage_is_confined(void)
+{
+	struct meta_free_item items[META_FREE_MAX] = {0};
+	uint64_t damaged, other, stray = 999, sequences[3];
+
+	CU_ASSERT_EQUAL(do_create(&fixture, ROOT, "damaged", META_REGULAR, &damaged), 0);
+	CU_ASSERT_EQUAL(do_create(&fixture, ROOT, "other", META_REGULAR, &other), 0);
+	CU_ASSERT_EQUAL(do_unlink(&fixture, ROOT, "damaged", NULL), 0);
+	CU_ASSERT_EQUAL(do_unlink(&fixture, ROOT, "other", NULL), 0);
+	CU_ASSERT_EQUAL(commit_execute(fixture.exportd->commit, add_stray, &stray), 0);
+	CU_ASSERT_EQUAL_FATAL(list(1, items), 3);
+	for (uint32_t i = 0; i < 3; i++)
+		sequences[i] = items[i].sequence;
+	/* The node's copies of two items: the others have the same contents. */
+	fixture_flip(&fixture, record_key_free_node(1, sequences[0]));
+	fixture_flip(&fixture, record_key_free_node(1, sequences[2]));
+	CU_ASSERT_EQUAL_FATAL(list(1, items), 3);
+	CU_ASSERT_EQUAL(items[0].file_id, damaged);
+	CU_ASSERT_EQUAL(items[2].file_id, stray);
+	CU_ASSERT_EQUAL(items[2].stray, 1);
+	CU_ASSERT_EQUAL(free_queue_strays(fixture.exportd, 1), 1);
+	freed(1, &sequences[2], 1);
+	CU_ASSERT_EQUAL(free_queue_strays(fixture.exportd, 1), 0);
+	/* Both: the item is left out, and the rest goes on. */
+	fixture_flip(&fixture, record_key_free(sequences[0]));
+	CU_ASSERT_EQUAL_FATAL(list(1, items), 1);
+	CU_ASSERT_EQUAL(items[0].file_id, other);
+	CU_ASSERT_EQUAL(free_queue_strays(fixture.exportd, 1), 0);
+	CU_ASSERT_EQUAL_FATAL(list(2, items), 2);
+	freed(2, sequences, 2);
+	CU_ASSERT_EQUAL(list(2, items), 0);
+	freed(1, &sequences[1], 1);
+	CU_ASSERT_EQUAL(list(1, items), 0);
+	CU_ASSERT_EQUAL(commit_execute(fixture.exportd->commit, remove_item, &sequences[0]), 0);
+}
+
 int main(void)
 {
 	CU_TestInfo tests[] = {
 		{"a removed file is freed by every node", a_removed_file_is_freed_by_every_node},
 		{"long queues come in pieces", long_queues_come_in_pieces},
+		{"damage is confined", damage_is_confined},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {

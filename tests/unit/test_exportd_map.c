@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "exportd/map.h"
 #include "exportd_fixture.h"
@@ -180,6 +181,70 @@ static void exportd_that_stood_still_blames_nobody(void)
 	CU_ASSERT_EQUAL(nodes[2].state, META_NODE_UP);
 }
 
+static struct {
+	pthread_mutex_t mutex;
+	pthread_cond_t changed;
+	bool begun, released;
+} stall = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+/* Does not return until it is released, or after 3 s, so that a mistake ends the test. */
+static int stalled_operation(struct kv_txn *txn, void *context)
+{
+	struct timespec until;
+
+	(void)txn;
+	(void)context;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 3;
+	pthread_mutex_lock(&stall.mutex);
+	stall.begun = true;
+	pthread_cond_broadcast(&stall.changed);
+	while (!stall.released &&
+		pthread_cond_timedwait(&stall.changed, &stall.mutex, &until) != ETIMEDOUT)
+		;
+	pthread_mutex_unlock(&stall.mutex);
+	return 1;
+}
+
+static void *commit_stalled(void *context)
+{
+	(void)context;
+	return (void *)(intptr_t)commit_execute(fixture.exportd->commit, stalled_operation, NULL);
+}
+
+/* All threads wait for a disk that hangs: heartbeats are in the sockets, and nobody is to blame. */
+static void a_disk_that_hangs_blames_nobody(void)
+{
+	struct meta_node nodes[NODES + 1];
+	pthread_t thread;
+	uint32_t version;
+	void *result;
+
+	pass(5000, ALL, 1);
+	version = map_read(nodes);
+	stall.begun = stall.released = false;
+	CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, commit_stalled, NULL), 0);
+	pthread_mutex_lock(&stall.mutex);
+	while (!stall.begun)
+		pthread_cond_wait(&stall.changed, &stall.mutex);
+	pthread_mutex_unlock(&stall.mutex);
+	pass(5000, 0, 1);
+	CU_ASSERT_EQUAL(map_read(nodes), version);
+	pthread_mutex_lock(&stall.mutex);
+	stall.released = true;
+	pthread_cond_broadcast(&stall.changed);
+	pthread_mutex_unlock(&stall.mutex);
+	pthread_join(thread, &result);
+	CU_ASSERT_EQUAL((intptr_t)result, 1);
+	pass(2500, 0, 1);
+	pass(500, ALL & ~(1u << 1), 1);
+	CU_ASSERT_EQUAL(map_read(nodes), version + 1);
+	for (uint32_t i = 1; i <= NODES; i++) {
+		CU_ASSERT_EQUAL(nodes[i].state, i > 1 ? META_NODE_UP : META_NODE_DOWN);
+		CU_ASSERT_EQUAL(nodes[i].incarnation, 1);
+	}
+}
+
 static void failed_devices_have_no_room(void)
 {
 	struct meta_device devices[2] = {
@@ -272,6 +337,7 @@ int main(void)
 		{"restart of exportd", restart_of_exportd},
 		{"an exportd that stood still blames nobody",
 			exportd_that_stood_still_blames_nobody},
+		{"a disk that hangs blames nobody", a_disk_that_hangs_blames_nobody},
 		{"failed devices have no room", failed_devices_have_no_room},
 		{"readers and writers at once", readers_and_writers_at_once},
 		CU_TEST_INFO_NULL,

@@ -538,6 +538,36 @@ static void too_few_nodes(void)
 	CU_ASSERT_EQUAL(fixture_close(&small), 0);
 }
 
+/* A damaged entry, or one of a damaged inode, is left out of the listing of its directory. */
+static void readdir_leaves_damage_out(void)
+{
+	struct meta_readdir_args args = {
+		.export_id = FIXTURE_EXPORT, .directory_id = ROOT, .count = 10};
+	uint64_t file_ids[5];
+
+	for (int i = 0; i < 5; i++) {
+		char name[] = {(char)('a' + i), '\0'};
+
+		CU_ASSERT_EQUAL(do_create(&fixture, ROOT, name, META_REGULAR, &file_ids[i]), 0);
+	}
+	for (int mend = 0; mend < 2; mend++) {
+		struct meta_readdir_res result = {0};
+
+		fixture_flip(&fixture, record_key_inode(FIXTURE_EXPORT, file_ids[1]));
+		fixture_flip(&fixture, record_key_cookie(FIXTURE_EXPORT, ROOT, 6));
+		namespace_readdir(fixture.exportd, &args, &result);
+		CU_ASSERT_EQUAL_FATAL(result.status, 0);
+		CU_ASSERT_EQUAL(result.eof, 1);
+		CU_ASSERT_EQUAL_FATAL(result.entries.entries_len, mend ? 5 : 3);
+		if (!mend) {
+			CU_ASSERT_STRING_EQUAL(result.entries.entries_val[0].name, "a");
+			CU_ASSERT_STRING_EQUAL(result.entries.entries_val[1].name, "c");
+			CU_ASSERT_STRING_EQUAL(result.entries.entries_val[2].name, "e");
+		}
+		rpc_free(RPC_XDR(xdr_meta_readdir_res), &result);
+	}
+}
+
 int main(void)
 {
 	CU_TestInfo tests[] = {
@@ -555,6 +585,7 @@ int main(void)
 		{"rename never below itself", rename_never_below_itself},
 		{"rename of the same file", rename_of_the_same_file},
 		{"readdir has stable cookies", readdir_has_stable_cookies},
+		{"readdir leaves damage out", readdir_leaves_damage_out},
 		{"statfs counts", statfs_counts},
 		{"too few nodes", too_few_nodes},
 		CU_TEST_INFO_NULL,

@@ -10,8 +10,10 @@
 #include <unistd.h>
 
 #include "exportd/namespace.h"
+#include "exportd/orphan.h"
 #include "exportd/record.h"
 #include "exportd_fixture.h"
+#include "rpc/rpc.h"
 
 static struct fixture fixture;
 
@@ -232,6 +234,160 @@ static void exports_come_and_go(void)
 	CU_ASSERT_EQUAL(found, kept);
 }
 
+/* -------- older copies -------- */
+
+#define COPIED 4
+
+static const char *const copied[COPIED] = {"data.mdb", "checkpoint", "redo-0.log", "redo-1.log"};
+static struct {
+	char *bytes;
+	size_t count;
+} copies[COPIED];
+
+/* Copies the files of the data directory, with the daemon stopped meanwhile. */
+static void back_up(void)
+{
+	char path[128];
+
+	exportd_close(fixture.exportd);
+	for (size_t i = 0; i < COPIED; i++) {
+		snprintf(path, sizeof(path), "%s/%s", fixture.directory, copied[i]);
+		FILE *file = fopen(path, "r");
+		CU_ASSERT_PTR_NOT_NULL_FATAL(file);
+		fseek(file, 0, SEEK_END);
+		copies[i].count = (size_t)ftell(file);
+		copies[i].bytes = realloc(copies[i].bytes, copies[i].count);
+		rewind(file);
+		CU_ASSERT_EQUAL_FATAL(
+			fread(copies[i].bytes, 1, copies[i].count, file), copies[i].count);
+		fclose(file);
+	}
+	CU_ASSERT_EQUAL_FATAL(
+		exportd_open(&fixture.config, FIXTURE_MAP_BYTES, &fixture.exportd), 0);
+}
+
+/* Stops the daemon and puts the first files of the copy back. */
+static void restore(size_t count)
+{
+	char path[128];
+
+	exportd_close(fixture.exportd);
+	fixture.exportd = NULL;
+	for (size_t i = 0; i < count; i++) {
+		snprintf(path, sizeof(path), "%s/%s", fixture.directory, copied[i]);
+		FILE *file = fopen(path, "w");
+		CU_ASSERT_PTR_NOT_NULL_FATAL(file);
+		CU_ASSERT_EQUAL(fwrite(copies[i].bytes, 1, copies[i].count, file), copies[i].count);
+		CU_ASSERT_EQUAL(fclose(file), 0);
+	}
+}
+
+static uint64_t made(const char *name)
+{
+	uint64_t file_id = 0;
+
+	CU_ASSERT_EQUAL(do_create(&fixture, RECORD_ROOT_ID, name, META_REGULAR, &file_id), 0);
+	return file_id;
+}
+
+/* What exportd tells a node that has a store file of this file. */
+static uint32_t verdict(uint64_t file_id)
+{
+	struct meta_orphan file = {.export_id = FIXTURE_EXPORT, .file_id = file_id};
+	struct meta_orphans_args args = {.node = 1, .files = {.files_len = 1, .files_val = &file}};
+	struct meta_orphans_res result = {0};
+
+	orphan_judge(fixture.exportd, &args, &result);
+	CU_ASSERT_EQUAL_FATAL(result.status, 0);
+	uint32_t verdict = result.verdicts.verdicts_val[0];
+	rpc_free(RPC_XDR(xdr_meta_orphans_res), &result);
+	return verdict;
+}
+
+/* A file id is never given out twice, and what has a lost one is kept. */
+static void check_lost(uint64_t before, uint64_t lost)
+{
+	uint64_t after = made("after");
+
+	CU_ASSERT(after > lost);
+	CU_ASSERT(after < INT64_MAX);
+	CU_ASSERT_EQUAL(verdict(lost), META_ORPHAN_KEEP);
+	CU_ASSERT_EQUAL(do_unlink(&fixture, RECORD_ROOT_ID, "before", NULL), 0);
+	CU_ASSERT_EQUAL(verdict(before), META_ORPHAN_GONE);
+	CU_ASSERT_EQUAL(do_unlink(&fixture, RECORD_ROOT_ID, "after", NULL), 0);
+	CU_ASSERT_EQUAL(verdict(after), META_ORPHAN_GONE);
+	CU_ASSERT_EQUAL(open_again(), 0);
+	/* Only once. */
+	CU_ASSERT_EQUAL(made("next"), after + 1);
+	CU_ASSERT_EQUAL(verdict(lost), META_ORPHAN_KEEP);
+}
+
+static void an_older_copy_without_a_log_repeats_no_file_id(void)
+{
+	fixture_all_up(&fixture);
+	uint64_t before = made("before");
+	back_up();
+	fixture_all_up(&fixture);
+	uint64_t lost = made("lost");
+	restore(1);
+	remove_log(fixture.directory);
+	CU_ASSERT_EQUAL_FATAL(
+		exportd_open(&fixture.config, FIXTURE_MAP_BYTES, &fixture.exportd), 0);
+	check_lost(before, lost);
+}
+
+static void a_restored_directory_repeats_no_file_id(void)
+{
+	fixture_all_up(&fixture);
+	uint64_t before = made("before");
+	back_up();
+	fixture_all_up(&fixture);
+	uint64_t lost = made("lost");
+	restore(COPIED);
+	CU_ASSERT_EQUAL(exportd_restored(&fixture.config, FIXTURE_MAP_BYTES), 0);
+	CU_ASSERT_EQUAL_FATAL(
+		exportd_open(&fixture.config, FIXTURE_MAP_BYTES, &fixture.exportd), 0);
+	check_lost(before, lost);
+}
+
+/* The same copy again: what the first one gave out since is lost, too. */
+static void a_copy_is_restored_twice(void)
+{
+	uint64_t last = 0;
+
+	back_up();
+	for (int i = 0; i < 3; i++) {
+		char name[] = {(char)('a' + i), '\0'};
+		uint64_t file_id = made(name);
+
+		CU_ASSERT(file_id > last);
+		last = file_id;
+		fixture_time_ms(2000 + 1000 * (uint64_t)i);
+		restore(COPIED);
+		CU_ASSERT_EQUAL(exportd_restored(&fixture.config, FIXTURE_MAP_BYTES), 0);
+		CU_ASSERT_EQUAL_FATAL(
+			exportd_open(&fixture.config, FIXTURE_MAP_BYTES, &fixture.exportd), 0);
+	}
+	CU_ASSERT(made("last") > last);
+}
+
+static void a_node_names_a_file_id_that_was_never_given_out(void)
+{
+	fixture_all_up(&fixture);
+	uint64_t before = made("before");
+	back_up();
+	fixture_all_up(&fixture);
+	made("x");
+	uint64_t lost = made("lost");
+	restore(COPIED);
+	CU_ASSERT_EQUAL_FATAL(
+		exportd_open(&fixture.config, FIXTURE_MAP_BYTES, &fixture.exportd), 0);
+	CU_ASSERT_EQUAL(verdict(lost), META_ORPHAN_KEEP);
+	/* What no exportd has made is the name of some other file. */
+	CU_ASSERT_EQUAL(verdict(UINT64_MAX), META_ORPHAN_KEEP);
+	check_lost(before, lost);
+}
+
 int main(void)
 {
 	CU_TestInfo tests[] = {
@@ -243,6 +399,13 @@ int main(void)
 		{"a database without a log is taken over", a_database_without_a_log_is_taken_over},
 		{"the code of an export cannot change", the_code_of_an_export_cannot_change},
 		{"exports come and go", exports_come_and_go},
+		{"an older copy without a log repeats no file id",
+			an_older_copy_without_a_log_repeats_no_file_id},
+		{"a restored directory repeats no file id",
+			a_restored_directory_repeats_no_file_id},
+		{"a copy is restored twice", a_copy_is_restored_twice},
+		{"a node names a file id that was never given out",
+			a_node_names_a_file_id_that_was_never_given_out},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {
@@ -250,5 +413,8 @@ int main(void)
 		CU_SUITE_INFO_NULL,
 	};
 
-	return fixture_run(suites);
+	int status = fixture_run(suites);
+	for (size_t i = 0; i < COPIED; i++)
+		free(copies[i].bytes);
+	return status;
 }

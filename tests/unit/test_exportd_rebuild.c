@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "exportd/clock.h"
+#include "exportd/file.h"
 #include "exportd/free_queue.h"
 #include "exportd/map.h"
 #include "exportd/orphan.h"
@@ -82,11 +84,16 @@ static uint32_t epoch_of(uint64_t file_id)
 	return placement.write_epoch;
 }
 
-static uint32_t rebuilds(uint32_t node, struct meta_rebuild_item *items, uint32_t wanted)
+/* What a node is to make, behind an item (NULL: from the head), and how much is more urgent. */
+static uint32_t rebuilds_after(uint32_t node, const struct meta_rebuild_item *after,
+	struct meta_rebuild_item *items, uint32_t wanted, uint64_t *before)
 {
 	struct meta_rebuild_args args = {.node = node, .count = wanted};
 	struct meta_rebuild_res result = {0};
 	uint32_t count;
+
+	if (after != NULL)
+		args.after = *after;
 
 	rebuild_list(fixture.exportd, &args, &result);
 	CU_ASSERT_EQUAL_FATAL(result.status, 0);
@@ -94,7 +101,17 @@ static uint32_t rebuilds(uint32_t node, struct meta_rebuild_item *items, uint32_
 	CU_ASSERT_FATAL(count <= wanted);
 	if (count > 0)
 		memcpy(items, result.items.items_val, count * sizeof(*items));
+	*before = result.before;
 	rpc_free(RPC_XDR(xdr_meta_rebuild_res), &result);
+	return count;
+}
+
+static uint32_t rebuilds(uint32_t node, struct meta_rebuild_item *items, uint32_t wanted)
+{
+	uint64_t before;
+	uint32_t count = rebuilds_after(node, NULL, items, wanted, &before);
+
+	CU_ASSERT_EQUAL(before, 0);
 	CU_ASSERT_EQUAL(rebuild_waiting(fixture.exportd, node), count > 0);
 	return count;
 }
@@ -371,15 +388,120 @@ static void the_most_endangered_segments_come_first(void)
 		uint32_t count = rebuilds(node, items, META_FREE_MAX);
 
 		CU_ASSERT(node > 2 ? count > 0 : count == 0); /* all that are left take a share */
+		uint32_t first = 0; /* that is less urgent */
+
 		total += count;
 		for (uint32_t i = 0; i < count; i++) {
 			CU_ASSERT(items[i].urgency == 1 || items[i].urgency == 2);
 			CU_ASSERT(i == 0 || items[i].urgency <= items[i - 1].urgency);
-			urgent += items[i].urgency == 2;
+			first += items[i].urgency == 2;
+		}
+		urgent += first;
+		if (first < count) {
+			struct meta_rebuild_item behind;
+			uint64_t before;
+
+			rebuilds_after(node, &items[first], &behind, 1, &before);
+			CU_ASSERT_EQUAL(before, first);
+			if (first > 0) {
+				rebuilds_after(node, &items[0], &behind, 1, &before);
+				CU_ASSERT_EQUAL(before, 0);
+			}
 		}
 	}
 	CU_ASSERT_EQUAL(total, moved);
 	CU_ASSERT(urgent > 0 && urgent < total);
+	close_nodes();
+}
+
+/* All segments of a file have their shard 0 .. 5 on nodes 1 to 6. */
+static uint64_t make_segments_without_node_7(uint32_t count)
+{
+	CU_ASSERT_EQUAL(fixture_heartbeat(&fixture, 7, 1, 0), 0);
+	uint64_t file_id = make_file("file");
+
+	for (uint32_t i = 1; i < count; i++)
+		CU_ASSERT_EQUAL(do_placement(&fixture, file_id, i, 1, NULL, NULL), 0);
+	return file_id;
+}
+
+static void what_cannot_be_made_hides_nothing(void)
+{
+	static struct meta_rebuild_item items[META_FREE_MAX], others[META_FREE_MAX];
+	uint32_t count = META_FREE_MAX + 100;
+	uint64_t before;
+
+	open_nodes(7);
+	uint64_t file_id = make_segments_without_node_7(count);
+	pass_time(OUT_S + 5, 1ull << 1);
+	CU_ASSERT_EQUAL(pass().moved, count);
+	/* None of the first ones is ever made. */
+	CU_ASSERT_EQUAL_FATAL(rebuilds(7, items, META_FREE_MAX), META_FREE_MAX);
+	CU_ASSERT_EQUAL(items[0].segment, 0);
+	CU_ASSERT_EQUAL_FATAL(
+		rebuilds_after(7, &items[META_FREE_MAX - 1], others, META_FREE_MAX, &before), 100);
+	CU_ASSERT_EQUAL(before, 0);
+	for (uint32_t i = 0; i < 100; i++)
+		CU_ASSERT_EQUAL(others[i].segment, META_FREE_MAX + i);
+	CU_ASSERT_EQUAL(rebuilds_after(7, &others[99], items, 1, &before), 0);
+	/* Behind one that has been made meanwhile. */
+	CU_ASSERT_EQUAL(rebuilt(7, &others[50], epoch_of(file_id)), 0);
+	CU_ASSERT_EQUAL_FATAL(rebuilds_after(7, &others[50], items, 1, &before), 1);
+	CU_ASSERT_EQUAL(items[0].segment, others[51].segment);
+	close_nodes();
+}
+
+static uint32_t returning; /* a node that is heard when there have been more commits than: */
+static uint64_t returns_after;
+
+/* Whoever asks for the time after that finds that the node has just come back. */
+static uint64_t clock_that_brings_back(enum clock_kind kind)
+{
+	uint32_t node = returning;
+
+	(void)kind;
+	if (node != 0 && commits_of(&fixture) > returns_after) {
+		returning = 0;
+		CU_ASSERT_EQUAL(fixture_heartbeat(&fixture, node, 1, 1ull << 39), 0);
+	}
+	return now_ms * 1000000u;
+}
+
+static void a_node_that_comes_back_during_a_pass_keeps_the_rest(void)
+{
+	struct rebuild_pass result;
+
+	open_nodes(7);
+	uint64_t file_id = make_segments_without_node_7(100);
+	pass_time(OUT_S + 5, 1ull << 1);
+	returning = 1;
+	returns_after = commits_of(&fixture);
+	clock_set_source(clock_that_brings_back);
+	CU_ASSERT_EQUAL(rebuild_pass(fixture.exportd, false, NULL, &result), 0);
+	CU_ASSERT_EQUAL(returning, 0);
+	CU_ASSERT_EQUAL(result.moved, 32);
+	CU_ASSERT(result.cut_short);
+	for (uint32_t i = 0; i < 100; i++)
+		CU_ASSERT_EQUAL(placement_of(file_id, i).rebuilding != 0, i < 32);
+	result = pass();
+	CU_ASSERT_EQUAL(result.moved, 0);
+	CU_ASSERT(!result.cut_short);
+	close_nodes();
+}
+
+/* Also of a file that cannot be written any more. */
+static void shards_of_a_file_without_write_epochs_move(void)
+{
+	open_nodes(8);
+	uint64_t file_id = make_file("file");
+	struct record_placement before = placement_of(file_id, 0);
+
+	fixture_set_write_epoch(&fixture, file_id, FILE_WRITE_EPOCH_MAX);
+	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 0, NULL), EOVERFLOW);
+	pass_time(OUT_S + 5, 1ull << before.nodes[2]);
+	CU_ASSERT_EQUAL(pass().moved, 1);
+	CU_ASSERT_EQUAL(epoch_of(file_id), FILE_WRITE_EPOCH_MAX + 1);
+	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 0, NULL), EOVERFLOW);
 	close_nodes();
 }
 
@@ -548,6 +670,11 @@ int main(void)
 			a_replacement_that_goes_out_is_replaced},
 		{"the most endangered segments come first",
 			the_most_endangered_segments_come_first},
+		{"what cannot be made hides nothing", what_cannot_be_made_hides_nothing},
+		{"a node that comes back during a pass keeps the rest",
+			a_node_that_comes_back_during_a_pass_keeps_the_rest},
+		{"shards of a file without write epochs move",
+			shards_of_a_file_without_write_epochs_move},
 		{"failure domains are kept", failure_domains_are_kept},
 		{"a file removed meanwhile is freed everywhere",
 			a_file_removed_meanwhile_is_freed_everywhere},

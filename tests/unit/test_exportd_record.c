@@ -96,6 +96,7 @@ static int put_all(void)
 	result = result != 0 ? result : record_node_put(txn, 6, &node);
 	result = result != 0 ? result : record_export_put(txn, 7, &export);
 	result = result != 0 ? result : record_allocation_put(txn, 7, &allocation);
+	result = result != 0 ? result : record_skipped_put(txn, 7, 33, 42);
 	result = result != 0 ? result : record_inode_put(txn, 7, 17, &inode);
 	result = result != 0 ? result : record_entry_put(txn, 7, 5, "name", &entry);
 	result = result != 0 ? result : record_target_put(txn, 7, 18, TARGET);
@@ -172,6 +173,17 @@ static int get_any(uint8_t kind)
 	case RECORD_ALLOCATION:
 		result = record_allocation_get(txn, 7, &read.allocation);
 		CU_ASSERT(result != 0 || SAME(read.allocation, allocation));
+		break;
+	case RECORD_SKIPPED:
+		result = record_skipped_has(txn, 7, 41);
+		if (result < 0)
+			break;
+		CU_ASSERT_EQUAL(result, 1);
+		CU_ASSERT_EQUAL(record_skipped_has(txn, 7, 33), 1);
+		CU_ASSERT_EQUAL(record_skipped_has(txn, 7, 32), 0);
+		CU_ASSERT_EQUAL(record_skipped_has(txn, 7, 42), 0);
+		CU_ASSERT_EQUAL(record_skipped_has(txn, 6, 41), 0);
+		result = 0;
 		break;
 	case RECORD_INODE:
 		result = record_inode_get(txn, 7, 17, &read.inode);
@@ -268,7 +280,7 @@ static void golden_bytes_are_written(void)
 	CU_ASSERT_EQUAL_FATAL(put_all(), 0);
 	if (getenv("ROZO_PRINT_GOLDEN") != NULL) /* how they were made */
 		kv_scan(txn, (struct kv_bytes){"A", 1}, 0, print_one, NULL);
-	CU_ASSERT_EQUAL(GOLDEN_COUNT, 13);
+	CU_ASSERT_EQUAL(GOLDEN_COUNT, 14);
 	for (i = 0; i < GOLDEN_COUNT; i++) {
 		key_bytes = from_hex(golden[i].key, key);
 		expected_bytes = from_hex(golden[i].value, expected);
