@@ -341,6 +341,25 @@ int file_first_gateway(const struct exportd_export *export, const struct file_no
 	return 0;
 }
 
+static int note_segment(void *context, struct kv_bytes key, struct kv_bytes value)
+{
+	(void)value;
+	*(uint32_t *)context = record_key_u32(key, RECORD_PREFIX_FILE);
+	return 1;
+}
+
+/* The first segment from there on that has nodes, or META_SEGMENTS_MAX. Returns 0 or an error. */
+static int next_segment(
+	struct kv_txn *txn, const struct meta_file *file, uint32_t segment, uint32_t *next)
+{
+	struct record_key from = record_key_placement(file->export_id, file->file_id, segment);
+	int result;
+
+	*next = META_SEGMENTS_MAX;
+	result = kv_scan(txn, record_key_bytes(&from), RECORD_PREFIX_FILE, note_segment, next);
+	return result < 0 ? result : 0;
+}
+
 static int placement_operation(struct kv_txn *txn, void *context)
 {
 	struct file_call *call = context;
@@ -367,6 +386,10 @@ static int placement_operation(struct kv_txn *txn, void *context)
 		if (error == 0)
 			error = record_inode_put(
 				txn, args->file.export_id, args->file.file_id, &inode);
+	} else if (error == -ENOENT) {
+		/* So that nobody has to ask for each segment of a hole. */
+		error = next_segment(txn, &args->file, args->segment, &result->next_segment);
+		return error != 0 ? error : -ENOENT;
 	}
 	/* Each writer has an epoch of its own, but for those that have learnt of it since. */
 	if (error == 0 && args->writer != 0 && !call->may_write) {

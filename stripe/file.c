@@ -310,7 +310,10 @@ static int ask_placement(struct stripe_file *file, uint32_t segment, bool alloca
 		error = -(int)result->status;
 	}
 	if (error) {
+		uint32_t next_segment = result->next_segment;
+
 		rpc_free(RPC_XDR(xdr_meta_placement_res), result);
+		*result = (meta_placement_res){.next_segment = next_segment};
 		if (error == -ESTALE)
 			stripe_file_forget(file->stripe, file->export_id, file->file_id);
 	}
@@ -485,8 +488,6 @@ static int attach_once(struct stripe_file *file, uint64_t writer, bool if_free, 
 			(uint64_t)placement.write_epoch << GENERATION_COUNTER_BITS | file->counter;
 	file->layout_epoch = placement.layout_epoch;
 	file->write_gateway = placement.write_gateway;
-	if (placement.segment_count > file->segment_count)
-		file->segment_count = placement.segment_count;
 	file->size_reported = placement.attributes.size;
 	file->size = placement.attributes.size > file->unstable_end ? placement.attributes.size
 								    : file->unstable_end;
@@ -579,8 +580,10 @@ static bool is_old(const struct segment *segment)
 	       now_s();
 }
 
-int file_segment(
-	struct stripe_file *file, uint32_t number, bool allocate, const struct segment **segment)
+/* file_segment(). With -ENOENT, *next receives the number of the first one behind it that exists.
+ */
+static int find_segment(struct stripe_file *file, uint32_t number, bool allocate,
+	const struct segment **segment, uint32_t *next)
 {
 	pthread_mutex_lock(&file->lock);
 	struct segment *found = file->segments;
@@ -599,6 +602,7 @@ int file_segment(
 		if (error) {
 			bool known = again && error != -ESTALE;
 
+			*next = placement.next_segment;
 			/* We go on with what we know. The next one need not wait for exportd. */
 			if (known)
 				found->asked = now_s();
@@ -609,8 +613,6 @@ int file_segment(
 		bool overtaken = placement.write_epoch < file->placed_epoch;
 		if (!overtaken)
 			*segment = add_segment(file, number, &placement);
-		if (placement.segment_count > file->segment_count)
-			file->segment_count = placement.segment_count;
 		pthread_mutex_unlock(&file->lock);
 		rpc_free(RPC_XDR(xdr_meta_placement_res), &placement);
 		if (!overtaken)
@@ -618,6 +620,28 @@ int file_segment(
 	}
 	tell_behind(file, "segments");
 	return -EIO;
+}
+
+int file_segment(
+	struct stripe_file *file, uint32_t number, bool allocate, const struct segment **segment)
+{
+	uint32_t next;
+
+	return find_segment(file, number, allocate, segment, &next);
+}
+
+int file_next_segment(struct stripe_file *file, uint32_t *number, const struct segment **segment)
+{
+	uint32_t next = *number;
+	int error = -ENOENT;
+
+	while (error == -ENOENT && next < META_SEGMENTS_MAX) {
+		*number = next;
+		error = find_segment(file, *number, false, segment, &next);
+		if (error == -ENOENT && next <= *number)
+			return -EPROTO;
+	}
+	return error;
 }
 
 /*

@@ -132,7 +132,6 @@ struct stripe_file {
 	 */
 	uint32_t placed_epoch;
 	uint32_t write_gateway;
-	uint32_t segment_count;
 	uint64_t counter; /* of the newest generation made here, or before, if it was freed since */
 	uint64_t doubtful; /* up to this generation our own versions may be undecided */
 	uint64_t size; /* largest known */
@@ -153,7 +152,8 @@ struct stripe_file {
 			     */
 	struct stripe_file *gather_next;
 	atomic_bool gather_failed; /* what was collected could not be sent: collect no more */
-	atomic_bool gather_ending; /* the epoch under which was collected: collect no more under it */
+	atomic_bool
+		gather_ending; /* the epoch under which was collected: collect no more under it */
 	atomic_uint gather_pause; /* partial writes to be sent at once before any is collected */
 };
 
@@ -308,6 +308,13 @@ uint64_t file_bytes_max(const struct stripe_file *file);
  */
 int file_segment(
 	struct stripe_file *file, uint32_t number, bool allocate, const struct segment **segment);
+
+/*
+ * The first segment from *number on that exists; *number receives its own. Holes of whole segments
+ * cost one call, however large they are.
+ * Returns 0; -ENOENT (there is none); or as stripe_file_refresh().
+ */
+int file_next_segment(struct stripe_file *file, uint32_t *number, const struct segment **segment);
 
 /*
  * Tells exportd that bytes written under write_epoch reach to end, if it does not know yet; to be

@@ -184,30 +184,26 @@ static int truncate_stores(struct stripe_file *file, uint64_t size, uint32_t wri
 	 * Also the segment whose last block is the one that is cut: its stores must hear of the
 	 * epoch even if they have nothing to cut, since a gateway may have bytes in memory for it.
 	 */
-	uint64_t number = size / file->block_bytes / file->segment_blocks;
-	int error = 0;
+	uint64_t from = size / file->block_bytes / file->segment_blocks;
+	uint32_t number = from < META_SEGMENTS_MAX ? (uint32_t)from : META_SEGMENTS_MAX;
+	const struct segment *segment;
+	int error;
 
-	pthread_mutex_lock(&file->lock);
-	uint32_t segment_count = file->segment_count;
-	pthread_mutex_unlock(&file->lock);
-	for (; !error && number < segment_count; number++) {
+	while ((error = file_next_segment(file, &number, &segment)) == 0) {
 		uint64_t begin = number * file->segment_blocks;
-		const struct segment *segment;
 
-		error = file_segment(file, (uint32_t)number, false, &segment);
-		if (error == -ENOENT) {
-			error = 0; /* a hole of a whole segment */
-			continue;
-		}
-		if (!error)
-			error = empty_blocks(
-				file, segment, first > begin ? first - begin : 0, write_epoch);
+		error = empty_blocks(file, segment, first > begin ? first - begin : 0, write_epoch);
+		if (error)
+			return error;
+		number++;
 	}
+	if (error != -ENOENT) /* there are no more */
+		return error;
 	/*
 	 * Last: nobody can have a write under an older epoch decided any more, so that what is
 	 * found to be short stays so.
 	 */
-	return error || size % file->block_bytes == 0 ? error : cut_block(file, size, write_epoch);
+	return size % file->block_bytes == 0 ? 0 : cut_block(file, size, write_epoch);
 }
 
 /* Tells exportd that a truncation was carried out. Returns 0; -EAGAIN: not the newest one. */

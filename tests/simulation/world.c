@@ -167,6 +167,7 @@ static void meta_placement(const meta_placement_args *args, meta_placement_res *
 		file.segment_count = args->segment + 1;
 	if (args->segment >= file.segment_count) {
 		res->status = ENOENT;
+		res->next_segment = META_SEGMENTS_MAX;
 		return;
 	}
 	if (args->writer && args->writer != file.writer && (free || !args->if_free) &&

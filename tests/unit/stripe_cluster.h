@@ -41,6 +41,7 @@ struct test_node {
 struct test_file {
 	uint64_t size;
 	uint32_t segment_count;
+	uint32_t hole_until; /* segments before this one, but the first, do not exist */
 	uint32_t write_epoch;
 	uint64_t writer; /* whose claimed_epoch is */
 	uint32_t claimed_epoch;

@@ -418,6 +418,9 @@ static void segments_are_placed_on_demand(void)
 	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 3, 1, &placement, again), 0);
 	CU_ASSERT_EQUAL(memcmp(nodes, again, 6 * sizeof(nodes[0])), 0);
 	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 1, 0, &placement, NULL), ENOENT);
+	CU_ASSERT_EQUAL(placement.next_segment, 3);
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 4, 0, &placement, NULL), ENOENT);
+	CU_ASSERT_EQUAL(placement.next_segment, META_SEGMENTS_MAX);
 	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 1, 1, &placement, NULL), 0);
 	CU_ASSERT_EQUAL(placement.segment_count, 4);
 	CU_ASSERT_EQUAL(do_create(&fixture, ROOT, "dir", META_DIRECTORY, &dir), 0);

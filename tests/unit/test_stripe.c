@@ -1007,6 +1007,25 @@ static void a_truncation_carried_out_late_tells_of_what_it_takes(void)
 	end_with_the_file(file, model);
 }
 
+/* As written by somebody who seeks far out: exportd is not asked for each segment in between. */
+static void a_hole_of_many_segments_is_truncated_at_once(void)
+{
+	uint8_t *model;
+	struct stripe_file *file = begin_with_a_file(53, &model);
+	uint64_t far = cluster.segment_blocks * stripe_file_block_bytes(file) * 60000;
+	uint8_t bytes[100] = {1}, zeros[100] = {0};
+
+	cluster.files[CUT_FILE].hole_until = 60000;
+	CU_ASSERT_EQUAL(stripe_write(file, far, bytes, 100, true), 0);
+	uint64_t asked = cluster.placements_asked;
+	CU_ASSERT_EQUAL(stripe_truncate(file, 5000, begin_truncation(CUT_FILE, 5000)), 0);
+	CU_ASSERT(cluster.placements_asked - asked < 10);
+	memset(model + 5000, 0, CUT_FILE_BYTES - 5000);
+	CU_ASSERT_EQUAL(stripe_read(file, far, bytes, 100), 0);
+	CU_ASSERT_EQUAL(memcmp(bytes, zeros, 100), 0);
+	end_with_the_file(file, model);
+}
+
 static void a_write_beyond_the_last_segment_is_refused(void)
 {
 	uint8_t *model;
@@ -1948,6 +1967,8 @@ int main(void)
 			a_truncation_that_others_carried_out_is_heard_of_at_commit},
 		{"a truncation carried out late tells of what it takes",
 			a_truncation_carried_out_late_tells_of_what_it_takes},
+		{"a hole of many segments is truncated at once",
+			a_hole_of_many_segments_is_truncated_at_once},
 		{"a write beyond the last segment is refused",
 			a_write_beyond_the_last_segment_is_refused},
 		{"a truncation passes what stores refuse", a_truncation_passes_what_stores_refuse},
