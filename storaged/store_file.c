@@ -51,7 +51,8 @@ struct shard_file *shard_file_create(struct store *store, const store_file *key)
 
 /*
  * Closes both sides and forgets what of them was to be flushed. Nobody else uses the file, or the
- * lock is held exclusively; then whoever waits for a flush (of a file being removed) is done.
+ * lock is held exclusively; who has let go of that to flush then finds nothing that is to be
+ * flushed.
  */
 static void close_sides(struct shard_file *file)
 {

@@ -238,15 +238,9 @@ static void *remove_it(void *context)
 	return NULL;
 }
 
-/* A SYNC that began before the file was removed tells the log that it has flushed it. */
-static void a_flush_does_not_bring_a_removed_file_back(void)
+/* A SYNC of a file that is there, which waits for go_on before it flushes. */
+static void begin_sync(pthread_t *syncer)
 {
-	const store_stat_args stat = {.file = FIXTURE_FILE};
-	uint32_t removed = UINT32_MAX;
-	pthread_t syncer, remover;
-	char command[512];
-	store_stat_res told;
-
 	begin(1, &store_io_posix);
 	fixture_open(&fixture);
 	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 4), 0);
@@ -256,9 +250,21 @@ static void a_flush_does_not_bring_a_removed_file_back(void)
 	fixture_open(&fixture);
 	sem_init(&about_to_flush, 0, 0);
 	sem_init(&go_on, 0, 0);
-	armed = true;
-	pthread_create(&syncer, NULL, sync_file, NULL);
+	pthread_create(syncer, NULL, sync_file, NULL);
 	sem_wait(&about_to_flush);
+}
+
+/* A SYNC that began before the file was removed tells the log that it has flushed it. */
+static void a_flush_does_not_bring_a_removed_file_back(void)
+{
+	const store_stat_args stat = {.file = FIXTURE_FILE};
+	uint32_t removed = UINT32_MAX;
+	pthread_t syncer, remover;
+	char command[512];
+	store_stat_res told;
+
+	begin_sync(&syncer);
+	armed = true;
 	pthread_create(&remover, NULL, remove_it, &removed);
 	pthread_join(remover, NULL);
 	pthread_join(syncer, NULL);
@@ -276,6 +282,46 @@ static void a_flush_does_not_bring_a_removed_file_back(void)
 	fixture_end(&fixture);
 }
 
+/* There is nothing to flush any more. */
+static void a_flush_that_comes_behind_a_removal_ends(void)
+{
+	pthread_t syncer;
+
+	alarm(20);
+	begin_sync(&syncer);
+	CU_ASSERT_EQUAL(remove_file(), 0);
+	sem_post(&go_on);
+	pthread_join(syncer, NULL);
+	fixture_end(&fixture);
+	alarm(0);
+}
+
+static uint32_t clear_missed(void)
+{
+	const store_missed_args args = {.file = FIXTURE_FILE,
+		.count = 4,
+		.block_version = VERSION(1, 1),
+		.missed = 2,
+		.clear = 1};
+	store_status_res res;
+
+	store_missed(fixture.store, &args, &res);
+	return res.status;
+}
+
+static void records_of_a_file_that_is_not_there_are_cleared(void)
+{
+	alarm(20);
+	begin(1, &store_io_posix);
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(clear_missed(), 0);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 4), 0);
+	CU_ASSERT_EQUAL(remove_file(), 0);
+	CU_ASSERT_EQUAL(clear_missed(), 0);
+	fixture_end(&fixture);
+	alarm(0);
+}
+
 int main(void)
 {
 	CU_pSuite suite;
@@ -288,6 +334,8 @@ int main(void)
 	TEST(what_is_on_a_lost_device_is_not_called_changed);
 	TEST(a_writer_does_not_wait_for_readers_to_end);
 	TEST(a_flush_does_not_bring_a_removed_file_back);
+	TEST(a_flush_that_comes_behind_a_removal_ends);
+	TEST(records_of_a_file_that_is_not_there_are_cleared);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	int failed = CU_get_number_of_failures() != 0 || CU_get_error() != 0;
