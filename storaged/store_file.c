@@ -599,13 +599,20 @@ int shard_file_lock_exclusive(struct shard_file *file)
 
 int shard_file_lock_to_remove(struct shard_file *file)
 {
+	int error;
+
 	pthread_rwlock_wrlock(&file->lock);
 	if (file->exists && atomic_load(&file->device->failed)) {
 		forget(file);
 		file->opened = false;
 	}
-	pthread_rwlock_unlock(&file->lock);
-	return shard_file_lock_exclusive(file);
+	error = usable(file);
+	/* What cannot be opened is removed by its names: no byte of it is needed for that. */
+	if (error == 0 && !file->opened && look_for(file) != 0)
+		error = usable(file);
+	if (error != 0)
+		pthread_rwlock_unlock(&file->lock);
+	return error;
 }
 
 int shard_file_lock_shared(struct shard_file *file)

@@ -245,7 +245,9 @@ int shard_file_lock_shared(struct shard_file *file);
 int shard_file_lock_exclusive(struct shard_file *file);
 void shard_file_unlock(struct shard_file *file);
 
-/* As shard_file_lock_exclusive(), but a file on a device that has failed is one that is not found.
+/*
+ * As shard_file_lock_exclusive(), but a file on a device that has failed, or that cannot be opened,
+ * is one that is not found. Returns 0 or -EIO (the file has failed).
  */
 int shard_file_lock_to_remove(struct shard_file *file);
 
@@ -265,9 +267,10 @@ int shard_file_make_side(struct shard_file *file, unsigned int side);
 int shard_file_make_header(struct shard_file *file, const struct store_shape *shape);
 
 /*
- * Removes the file, durably, and its marker, with all older copies that other devices have of it.
- * Called with the lock held exclusively; the file does not exist afterwards. Returns 0; -ENODEV
- * (it was not found, durably so, but may be on a device that is out of service); or -EIO.
+ * Removes the file, durably, and its marker, with all older copies that other devices have of it;
+ * one that was not found, by its names on all devices. Called with the lock held exclusively; the
+ * file does not exist afterwards. Returns 0; -ENODEV (it was not found, durably so, but may be on a
+ * device that is out of service); or -EIO.
  */
 int shard_file_remove(struct shard_file *file);
 
