@@ -218,6 +218,49 @@ static int mend_cut(struct shard_file *file, unsigned int side)
 	return error;
 }
 
+/*
+ * The name that a side has for a while, or instead, with something behind it. Returns 0 or
+ * -ENAMETOOLONG.
+ */
+static int name_with(const char *path, const char *behind, char name[STORE_PATH_MAX])
+{
+	return snprintf(name, STORE_PATH_MAX, "%s%s", path, behind) < STORE_PATH_MAX
+		       ? 0
+		       : -ENAMETOOLONG;
+}
+
+/*
+ * Notes whether a side is lost: it is not there, or has not even its page 0, and the other one says
+ * that it was. It then is made again as a whole when it is next written to.
+ */
+static void note_loss(struct shard_file *file, unsigned int side)
+{
+	char path[STORE_PATH_MAX], unfinished[STORE_PATH_MAX];
+	bool there = file->descriptors[side] >= 0;
+
+	if (there && (file->foreign || file->size_bytes[side] >= STORE_PAGE_BYTES))
+		return;
+	if (side == 0)
+		file->lost[0] = !there || file->groups_recorded[1] > 0;
+	else
+		file->lost[1] = (file->flags & STORE_FLAG_SIDE_B) != 0;
+	if (!file->lost[side])
+		return;
+	rozo_log(ERROR, "%s: missing%s, the other side is there; its blocks are damaged",
+		shard_file_name(file, side), there ? " but for a name: cut short" : "");
+	if (there) {
+		pthread_mutex_lock(&file->flush_lock);
+		file->store->io->close(file->descriptors[side]);
+		file->descriptors[side] = -1;
+		pthread_mutex_unlock(&file->flush_lock);
+		file->size_bytes[side] = 0;
+	}
+	/* Who made it again may have been killed. */
+	store_side_path(file->device, &file->key, side, path);
+	if (name_with(path, STORE_UNFINISHED, unfinished) == 0)
+		file->store->io->remove(unfinished);
+}
+
 /* Reads page 0 of each side. Sets what is known of the file. */
 static int load_headers(struct shard_file *file)
 {
@@ -281,7 +324,8 @@ static int load_headers(struct shard_file *file)
 		}
 	}
 	for (unsigned int side = 0; side < STORE_SIDES; side++) {
-		if (recover[side]) {
+		note_loss(file, side);
+		if (recover[side] && !file->lost[side]) {
 			rozo_log(ERROR,
 				"%s: the header of page 0 is damaged; using what others say",
 				shard_file_name(file, side));
@@ -293,26 +337,12 @@ static int load_headers(struct shard_file *file)
 	}
 	if (file->shape_known || file->foreign)
 		file->blank = false;
-	/* A side cut to nothing cannot tell; the other one can. */
-	if (file->descriptors[0] >= 0 && file->size_bytes[0] == 0)
-		file->groups_recorded[0] = file->groups_recorded[1];
-	if (file->descriptors[1] >= 0 && file->size_bytes[1] == 0 &&
-		(file->flags & STORE_FLAG_SIDE_B) != 0)
-		file->groups_recorded[1] = file->groups_recorded[0];
+	file->flags_lost = file->lost[0] || recover[0];
 	for (unsigned int side = 0; side < STORE_SIDES; side++) {
 		int error = mend_cut(file, side);
 
 		if (error != 0)
 			return error;
-	}
-	file->lost[0] = file->descriptors[0] < 0;
-	file->flags_lost = file->lost[0] || recover[0];
-	file->lost[1] = file->descriptors[1] < 0 && (file->flags & STORE_FLAG_SIDE_B) != 0;
-	for (unsigned int side = 0; side < STORE_SIDES; side++) {
-		if (file->lost[side])
-			rozo_log(ERROR,
-				"%s: missing, the other side is there; its blocks are damaged",
-				shard_file_name(file, side));
 	}
 	return 0;
 }
@@ -471,9 +501,8 @@ static int set_aside(struct shard_file *file, struct store_device *device)
 
 	for (int side = STORE_SIDES - 1; side >= 0 && (error == 0 || error == -ENOENT); side--) {
 		store_side_path(device, &file->key, (unsigned int)side, path);
-		error = -ENAMETOOLONG;
-		if (snprintf(aside, sizeof(aside), "%s" STORE_SUPERSEDED, path) <
-			(int)sizeof(aside))
+		error = name_with(path, STORE_SUPERSEDED, aside);
+		if (error == 0)
 			error = file->store->io->rename(path, aside);
 		renamed = renamed || error == 0;
 	}
@@ -667,6 +696,44 @@ static int name_durably(struct shard_file *file)
 	return 0;
 }
 
+/*
+ * Makes a lost side again: a page of lost records for each group, so that nobody takes what was
+ * there for EMPTY. It gets its name when all that is durable: a part of it would be taken for the
+ * whole. Returns a descriptor or a negative errno.
+ */
+static int make_again(struct shard_file *file, unsigned int side, const char *path)
+{
+	const struct store_io *io = file->store->io;
+	char unfinished[STORE_PATH_MAX];
+	uint8_t bytes[STORE_PAGE_BYTES];
+	uint64_t groups = shard_file_groups(file), end = 0;
+	int error = name_with(path, STORE_UNFINISHED, unfinished);
+	int descriptor =
+		error != 0 ? error : io->open(unfinished, O_RDWR | O_CREAT | O_TRUNC, 0600);
+
+	if (descriptor < 0)
+		return descriptor;
+	store_page_fill_lost(bytes);
+	for (uint64_t group = 0; group < groups && error == 0; group++) {
+		struct iovec part = {.iov_base = bytes, .iov_len = STORE_PAGE_BYTES};
+
+		end = store_page_offset(&file->shape, group);
+		error = store_io_write_all(io, descriptor, &part, 1, end);
+		end += STORE_PAGE_BYTES;
+	}
+	if (error == 0)
+		error = io->sync_data(descriptor);
+	if (error == 0)
+		error = io->rename(unfinished, path);
+	if (error == 0) {
+		file->size_bytes[side] = end;
+		return descriptor;
+	}
+	io->close(descriptor);
+	io->remove(unfinished);
+	return error;
+}
+
 int shard_file_make_side(struct shard_file *file, unsigned int side)
 {
 	char path[STORE_PATH_MAX];
@@ -681,7 +748,9 @@ int shard_file_make_side(struct shard_file *file, unsigned int side)
 			return error;
 	}
 	store_side_path(file->device, &file->key, side, path);
-	descriptor = file->store->io->open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+	descriptor = file->lost[side]
+			     ? make_again(file, side, path)
+			     : file->store->io->open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
 	if (descriptor < 0) {
 		rozo_log_limited(ERROR, "%s: cannot be made: %s", path, strerror(-descriptor));
 		store_device_error(file->store, file->device, descriptor);
@@ -695,6 +764,12 @@ int shard_file_make_side(struct shard_file *file, unsigned int side)
 	file->named = false;
 	file->side_made = true;
 	pthread_mutex_unlock(&file->flush_lock);
+	if (file->lost[side]) {
+		/* What the log would make of it is a part, too. */
+		shard_file_redo_short(file);
+		shard_file_written(file, side, 0, 0, file->size_bytes[side]);
+		file->lost[side] = false;
+	}
 	return 0;
 }
 

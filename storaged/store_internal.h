@@ -9,7 +9,7 @@
  *   shard_file.flush_lock    what of a file is written and not yet durable
  *   store_log.lock           the log of a device; taken with none but shard_file.lock held
  * No lock but the first and names_lock is held during I/O, and none during a flush of data, except
- * when a file is removed.
+ * when a file is removed, has a side made again, or is found on two devices.
  */
 #ifndef ROZO_STORE_INTERNAL_H
 #define ROZO_STORE_INTERNAL_H
@@ -24,6 +24,7 @@
 
 #define STORE_PATH_MAX 4096
 #define STORE_SUPERSEDED ".superseded" /* behind the name of a side that was set aside */
+#define STORE_UNFINISHED ".new" /* behind that of a lost side that is being made again */
 #define STORE_OPEN_FILES_DEFAULT 1024
 #define STORE_DEVICE_ERRORS_MAX 32 /* I/O errors until a device is given up */
 #define STORE_FREED_BYTES_DEFAULT (8u << 20)
@@ -149,7 +150,7 @@ struct shard_file {
 	bool made_here; /* by this run of the store: no crash can have torn it */
 	struct store_device *device; /* valid if exists */
 	int descriptors[STORE_SIDES]; /* -1: this side does not exist */
-	bool lost[STORE_SIDES]; /* this side existed once and is gone */
+	bool lost[STORE_SIDES]; /* this side existed once and is gone; it has no descriptor */
 	bool shape_known;
 	struct store_shape shape;
 	uint32_t write_epoch;
@@ -252,8 +253,9 @@ void shard_file_unlock(struct shard_file *file);
 int shard_file_lock_to_remove(struct shard_file *file);
 
 /*
- * Makes the file with this shape, or its missing side. Called with the lock held exclusively.
- * Returns 0 or a negative errno.
+ * Makes the file with this shape, or its missing side: one that was lost as a whole or not at all,
+ * with nothing but lost records. Called with the lock held exclusively. Returns 0 or a negative
+ * errno.
  */
 int shard_file_make(struct shard_file *file, const struct store_shape *shape);
 int shard_file_make_side(struct shard_file *file, unsigned int side);
@@ -383,9 +385,6 @@ int store_pages_keep_header(struct store_pages *pages);
  * (or at all, if exact). Errors are left to the next time.
  */
 void store_pages_note_size(struct store_pages *pages, bool exact);
-
-/* Makes a side that does not exist, whole if it was lost. Returns 0 or a negative errno. */
-int store_pages_make_side(struct store_pages *pages, unsigned int side);
 
 /* Both sides' records of a block. */
 struct store_pair {

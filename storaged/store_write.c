@@ -276,7 +276,7 @@ static int write_rows(struct write_call *call, uint32_t first, uint32_t *count)
 
 		error = store_pages_get(&call->pages, 0, side, &page);
 		if (error == 0)
-			error = store_pages_make_side(&call->pages, side);
+			error = shard_file_make_side(call->file, side);
 		if (error != 0)
 			return error;
 		page->changed = true;
