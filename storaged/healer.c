@@ -2,15 +2,19 @@
 /*
  * See healer.h. Two kinds of work, which is nowhere remembered but in the stores and in exportd, so
  * that it goes on after a restart from where it was:
+ *
  *   Misses: each node that took a write holds the record of who missed it. Of those that are up the
- *     one with the lowest shard does the work. It may not have the record, though: the writer may
- *     have died before it had told everyone. So with each pass that leaves something to do, the
- * next one in the order of shards helps, too. Should two do it at once, no harm is done, since
- * shards are written under the version they belong to. Rebuilding: segments of which exportd has
- * given this node a shard that another had. Before both it sees to truncations that nobody else
- * carries out, and to blocks that reads of this process noticed; those are forgotten with it. A
- * pass first looks how much is missing and how badly, then works from the most endangered blocks
- * down. It takes no locks of its own but work->lock, for a moment.
+ *   one with the lowest shard does the work. It may not have the record, though: the writer may
+ *   have died before it had told everyone. So with each pass that leaves something to do, the next
+ *   one in the order of shards helps, too. Should two do it at once, no harm is done, since shards
+ *   are written under the version they belong to.
+ *
+ *   Rebuilding: segments of which exportd has given this node a shard that another had.
+ *
+ * Before both it sees to truncations that nobody else carries out, and to blocks that reads of this
+ * process noticed; those are forgotten with it. A pass first looks how much is missing and how
+ * badly, then works from the most endangered blocks down. It takes no locks of its own but
+ * work->lock, for a moment.
  */
 #include "storaged/healer.h"
 

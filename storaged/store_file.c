@@ -123,7 +123,7 @@ static int read_page(
 		store_io_read_all(file->store->io, file->descriptors[side], &part, 1, offset);
 
 	if (bytes < 0) {
-		store_device_error(file->store, file->device, (int)bytes);
+		store_device_error(file->device, (int)bytes);
 		return (int)bytes;
 	}
 	memset(page + bytes, 0, STORE_PAGE_BYTES - (size_t)bytes);
@@ -214,7 +214,7 @@ static int mend_cut(struct shard_file *file, unsigned int side)
 	if (error == 0)
 		shard_file_written(file, side, 0, 0, file->size_bytes[side]);
 	else
-		store_device_error(file->store, file->device, error);
+		store_device_error(file->device, error);
 	return error;
 }
 
@@ -359,7 +359,7 @@ static int open_sides(struct store *store, struct store_device *device, const st
 		if (descriptors[side] >= 0 || descriptors[side] == -ENOENT)
 			continue;
 		rozo_log_limited(ERROR, "%s: %s", path, strerror(-descriptors[side]));
-		store_device_error(store, device, descriptors[side]);
+		store_device_error(device, descriptors[side]);
 		if (side > 0 && descriptors[0] >= 0)
 			store->io->close(descriptors[0]);
 		return descriptors[side];
@@ -464,7 +464,7 @@ static int settle_newer(struct shard_file *file)
 		error = io->sync_directory(path);
 	if (error != 0) {
 		rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
-		store_device_error(file->store, device, error);
+		store_device_error(device, error);
 	}
 	return error;
 }
@@ -481,7 +481,7 @@ static int finish_copy(struct shard_file *file, struct store_device *device)
 		error = store_marker_remove(file->store, device, &file->key);
 	if (error != 0) {
 		rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
-		store_device_error(file->store, device, error);
+		store_device_error(device, error);
 		return error;
 	}
 	/* Its records would bring the file back. */
@@ -508,7 +508,7 @@ static int set_aside(struct shard_file *file, struct store_device *device)
 	}
 	if (error != 0 && error != -ENOENT) {
 		rozo_log_limited(ERROR, "%s: cannot be renamed: %s", path, strerror(-error));
-		store_device_error(file->store, device, error);
+		store_device_error(device, error);
 		return error;
 	}
 	error = finish_copy(file, device);
@@ -545,7 +545,7 @@ static int look_for(struct shard_file *file)
 
 			error = is_degraded(store, &file->key, descriptors[0], &newer);
 			if (error != 0) {
-				store_device_error(store, device, error);
+				store_device_error(device, error);
 				close_both(store, descriptors);
 				goto failed;
 			}
@@ -687,7 +687,7 @@ static int name_durably(struct shard_file *file)
 	error = file->store->io->sync_directory(path);
 	if (error != 0) {
 		rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
-		store_device_error(file->store, file->device, error);
+		store_device_error(file->device, error);
 		return error;
 	}
 	pthread_mutex_lock(&file->flush_lock);
@@ -753,7 +753,7 @@ int shard_file_make_side(struct shard_file *file, unsigned int side)
 			     : file->store->io->open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
 	if (descriptor < 0) {
 		rozo_log_limited(ERROR, "%s: cannot be made: %s", path, strerror(-descriptor));
-		store_device_error(file->store, file->device, descriptor);
+		store_device_error(file->device, descriptor);
 		return descriptor;
 	}
 	/* First, so that no flush takes the side for named without it. */
@@ -784,7 +784,7 @@ int shard_file_make(struct shard_file *file, const struct store_shape *shape)
 	if (error != 0) {
 		rozo_log_limited(ERROR, "%s: a directory for shards cannot be made: %s",
 			device->path, strerror(-error));
-		store_device_error(file->store, device, error);
+		store_device_error(device, error);
 		return error;
 	}
 	pthread_mutex_lock(&file->flush_lock);
@@ -842,7 +842,7 @@ static int remove_copy(struct shard_file *file, struct store_device *device)
 	if (error != 0) {
 		store_side_directory(device, &file->key, path);
 		rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
-		store_device_error(file->store, device, error);
+		store_device_error(device, error);
 		return error;
 	}
 	return finish_copy(file, device);
@@ -904,7 +904,7 @@ static int remove_used(struct shard_file *file)
 	if (error != 0) {
 		store_side_path(device, &file->key, 0, path);
 		rozo_log_limited(ERROR, "%s: cannot be removed: %s", path, strerror(-error));
-		store_device_error(file->store, device, error);
+		store_device_error(device, error);
 		if (logged) {
 			/* It will be gone when the store is opened again, so nothing may be
 			 * written to it. */

@@ -268,7 +268,7 @@ static int flush_sides(struct shard_file *file, const struct flush *flush, bool 
 			"%s: flush failed: %s; the store file, or one in this directory, answers "
 			"EIO until rozo-storaged is restarted",
 			path, strerror(-error));
-		store_device_error(file->store, flush->device, error);
+		store_device_error(flush->device, error);
 	} else if (flush->device->log != NULL) {
 		error = store_log_clean(flush->device->log, &file->key);
 	}
@@ -416,7 +416,7 @@ static int write_back_sides(struct shard_file *file, const struct flush *flush)
 			"%s: writing back failed: %s; the store file answers EIO until "
 			"rozo-storaged is restarted",
 			path, strerror(-error));
-		store_device_error(file->store, flush->device, error);
+		store_device_error(flush->device, error);
 		return error;
 	}
 	return 0;

@@ -88,21 +88,23 @@ int store_device_make_directory(
 	struct store *store, struct store_device *device, const store_file *file);
 
 /* Counts an I/O error and gives the device up if there are too many. */
-void store_device_error(struct store *store, struct store_device *device, int error);
+void store_device_error(struct store_device *device, int error);
 
 /*
  * What new data leaves free on a device, so that what is there can be overwritten, truncated and
  * removed when it is full. Two parts:
- *   STORE_RESERVE_PAGES    A group of which no block was overwritten yet has no page on side b.
- * When the first one is, it gets one, for good: one page more for the page and 31 rows of 4 KiB
- * that are there, 1/32. Rows by turns on one side and on the other are no longer one extent but one
- * each, 12 bytes on ext4. 1/29 together. Codes with fewer rows to a page need more (8+4: up to 1/9)
- * if some block of each group is overwritten on a full device. STORE_RESERVE_FLIGHT   A version is
- * kept until the one that takes its place is decided here, 50 ms after a stable write, at COMMIT
- * after an unstable one. 1/64, as large devices hold for half a second of one fast link: 64 MiB at
- * most. A quarter of it is left to what must never be refused: commits, truncation, removal,
- *                          records of missed writes, and what the file system itself needs for
- * them.
+ *
+ *   STORE_RESERVE_PAGES: a group of which no block was overwritten yet has no page on side b. When
+ *   the first one is, it gets one, for good: one page more for the page and 31 rows of 4 KiB that
+ *   are there, 1/32. Rows by turns on one side and on the other are no longer one extent but one
+ *   each, 12 bytes on ext4. 1/29 together. Codes with fewer rows to a page need more (8+4: up to
+ *   1/9) if some block of each group is overwritten on a full device.
+ *
+ *   STORE_RESERVE_FLIGHT: a version is kept until the one that takes its place is decided here, 50
+ *   ms after a stable write, at COMMIT after an unstable one. 1/64, as large devices hold for half
+ *   a second of one fast link: 64 MiB at most. A quarter of it is left to what must never be
+ *   refused: commits, truncation, removal, records of missed writes, and what the file system
+ *   itself needs for them.
  */
 #define STORE_RESERVE_PAGES(total_bytes) ((total_bytes) / 29)
 #define STORE_RESERVE_FLIGHT(total_bytes) STORE_LESSER((total_bytes) / 64, UINT64_C(64) << 20)

@@ -118,7 +118,7 @@ static int page_load(struct shard_file *file, struct store_page *page)
 			rozo_log_limited(ERROR, "%s: group %" PRIu64 " cannot be read: %s",
 				shard_file_name(file, page->side), page->group,
 				strerror((int)-bytes));
-			store_device_error(file->store, file->device, (int)bytes);
+			store_device_error(file->device, (int)bytes);
 			return (int)bytes;
 		}
 	}
@@ -250,7 +250,7 @@ static int page_write(struct store_pages *pages, struct store_page *page)
 		rozo_log_limited(ERROR,
 			"%s: the records of group %" PRIu64 " cannot be written: %s",
 			shard_file_name(file, page->side), page->group, strerror(-error));
-		store_device_error(file->store, file->device, error);
+		store_device_error(file->device, error);
 		return error;
 	}
 	if (end > file->size_bytes[page->side])

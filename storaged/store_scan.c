@@ -192,7 +192,7 @@ static int scan_error(void *context, const char *path, int error)
 	if (error == -ENOENT)
 		return 0;
 	rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
-	store_device_error(scan->store, scan->device, error);
+	store_device_error(scan->device, error);
 	if (scan->error == 0)
 		scan->error = error;
 	return 0;

@@ -290,7 +290,7 @@ static int write_rows(struct write_call *call, uint32_t first, uint32_t *count)
 	if (error != 0) {
 		rozo_log_limited(ERROR, "%s: block %" PRIu64 " and %u more cannot be written: %s",
 			shard_file_name(call->file, side), block, n - 1, strerror(-error));
-		store_device_error(call->file->store, call->file->device, error);
+		store_device_error(call->file->device, error);
 		return error;
 	}
 	if (offset + bytes > call->file->size_bytes[side])
