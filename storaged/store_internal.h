@@ -413,6 +413,8 @@ void store_pages_abandon(struct store_pages *pages);
 struct store_scan_calls {
 	/* A store file; sides: bit 0: side a is there, bit 1: side b. */
 	int (*file)(void *context, const store_file *key, unsigned int sides);
+	/* A side that was set aside (STORE_SUPERSEDED). May be NULL. */
+	int (*aside)(void *context, const char *path);
 	/* Something that the store did not put there. May be NULL. */
 	int (*stranger)(void *context, const char *path);
 	/* A directory that cannot be listed. */
