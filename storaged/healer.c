@@ -29,6 +29,7 @@
 #include "rpc/log.h"
 #include "rpc/rpc.h"
 #include "storaged/clock.h"
+#include "storaged/noticed.h"
 #include "storaged/periodic.h"
 #include "storaged/rate.h"
 #include "stripe/die_at_message.h"
@@ -56,8 +57,7 @@ struct healer {
 	struct rate rate;
 	/* Only the thread uses the rest. */
 	unsigned int waited; /* passes in a row that left something to others */
-	struct stripe_noticed noticed[BATCH]; /* to be tried again */
-	size_t noticed_count;
+	struct noticed noticed; /* to be tried again */
 	int64_t missed_due_ms, rebuild_due_ms; /* none of it before */
 	int64_t begun_ms; /* the turn */
 	uint64_t healed, failed, segments; /* of this pass */
@@ -315,17 +315,24 @@ static bool heal_block(struct healer *healer, const struct stripe_noticed *notic
 	return error == 0 || error == -ESTALE;
 }
 
+/* New ones are tried at once, whatever there is that cannot be mended. */
 static void heal_noticed(struct healer *healer)
 {
-	size_t count = healer->noticed_count, left = 0;
+	struct stripe_noticed again[NOTICED_KEPT_MAX], blocks[BATCH];
+	size_t again_count = noticed_due(&healer->noticed, clock_now_ms(), again);
+	size_t count = stripe_noticed(healer->stripe, blocks, BATCH);
 
-	count += stripe_noticed(healer->stripe, healer->noticed + count, BATCH - count);
-	for (size_t i = 0; i < count; i++) {
-		if (periodic_stopping(&healer->periodic) ||
-			!heal_block(healer, &healer->noticed[i]))
-			healer->noticed[left++] = healer->noticed[i];
+	for (size_t i = 0; i < count + again_count; i++) {
+		const struct stripe_noticed *block = i < count ? &blocks[i] : &again[i - count];
+
+		/* What is not tried any more the next read notices. */
+		if (periodic_stopping(&healer->periodic) || turn_is_over(healer))
+			return;
+		if (i < count && noticed_is_kept(&healer->noticed, block))
+			continue;
+		bool mended = heal_block(healer, block);
+		noticed_tried(&healer->noticed, block, mended, clock_now_ms());
 	}
-	healer->noticed_count = left;
 }
 
 /* -------- truncations whose beginner died -------- */

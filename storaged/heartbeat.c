@@ -17,6 +17,7 @@
 #define CALL_TIMEOUT_MS 2000
 #define FREE_TIMEOUT_MS 10000
 #define DEVICES_MAX 256
+#define REMOVING_MS 500 /* between two heartbeats, and the removal at hand */
 #define WALK_MS 10000 /* from one walk's beginning to the next one's, at least */
 
 /* A walk through the list of what exportd wants removed. */
@@ -44,8 +45,8 @@ struct heartbeat {
 
 /*
  * Removes store files of removed files, and of what other nodes have taken over: those of a page of
- * exportd's list, from walk->first on. Tells exportd which ones are gone for good. Returns 0, or
- * why exportd's list cannot be had.
+ * exportd's list, from walk->first on, as far as it comes in REMOVING_MS. Tells exportd which ones
+ * are gone for good. Returns 0, or why exportd's list cannot be had.
  */
 static int free_page(
 	struct free_walk *walk, struct store *store, struct stripe *stripe, uint32_t node_id)
@@ -59,12 +60,13 @@ static int free_page(
 	if (error)
 		return error;
 	error = -(int)page.status;
-	uint32_t items = error ? 0 : page.items.items_len, count = 0;
+	uint32_t items = error ? 0 : page.items.items_len, done = 0, count = 0;
+	int64_t end_ms = clock_now_ms() + REMOVING_MS;
 	uint64_t *removed = calloc(items ? items : 1, sizeof(*removed));
 	if (!error && !removed)
 		error = -ENOMEM;
-	for (uint32_t i = 0; !error && i < items; i++) {
-		const meta_free_item *item = &page.items.items_val[i];
+	for (; !error && done < items && clock_now_ms() < end_ms; done++) {
+		const meta_free_item *item = &page.items.items_val[done];
 		store_remove_args args = {.file = {.export_id = item->export_id,
 						  .segment = item->segment,
 						  .file_id = item->file_id}};
@@ -89,14 +91,14 @@ static int free_page(
 				strerror((int)result.status));
 		}
 	}
-	walk->ended = !error && items < META_FREE_MAX;
+	walk->ended = !error && done == items && items < META_FREE_MAX;
 	rpc_free(RPC_XDR(xdr_meta_free_res), &page);
 	if (count) {
-		meta_freed_args done = {.node = node_id,
+		meta_freed_args freed = {.node = node_id,
 			.sequences = {.sequences_len = count, .sequences_val = removed}};
 		meta_status_res result = {0};
 		/* What exportd does not hear is removed again, which does no harm. */
-		if (!rpc_call(meta, META_FREED, RPC_XDR(xdr_meta_freed_args), &done,
+		if (!rpc_call(meta, META_FREED, RPC_XDR(xdr_meta_freed_args), &freed,
 			    RPC_XDR(xdr_meta_status_res), &result, FREE_TIMEOUT_MS))
 			rpc_free(RPC_XDR(xdr_meta_status_res), &result);
 	}
@@ -112,7 +114,10 @@ static void tell_out_of_reach(uint64_t count)
 		count);
 }
 
-/* A page at a time, so that heartbeats go on. Behind the last one there is only what is new. */
+/*
+ * What can be removed in half a second, since heartbeats wait for it: each removal may have to wait
+ * for a flush. Behind the last page there is only what is new.
+ */
 static void free_some(struct heartbeat *heartbeat)
 {
 	struct free_walk *walk = &heartbeat->walk;

@@ -231,23 +231,16 @@ static int ask(struct orphans *orphans, bool sure, meta_orphan *files, uint32_t 
 	return -EIO;
 }
 
-/* Exportd has said for the second time that nobody needs a store file. */
-static void remove_file(struct orphans *orphans, meta_orphan *file, uint32_t verdict)
+/* Exportd has said for the second time that the file is no more. */
+static void remove_file(struct orphans *orphans, const meta_orphan *file)
 {
 	store_remove_args args = {.file = {.export_id = file->export_id,
 					  .segment = file->segment,
 					  .file_id = file->file_id}};
 	store_status_res removed = {0};
-	meta_orphans_res result;
 
-	if (verdict == META_ORPHAN_STRAY) {
-		if (ask(orphans, true, file, 1, &result))
-			return;
-		rpc_free(RPC_XDR(xdr_meta_orphans_res), &result);
-	} else {
-		stripe_file_forget(orphans->stripe, file->export_id, file->file_id);
-		store_remove(orphans->store, &args, &removed);
-	}
+	stripe_file_forget(orphans->stripe, file->export_id, file->file_id);
+	store_remove(orphans->store, &args, &removed);
 	/* If a device that is out of service has it, too, it is met again when that is back. */
 	if (removed.status && removed.status != ENODEV) {
 		rozo_log_limited(ERROR,
@@ -259,9 +252,23 @@ static void remove_file(struct orphans *orphans, meta_orphan *file, uint32_t ver
 	}
 	orphans->removed++;
 	rozo_log(INFO,
-		"scrub: export %" PRIu32 " file %" PRIx64 " segment %" PRIu32 ": removed, since %s",
-		file->export_id, (uint64_t)file->file_id, file->segment,
-		verdict == META_ORPHAN_GONE ? "the file is no more" : "other nodes have it");
+		"scrub: export %" PRIu32 " file %" PRIx64 " segment %" PRIu32
+		": removed, since the file is no more",
+		file->export_id, (uint64_t)file->file_id, file->segment);
+}
+
+/* Exportd has said twice that other nodes have the segment: it puts it into its free queue. */
+static void give_up_stray(struct orphans *orphans, meta_orphan *file)
+{
+	meta_orphans_res result;
+
+	if (ask(orphans, true, file, 1, &result))
+		return;
+	rpc_free(RPC_XDR(xdr_meta_orphans_res), &result);
+	rozo_log(INFO,
+		"scrub: export %" PRIu32 " file %" PRIx64 " segment %" PRIu32
+		": other nodes have it; exportd is told, and will have it removed here",
+		file->export_id, (uint64_t)file->file_id, file->segment);
 }
 
 static void take_verdict(
@@ -278,7 +285,10 @@ static void take_verdict(
 		add_suspect(orphans, file, verdict);
 	} else if (suspect->met && clock_now_ms() - suspect->since_ms >= orphans->age_ms) {
 		suspect->met = false; /* not suspected any more */
-		remove_file(orphans, file, verdict);
+		if (verdict == META_ORPHAN_STRAY)
+			give_up_stray(orphans, file);
+		else
+			remove_file(orphans, file);
 	}
 }
 

@@ -6,7 +6,8 @@
  *
  * Blocks are compared by what the stores say of them in headers, which is what healing begins with.
  * The nodes of a file take turns from pass to pass, so that one that has lost the whole file does
- * not stay the only one to compare it.
+ * not stay the only one to compare it. What could not be compared has its turn once more, in a pass
+ * that comes sooner than the interval says.
  *
  * Holds no locks of its own but work->lock for a moment; store_check_blocks() holds a file's for a
  * fraction of a MiB.
@@ -27,6 +28,7 @@
 
 #define LOOK_MS 500 /* whether a pass is due */
 #define RETRY_MS 10000 /* how soon repairs are tried again */
+#define COMPARE_RETRY_MS 60000 /* and comparisons, at the latest with the next interval */
 #define COMPARE_STEP 256 /* blocks compared at a time */
 #define HEADER_BYTES 64 /* what a header of a block counts for in the rate */
 
@@ -41,6 +43,8 @@ struct scrubber {
 	struct orphans *orphans;
 	/* Only the thread uses what follows. */
 	uint32_t passes;
+	uint32_t turn; /* of the nodes of a file, to compare it */
+	bool turn_again; /* this turn's comparisons failed once */
 	int64_t begun_ms; /* the last pass that was done wholly and left nothing; 0: none */
 	int64_t retry_ms; /* not before */
 	uint64_t files_all; /* store files met by the last pass */
@@ -140,7 +144,7 @@ static bool our_turn(struct scrubber *scrubber, struct stripe_file *file, const 
 
 	if (!up)
 		return false;
-	turn = (uint32_t)((key->file_id + scrubber->passes) % (unsigned int)__builtin_popcount(up));
+	turn = (uint32_t)((key->file_id + scrubber->turn) % (unsigned int)__builtin_popcount(up));
 	for (;; shard++) {
 		if (!(up & (1u << shard)))
 			continue;
@@ -183,7 +187,7 @@ static void compare_file(struct scrubber *scrubber, const store_file *key)
 				block + step - 1, result.unrecorded);
 		pay(scrubber, (uint64_t)step * HEADER_BYTES + result.healed_bytes);
 	}
-	scrubber->compare_failed += error != 0 && error != -ENOENT;
+	scrubber->compare_failed += error != 0 && error != -ENOENT && error != -ESTALE;
 	stripe_file_put(file);
 }
 
@@ -238,6 +242,22 @@ static void tell_end(struct scrubber *scrubber, uint64_t left)
 	pthread_mutex_unlock(&scrubber->work->lock);
 }
 
+/* The next pass begins with the interval, or, with something left that can be tried again, soon. */
+static void plan_next(
+	struct scrubber *scrubber, uint64_t left, int64_t start_ms, int64_t interval_ms)
+{
+	int64_t retry_ms = COMPARE_RETRY_MS < interval_ms ? COMPARE_RETRY_MS : interval_ms;
+
+	scrubber->turn_again = scrubber->compare_failed && !scrubber->turn_again;
+	scrubber->turn += !scrubber->turn_again;
+	if (left > scrubber->unreadable)
+		scrubber->retry_ms = clock_now_ms() + RETRY_MS;
+	else if (scrubber->compare_failed)
+		scrubber->retry_ms = clock_now_ms() + retry_ms;
+	else
+		scrubber->begun_ms = start_ms;
+}
+
 static void scrub(void *context)
 {
 	struct scrubber *scrubber = context;
@@ -261,15 +281,12 @@ static void scrub(void *context)
 	rozo_log(INFO,
 		"scrub: pass done in %" PRId64 " s: read %" PRIu64 " store files, %" PRIu64
 		" blocks, %" PRIu64 " MiB; found %" PRIu64 " damaged, repaired %" PRIu64
-		", left %" PRIu64 ", not in use %" PRIu64 "; lagging %" PRIu64,
+		", left %" PRIu64 ", not in use %" PRIu64 "; lagging %" PRIu64
+		", not compared %" PRIu64 " store files",
 		(clock_now_ms() - start_ms) / 1000, scrubber->files, scrubber->blocks,
 		scrubber->bytes >> 20, scrubber->found, scrubber->repaired, left, scrubber->nowhere,
-		scrubber->lagging);
-	/* With something left that can be tried again the next pass comes soon. */
-	if (left > scrubber->unreadable)
-		scrubber->retry_ms = clock_now_ms() + RETRY_MS;
-	else
-		scrubber->begun_ms = start_ms;
+		scrubber->lagging, scrubber->compare_failed);
+	plan_next(scrubber, left, start_ms, interval_ms);
 }
 
 int scrubber_start(struct scrubber **result, struct store *store, struct stripe *stripe,

@@ -216,7 +216,8 @@ struct store_verify_summary {
  * Reads everything on a node's devices and checks it: labels, names, headers, records, shards,
  * markers of missed writes. Changes nothing; holds the devices' locks meanwhile, so that no daemon
  * serves them. options as for store_open(). Each problem becomes a line on problems, naming path,
- * blocks and what is wrong; progress (may be NULL) gets a line every few seconds.
+ * blocks and what is wrong; so do older copies that the store has set aside, which are none, and do
+ * not count. progress (may be NULL) gets a line every few seconds.
  * Returns 0 (*summary tells what was found), or, if nothing can be said, -EBUSY (another process
  * uses a device), -EUCLEAN (a log has changes that are not in the files yet), -EACCES or -EPERM (no
  * right to read), -ENOMEM: error then has a line.

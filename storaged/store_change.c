@@ -66,7 +66,7 @@ int shard_file_mark(struct shard_file *file)
 	if (error != 0) {
 		rozo_log_limited(ERROR, "%s: its missed writes cannot be recorded: %s",
 			shard_file_name(file, 0), strerror(-error));
-		store_device_error(file->store, file->device, error);
+		store_device_error(file->device, error);
 	}
 	file->marked = error == 0;
 	return error;

@@ -104,9 +104,8 @@ out:
 	return error;
 }
 
-void store_device_error(struct store *store, struct store_device *device, int error)
+void store_device_error(struct store_device *device, int error)
 {
-	(void)store;
 	if (error != -EIO && error != -EROFS && error != -ENODEV && error != -ENXIO &&
 		error != -ESTALE && error != -EUCLEAN)
 		return;
@@ -140,7 +139,7 @@ int store_device_room(
 		return -EIO;
 	error = store->io->space(device->path, &space);
 	if (error != 0) {
-		store_device_error(store, device, error);
+		store_device_error(device, error);
 		return -EIO;
 	}
 	low = usable(&space) < bytes;

@@ -51,7 +51,8 @@ struct shard_file *shard_file_create(struct store *store, const store_file *key)
 
 /*
  * Closes both sides and forgets what of them was to be flushed. Nobody else uses the file, or the
- * lock is held exclusively; then whoever waits for a flush (of a file being removed) is done.
+ * lock is held exclusively; who has let go of that to flush then finds nothing that is to be
+ * flushed.
  */
 static void close_sides(struct shard_file *file)
 {
@@ -122,7 +123,7 @@ static int read_page(
 		store_io_read_all(file->store->io, file->descriptors[side], &part, 1, offset);
 
 	if (bytes < 0) {
-		store_device_error(file->store, file->device, (int)bytes);
+		store_device_error(file->device, (int)bytes);
 		return (int)bytes;
 	}
 	memset(page + bytes, 0, STORE_PAGE_BYTES - (size_t)bytes);
@@ -213,8 +214,51 @@ static int mend_cut(struct shard_file *file, unsigned int side)
 	if (error == 0)
 		shard_file_written(file, side, 0, 0, file->size_bytes[side]);
 	else
-		store_device_error(file->store, file->device, error);
+		store_device_error(file->device, error);
 	return error;
+}
+
+/*
+ * The name that a side has for a while, or instead, with something behind it. Returns 0 or
+ * -ENAMETOOLONG.
+ */
+static int name_with(const char *path, const char *behind, char name[STORE_PATH_MAX])
+{
+	return snprintf(name, STORE_PATH_MAX, "%s%s", path, behind) < STORE_PATH_MAX
+		       ? 0
+		       : -ENAMETOOLONG;
+}
+
+/*
+ * Notes whether a side is lost: it is not there, or has not even its page 0, and the other one says
+ * that it was. It then is made again as a whole when it is next written to.
+ */
+static void note_loss(struct shard_file *file, unsigned int side)
+{
+	char path[STORE_PATH_MAX], unfinished[STORE_PATH_MAX];
+	bool there = file->descriptors[side] >= 0;
+
+	if (there && (file->foreign || file->size_bytes[side] >= STORE_PAGE_BYTES))
+		return;
+	if (side == 0)
+		file->lost[0] = !there || file->groups_recorded[1] > 0;
+	else
+		file->lost[1] = (file->flags & STORE_FLAG_SIDE_B) != 0;
+	if (!file->lost[side])
+		return;
+	rozo_log(ERROR, "%s: missing%s, the other side is there; its blocks are damaged",
+		shard_file_name(file, side), there ? " but for a name: cut short" : "");
+	if (there) {
+		pthread_mutex_lock(&file->flush_lock);
+		file->store->io->close(file->descriptors[side]);
+		file->descriptors[side] = -1;
+		pthread_mutex_unlock(&file->flush_lock);
+		file->size_bytes[side] = 0;
+	}
+	/* Who made it again may have been killed. */
+	store_side_path(file->device, &file->key, side, path);
+	if (name_with(path, STORE_UNFINISHED, unfinished) == 0)
+		file->store->io->remove(unfinished);
 }
 
 /* Reads page 0 of each side. Sets what is known of the file. */
@@ -280,7 +324,8 @@ static int load_headers(struct shard_file *file)
 		}
 	}
 	for (unsigned int side = 0; side < STORE_SIDES; side++) {
-		if (recover[side]) {
+		note_loss(file, side);
+		if (recover[side] && !file->lost[side]) {
 			rozo_log(ERROR,
 				"%s: the header of page 0 is damaged; using what others say",
 				shard_file_name(file, side));
@@ -292,26 +337,12 @@ static int load_headers(struct shard_file *file)
 	}
 	if (file->shape_known || file->foreign)
 		file->blank = false;
-	/* A side cut to nothing cannot tell; the other one can. */
-	if (file->descriptors[0] >= 0 && file->size_bytes[0] == 0)
-		file->groups_recorded[0] = file->groups_recorded[1];
-	if (file->descriptors[1] >= 0 && file->size_bytes[1] == 0 &&
-		(file->flags & STORE_FLAG_SIDE_B) != 0)
-		file->groups_recorded[1] = file->groups_recorded[0];
+	file->flags_lost = file->lost[0] || recover[0];
 	for (unsigned int side = 0; side < STORE_SIDES; side++) {
 		int error = mend_cut(file, side);
 
 		if (error != 0)
 			return error;
-	}
-	file->lost[0] = file->descriptors[0] < 0;
-	file->flags_lost = file->lost[0] || recover[0];
-	file->lost[1] = file->descriptors[1] < 0 && (file->flags & STORE_FLAG_SIDE_B) != 0;
-	for (unsigned int side = 0; side < STORE_SIDES; side++) {
-		if (file->lost[side])
-			rozo_log(ERROR,
-				"%s: missing, the other side is there; its blocks are damaged",
-				shard_file_name(file, side));
 	}
 	return 0;
 }
@@ -328,7 +359,7 @@ static int open_sides(struct store *store, struct store_device *device, const st
 		if (descriptors[side] >= 0 || descriptors[side] == -ENOENT)
 			continue;
 		rozo_log_limited(ERROR, "%s: %s", path, strerror(-descriptors[side]));
-		store_device_error(store, device, descriptors[side]);
+		store_device_error(device, descriptors[side]);
 		if (side > 0 && descriptors[0] >= 0)
 			store->io->close(descriptors[0]);
 		return descriptors[side];
@@ -433,7 +464,7 @@ static int settle_newer(struct shard_file *file)
 		error = io->sync_directory(path);
 	if (error != 0) {
 		rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
-		store_device_error(file->store, device, error);
+		store_device_error(device, error);
 	}
 	return error;
 }
@@ -450,7 +481,7 @@ static int finish_copy(struct shard_file *file, struct store_device *device)
 		error = store_marker_remove(file->store, device, &file->key);
 	if (error != 0) {
 		rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
-		store_device_error(file->store, device, error);
+		store_device_error(device, error);
 		return error;
 	}
 	/* Its records would bring the file back. */
@@ -470,15 +501,14 @@ static int set_aside(struct shard_file *file, struct store_device *device)
 
 	for (int side = STORE_SIDES - 1; side >= 0 && (error == 0 || error == -ENOENT); side--) {
 		store_side_path(device, &file->key, (unsigned int)side, path);
-		error = -ENAMETOOLONG;
-		if (snprintf(aside, sizeof(aside), "%s" STORE_SUPERSEDED, path) <
-			(int)sizeof(aside))
+		error = name_with(path, STORE_SUPERSEDED, aside);
+		if (error == 0)
 			error = file->store->io->rename(path, aside);
 		renamed = renamed || error == 0;
 	}
 	if (error != 0 && error != -ENOENT) {
 		rozo_log_limited(ERROR, "%s: cannot be renamed: %s", path, strerror(-error));
-		store_device_error(file->store, device, error);
+		store_device_error(device, error);
 		return error;
 	}
 	error = finish_copy(file, device);
@@ -515,7 +545,7 @@ static int look_for(struct shard_file *file)
 
 			error = is_degraded(store, &file->key, descriptors[0], &newer);
 			if (error != 0) {
-				store_device_error(store, device, error);
+				store_device_error(device, error);
 				close_both(store, descriptors);
 				goto failed;
 			}
@@ -598,13 +628,20 @@ int shard_file_lock_exclusive(struct shard_file *file)
 
 int shard_file_lock_to_remove(struct shard_file *file)
 {
+	int error;
+
 	pthread_rwlock_wrlock(&file->lock);
 	if (file->exists && atomic_load(&file->device->failed)) {
 		forget(file);
 		file->opened = false;
 	}
-	pthread_rwlock_unlock(&file->lock);
-	return shard_file_lock_exclusive(file);
+	error = usable(file);
+	/* What cannot be opened is removed by its names: no byte of it is needed for that. */
+	if (error == 0 && !file->opened && look_for(file) != 0)
+		error = usable(file);
+	if (error != 0)
+		pthread_rwlock_unlock(&file->lock);
+	return error;
 }
 
 int shard_file_lock_shared(struct shard_file *file)
@@ -650,13 +687,51 @@ static int name_durably(struct shard_file *file)
 	error = file->store->io->sync_directory(path);
 	if (error != 0) {
 		rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
-		store_device_error(file->store, file->device, error);
+		store_device_error(file->device, error);
 		return error;
 	}
 	pthread_mutex_lock(&file->flush_lock);
 	file->named = true;
 	pthread_mutex_unlock(&file->flush_lock);
 	return 0;
+}
+
+/*
+ * Makes a lost side again: a page of lost records for each group, so that nobody takes what was
+ * there for EMPTY. It gets its name when all that is durable: a part of it would be taken for the
+ * whole. Returns a descriptor or a negative errno.
+ */
+static int make_again(struct shard_file *file, unsigned int side, const char *path)
+{
+	const struct store_io *io = file->store->io;
+	char unfinished[STORE_PATH_MAX];
+	uint8_t bytes[STORE_PAGE_BYTES];
+	uint64_t groups = shard_file_groups(file), end = 0;
+	int error = name_with(path, STORE_UNFINISHED, unfinished);
+	int descriptor =
+		error != 0 ? error : io->open(unfinished, O_RDWR | O_CREAT | O_TRUNC, 0600);
+
+	if (descriptor < 0)
+		return descriptor;
+	store_page_fill_lost(bytes);
+	for (uint64_t group = 0; group < groups && error == 0; group++) {
+		struct iovec part = {.iov_base = bytes, .iov_len = STORE_PAGE_BYTES};
+
+		end = store_page_offset(&file->shape, group);
+		error = store_io_write_all(io, descriptor, &part, 1, end);
+		end += STORE_PAGE_BYTES;
+	}
+	if (error == 0)
+		error = io->sync_data(descriptor);
+	if (error == 0)
+		error = io->rename(unfinished, path);
+	if (error == 0) {
+		file->size_bytes[side] = end;
+		return descriptor;
+	}
+	io->close(descriptor);
+	io->remove(unfinished);
+	return error;
 }
 
 int shard_file_make_side(struct shard_file *file, unsigned int side)
@@ -673,10 +748,12 @@ int shard_file_make_side(struct shard_file *file, unsigned int side)
 			return error;
 	}
 	store_side_path(file->device, &file->key, side, path);
-	descriptor = file->store->io->open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+	descriptor = file->lost[side]
+			     ? make_again(file, side, path)
+			     : file->store->io->open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
 	if (descriptor < 0) {
 		rozo_log_limited(ERROR, "%s: cannot be made: %s", path, strerror(-descriptor));
-		store_device_error(file->store, file->device, descriptor);
+		store_device_error(file->device, descriptor);
 		return descriptor;
 	}
 	/* First, so that no flush takes the side for named without it. */
@@ -687,6 +764,12 @@ int shard_file_make_side(struct shard_file *file, unsigned int side)
 	file->named = false;
 	file->side_made = true;
 	pthread_mutex_unlock(&file->flush_lock);
+	if (file->lost[side]) {
+		/* What the log would make of it is a part, too. */
+		shard_file_redo_short(file);
+		shard_file_written(file, side, 0, 0, file->size_bytes[side]);
+		file->lost[side] = false;
+	}
 	return 0;
 }
 
@@ -701,7 +784,7 @@ int shard_file_make(struct shard_file *file, const struct store_shape *shape)
 	if (error != 0) {
 		rozo_log_limited(ERROR, "%s: a directory for shards cannot be made: %s",
 			device->path, strerror(-error));
-		store_device_error(file->store, device, error);
+		store_device_error(device, error);
 		return error;
 	}
 	pthread_mutex_lock(&file->flush_lock);
@@ -759,7 +842,7 @@ static int remove_copy(struct shard_file *file, struct store_device *device)
 	if (error != 0) {
 		store_side_directory(device, &file->key, path);
 		rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
-		store_device_error(file->store, device, error);
+		store_device_error(device, error);
 		return error;
 	}
 	return finish_copy(file, device);
@@ -821,7 +904,7 @@ static int remove_used(struct shard_file *file)
 	if (error != 0) {
 		store_side_path(device, &file->key, 0, path);
 		rozo_log_limited(ERROR, "%s: cannot be removed: %s", path, strerror(-error));
-		store_device_error(file->store, device, error);
+		store_device_error(device, error);
 		if (logged) {
 			/* It will be gone when the store is opened again, so nothing may be
 			 * written to it. */

@@ -221,7 +221,7 @@ static bool flush_to_log(struct shard_file *file, struct flush *flush, int *erro
 {
 	uint64_t sequence;
 
-	if (flush->redo == NULL || flush->device == NULL ||
+	if (flush->redo == NULL ||
 		store_log_append(flush->device->log, STORE_LOG_CHANGE, &file->key, flush->redo,
 			flush->redo_bytes, &sequence) != 0)
 		return false;
@@ -268,8 +268,8 @@ static int flush_sides(struct shard_file *file, const struct flush *flush, bool 
 			"%s: flush failed: %s; the store file, or one in this directory, answers "
 			"EIO until rozo-storaged is restarted",
 			path, strerror(-error));
-		store_device_error(file->store, flush->device, error);
-	} else if (flush->device != NULL && flush->device->log != NULL) {
+		store_device_error(flush->device, error);
+	} else if (flush->device->log != NULL) {
 		error = store_log_clean(flush->device->log, &file->key);
 	}
 	return error;
@@ -284,7 +284,7 @@ static void give_up(const struct shard_file *file, const struct flush *flush)
 			file->store->io->drop_cache(flush->descriptors[side]);
 	}
 	/* It may have been what a record of the log is for. */
-	if (flush->device != NULL && flush->device->log != NULL)
+	if (flush->device->log != NULL)
 		store_log_pin(flush->device->log);
 }
 
@@ -308,8 +308,8 @@ static void put_off(struct shard_file *file, const struct flush *flush)
 }
 
 /*
- * One flush of what is written by now. Called with flush_lock, which is released meanwhile. Returns
- * 0; -EIO: the file has failed; or why it cannot be flushed now.
+ * One flush of what is written by now of a file that has a device. Called with flush_lock, which is
+ * released meanwhile. Returns 0; -EIO: the file has failed; or why it cannot be flushed now.
  */
 static int flush_once(struct shard_file *file)
 {
@@ -317,7 +317,7 @@ static int flush_once(struct shard_file *file)
 		.device = file->device,
 		.target = file->written,
 		/* The first flush also covers what a process that was killed left unflushed. */
-		.names = file->device != NULL && (file->dirty_names || !file->settled),
+		.names = file->dirty_names || !file->settled,
 		.side_made = file->side_made,
 	};
 	bool logged, again = false;
@@ -360,7 +360,7 @@ static int flush_once(struct shard_file *file)
 		file->failed = file->failed || !again;
 	} else {
 		file->durable = flush.target;
-		file->settled = file->settled || file->device != NULL;
+		file->settled = true;
 		file->named = file->named ||
 			      ((logged ? flush.side_made : flush.names) && !file->side_made);
 		for (unsigned int side = 0; side < STORE_SIDES; side++) {
@@ -387,8 +387,9 @@ int shard_file_flush(struct shard_file *file, uint64_t changes, bool settle)
 	while (error == 0) {
 		if (file->failed)
 			error = -EIO;
-		else if (file->durable >= changes && (!settle || file->settled))
-			break;
+		else if (file->device == NULL ||
+			 (file->durable >= changes && (!settle || file->settled)))
+			break; /* without a device there is no file: nothing is there to flush */
 		else if (file->flushing)
 			pthread_cond_wait(&file->flush_done, &file->flush_lock);
 		else
@@ -415,7 +416,7 @@ static int write_back_sides(struct shard_file *file, const struct flush *flush)
 			"%s: writing back failed: %s; the store file answers EIO until "
 			"rozo-storaged is restarted",
 			path, strerror(-error));
-		store_device_error(file->store, flush->device, error);
+		store_device_error(flush->device, error);
 		return error;
 	}
 	return 0;

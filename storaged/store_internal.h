@@ -9,7 +9,7 @@
  *   shard_file.flush_lock    what of a file is written and not yet durable
  *   store_log.lock           the log of a device; taken with none but shard_file.lock held
  * No lock but the first and names_lock is held during I/O, and none during a flush of data, except
- * when a file is removed.
+ * when a file is removed, has a side made again, or is found on two devices.
  */
 #ifndef ROZO_STORE_INTERNAL_H
 #define ROZO_STORE_INTERNAL_H
@@ -24,6 +24,7 @@
 
 #define STORE_PATH_MAX 4096
 #define STORE_SUPERSEDED ".superseded" /* behind the name of a side that was set aside */
+#define STORE_UNFINISHED ".new" /* behind that of a lost side that is being made again */
 #define STORE_OPEN_FILES_DEFAULT 1024
 #define STORE_DEVICE_ERRORS_MAX 32 /* I/O errors until a device is given up */
 #define STORE_FREED_BYTES_DEFAULT (8u << 20)
@@ -87,21 +88,23 @@ int store_device_make_directory(
 	struct store *store, struct store_device *device, const store_file *file);
 
 /* Counts an I/O error and gives the device up if there are too many. */
-void store_device_error(struct store *store, struct store_device *device, int error);
+void store_device_error(struct store_device *device, int error);
 
 /*
  * What new data leaves free on a device, so that what is there can be overwritten, truncated and
  * removed when it is full. Two parts:
- *   STORE_RESERVE_PAGES    A group of which no block was overwritten yet has no page on side b.
- * When the first one is, it gets one, for good: one page more for the page and 31 rows of 4 KiB
- * that are there, 1/32. Rows by turns on one side and on the other are no longer one extent but one
- * each, 12 bytes on ext4. 1/29 together. Codes with fewer rows to a page need more (8+4: up to 1/9)
- * if some block of each group is overwritten on a full device. STORE_RESERVE_FLIGHT   A version is
- * kept until the one that takes its place is decided here, 50 ms after a stable write, at COMMIT
- * after an unstable one. 1/64, as large devices hold for half a second of one fast link: 64 MiB at
- * most. A quarter of it is left to what must never be refused: commits, truncation, removal,
- *                          records of missed writes, and what the file system itself needs for
- * them.
+ *
+ *   STORE_RESERVE_PAGES: a group of which no block was overwritten yet has no page on side b. When
+ *   the first one is, it gets one, for good: one page more for the page and 31 rows of 4 KiB that
+ *   are there, 1/32. Rows by turns on one side and on the other are no longer one extent but one
+ *   each, 12 bytes on ext4. 1/29 together. Codes with fewer rows to a page need more (8+4: up to
+ *   1/9) if some block of each group is overwritten on a full device.
+ *
+ *   STORE_RESERVE_FLIGHT: a version is kept until the one that takes its place is decided here, 50
+ *   ms after a stable write, at COMMIT after an unstable one. 1/64, as large devices hold for half
+ *   a second of one fast link: 64 MiB at most. A quarter of it is left to what must never be
+ *   refused: commits, truncation, removal, records of missed writes, and what the file system
+ *   itself needs for them.
  */
 #define STORE_RESERVE_PAGES(total_bytes) ((total_bytes) / 29)
 #define STORE_RESERVE_FLIGHT(total_bytes) STORE_LESSER((total_bytes) / 64, UINT64_C(64) << 20)
@@ -149,7 +152,7 @@ struct shard_file {
 	bool made_here; /* by this run of the store: no crash can have torn it */
 	struct store_device *device; /* valid if exists */
 	int descriptors[STORE_SIDES]; /* -1: this side does not exist */
-	bool lost[STORE_SIDES]; /* this side existed once and is gone */
+	bool lost[STORE_SIDES]; /* this side existed once and is gone; it has no descriptor */
 	bool shape_known;
 	struct store_shape shape;
 	uint32_t write_epoch;
@@ -245,13 +248,16 @@ int shard_file_lock_shared(struct shard_file *file);
 int shard_file_lock_exclusive(struct shard_file *file);
 void shard_file_unlock(struct shard_file *file);
 
-/* As shard_file_lock_exclusive(), but a file on a device that has failed is one that is not found.
+/*
+ * As shard_file_lock_exclusive(), but a file on a device that has failed, or that cannot be opened,
+ * is one that is not found. Returns 0 or -EIO (the file has failed).
  */
 int shard_file_lock_to_remove(struct shard_file *file);
 
 /*
- * Makes the file with this shape, or its missing side. Called with the lock held exclusively.
- * Returns 0 or a negative errno.
+ * Makes the file with this shape, or its missing side: one that was lost as a whole or not at all,
+ * with nothing but lost records. Called with the lock held exclusively. Returns 0 or a negative
+ * errno.
  */
 int shard_file_make(struct shard_file *file, const struct store_shape *shape);
 int shard_file_make_side(struct shard_file *file, unsigned int side);
@@ -265,9 +271,10 @@ int shard_file_make_side(struct shard_file *file, unsigned int side);
 int shard_file_make_header(struct shard_file *file, const struct store_shape *shape);
 
 /*
- * Removes the file, durably, and its marker, with all older copies that other devices have of it.
- * Called with the lock held exclusively; the file does not exist afterwards. Returns 0; -ENODEV
- * (it was not found, durably so, but may be on a device that is out of service); or -EIO.
+ * Removes the file, durably, and its marker, with all older copies that other devices have of it;
+ * one that was not found, by its names on all devices. Called with the lock held exclusively; the
+ * file does not exist afterwards. Returns 0; -ENODEV (it was not found, durably so, but may be on a
+ * device that is out of service); or -EIO.
  */
 int shard_file_remove(struct shard_file *file);
 
@@ -381,9 +388,6 @@ int store_pages_keep_header(struct store_pages *pages);
  */
 void store_pages_note_size(struct store_pages *pages, bool exact);
 
-/* Makes a side that does not exist, whole if it was lost. Returns 0 or a negative errno. */
-int store_pages_make_side(struct store_pages *pages, unsigned int side);
-
 /* Both sides' records of a block. */
 struct store_pair {
 	struct store_page *pages[STORE_SIDES];
@@ -409,6 +413,8 @@ void store_pages_abandon(struct store_pages *pages);
 struct store_scan_calls {
 	/* A store file; sides: bit 0: side a is there, bit 1: side b. */
 	int (*file)(void *context, const store_file *key, unsigned int sides);
+	/* A side that was set aside (STORE_SUPERSEDED). May be NULL. */
+	int (*aside)(void *context, const char *path);
 	/* Something that the store did not put there. May be NULL. */
 	int (*stranger)(void *context, const char *path);
 	/* A directory that cannot be listed. */

@@ -172,7 +172,7 @@ static void checkpoint(struct store_log *log)
 			log->failed = true;
 			rozo_log(ERROR, "%s/" STORE_LOG_NAME ": flush failed: %s",
 				log->device->path, strerror(-error));
-			store_device_error(log->store, log->device, error);
+			store_device_error(log->device, error);
 		} else {
 			log->header = header;
 			log->tail = tail;
@@ -424,7 +424,7 @@ static void flush_batch(struct store_log *log)
 			": flush failed: %s; does without until rozo-storaged is "
 			"restarted",
 			log->device->path, strerror(-error));
-		store_device_error(log->store, log->device, error);
+		store_device_error(log->device, error);
 		log->store->io->drop_cache(log->descriptor);
 	}
 

@@ -189,7 +189,7 @@ int store_missed_scan(struct store *store, store_missed_each each, void *context
 		error = store->io->list(path, list_marker, &list);
 		if (error != 0) {
 			rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
-			store_device_error(store, device, error);
+			store_device_error(device, error);
 			result = result != 0 ? result : error;
 		}
 		for (size_t j = 0; j < list.count; j++) {

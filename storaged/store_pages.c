@@ -118,7 +118,7 @@ static int page_load(struct shard_file *file, struct store_page *page)
 			rozo_log_limited(ERROR, "%s: group %" PRIu64 " cannot be read: %s",
 				shard_file_name(file, page->side), page->group,
 				strerror((int)-bytes));
-			store_device_error(file->store, file->device, (int)bytes);
+			store_device_error(file->device, (int)bytes);
 			return (int)bytes;
 		}
 	}
@@ -222,36 +222,6 @@ int store_pages_pair(struct store_pages *pages, uint64_t block, struct store_pai
 	return 0;
 }
 
-/* A side that was lost is made again: what it had must stay known as damaged. */
-static int remake_lost_side(struct shard_file *file, unsigned int side)
-{
-	uint8_t bytes[STORE_PAGE_BYTES];
-	uint64_t groups = shard_file_groups(file);
-	int error = shard_file_make_side(file, side);
-
-	store_page_fill_lost(bytes);
-	for (uint64_t group = 0; group < groups && error == 0; group++) {
-		uint64_t offset = store_page_offset(&file->shape, group);
-		struct iovec part = {.iov_base = bytes, .iov_len = STORE_PAGE_BYTES};
-
-		error = store_io_write_all(
-			file->store->io, file->descriptors[side], &part, 1, offset);
-		file->size_bytes[side] = offset + STORE_PAGE_BYTES;
-	}
-	shard_file_redo_short(file);
-	if (error == 0) {
-		file->lost[side] = false;
-		shard_file_written(file, side, 0, 0, file->size_bytes[side]);
-	}
-	return error;
-}
-
-int store_pages_make_side(struct store_pages *pages, unsigned int side)
-{
-	return pages->file->lost[side] ? remake_lost_side(pages->file, side)
-				       : shard_file_make_side(pages->file, side);
-}
-
 static int page_write(struct store_pages *pages, struct store_page *page)
 {
 	struct shard_file *file = pages->file;
@@ -269,7 +239,7 @@ static int page_write(struct store_pages *pages, struct store_page *page)
 	int error;
 
 	if (file->descriptors[page->side] < 0) {
-		error = store_pages_make_side(pages, page->side);
+		error = shard_file_make_side(file, page->side);
 		if (error != 0)
 			return error;
 	}
@@ -280,7 +250,7 @@ static int page_write(struct store_pages *pages, struct store_page *page)
 		rozo_log_limited(ERROR,
 			"%s: the records of group %" PRIu64 " cannot be written: %s",
 			shard_file_name(file, page->side), page->group, strerror(-error));
-		store_device_error(file->store, file->device, error);
+		store_device_error(file->device, error);
 		return error;
 	}
 	if (end > file->size_bytes[page->side])

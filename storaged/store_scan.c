@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,6 +98,41 @@ static bool parse_side(const struct walk *walk, const char *path, const char *na
 	return strcmp(path, expected) == 0;
 }
 
+/* Takes STORE_SUPERSEDED off the end of a name. Returns false if it does not end so. */
+static bool cut_superseded(char *name)
+{
+	static const size_t behind = sizeof(STORE_SUPERSEDED) - 1;
+	size_t length = strlen(name);
+
+	if (length < behind || strcmp(name + length - behind, STORE_SUPERSEDED) != 0)
+		return false;
+	name[length - behind] = '\0';
+	return true;
+}
+
+/* True if a name is what the store gives to a side that it sets aside. */
+static bool is_aside(
+	const struct walk *walk, const char *path, const char *name, uint32_t export_id)
+{
+	char side_path[STORE_PATH_MAX], side_name[NAME_MAX + 1];
+	unsigned int side;
+	store_file key;
+
+	snprintf(side_path, sizeof(side_path), "%s", path);
+	snprintf(side_name, sizeof(side_name), "%s", name);
+	return cut_superseded(side_path) && cut_superseded(side_name) &&
+	       parse_side(walk, side_path, side_name, export_id, &key, &side);
+}
+
+/* Tells of a name that is not a side's. */
+static int other_name(
+	const struct walk *walk, const char *path, const char *name, uint32_t export_id)
+{
+	if (!is_aside(walk, path, name, export_id))
+		return stranger(walk, path);
+	return walk->calls->aside == NULL ? 0 : walk->calls->aside(walk->context, path);
+}
+
 static int walk_files(const struct walk *walk, const char *directory, uint32_t export_id)
 {
 	struct name_list list = {0};
@@ -113,7 +149,7 @@ static int walk_files(const struct walk *walk, const char *directory, uint32_t e
 		if (snprintf(path, sizeof(path), "%s/%s", directory, list.names[i]) >=
 				(int)sizeof(path) ||
 			!parse_side(walk, path, list.names[i], export_id, &key, &side)) {
-			result = stranger(walk, path);
+			result = other_name(walk, path, list.names[i], export_id);
 			continue;
 		}
 		if (sides != 0 &&
@@ -192,7 +228,7 @@ static int scan_error(void *context, const char *path, int error)
 	if (error == -ENOENT)
 		return 0;
 	rozo_log_limited(ERROR, "%s: %s", path, strerror(-error));
-	store_device_error(scan->store, scan->device, error);
+	store_device_error(scan->device, error);
 	if (scan->error == 0)
 		scan->error = error;
 	return 0;

@@ -66,7 +66,7 @@ static void punch(struct shard_file *file, unsigned int side, uint64_t offset, u
 	if (error != 0 && error != -EOPNOTSUPP) {
 		rozo_log_limited(WARNING, "%s: space cannot be given back: %s",
 			shard_file_name(file, side), strerror(-error));
-		store_device_error(file->store, file->device, error);
+		store_device_error(file->device, error);
 	}
 }
 

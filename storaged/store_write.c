@@ -276,7 +276,7 @@ static int write_rows(struct write_call *call, uint32_t first, uint32_t *count)
 
 		error = store_pages_get(&call->pages, 0, side, &page);
 		if (error == 0)
-			error = store_pages_make_side(&call->pages, side);
+			error = shard_file_make_side(call->file, side);
 		if (error != 0)
 			return error;
 		page->changed = true;
@@ -290,7 +290,7 @@ static int write_rows(struct write_call *call, uint32_t first, uint32_t *count)
 	if (error != 0) {
 		rozo_log_limited(ERROR, "%s: block %" PRIu64 " and %u more cannot be written: %s",
 			shard_file_name(call->file, side), block, n - 1, strerror(-error));
-		store_device_error(call->file->store, call->file->device, error);
+		store_device_error(call->file->device, error);
 		return error;
 	}
 	if (offset + bytes > call->file->size_bytes[side])

@@ -19,10 +19,7 @@ void notice_block(struct stripe_file *file, const struct segment *segment, uint6
 	size_t i = 0;
 
 	pthread_mutex_lock(&notices->lock);
-	while (i < notices->count && (notices->blocks[i].block != noticed.block ||
-					     notices->blocks[i].file_id != noticed.file_id ||
-					     notices->blocks[i].segment != noticed.segment ||
-					     notices->blocks[i].export_id != noticed.export_id))
+	while (i < notices->count && !stripe_noticed_same(&notices->blocks[i], &noticed))
 		i++;
 	if (i == notices->count && i < NOTICED_MAX)
 		notices->blocks[notices->count++] = noticed;

@@ -195,6 +195,13 @@ struct stripe_noticed {
 	uint64_t block; /* in the segment */
 };
 
+static inline bool stripe_noticed_same(
+	const struct stripe_noticed *left, const struct stripe_noticed *right)
+{
+	return left->block == right->block && left->file_id == right->file_id &&
+	       left->segment == right->segment && left->export_id == right->export_id;
+}
+
 /*
  * Takes up to max of the blocks that reads have noticed since, for stripe_heal(). Of very many some
  * are forgotten; the next read notices them again. Returns how many were put into list.

@@ -64,6 +64,22 @@ static struct shadow *shadow_find(const char *path)
 	return NULL;
 }
 
+/* What had the name is replaced. */
+static void shadow_forget(const char *path)
+{
+	for (struct shadow **link = &shadows; *link != NULL; link = &(*link)->next) {
+		struct shadow *shadow = *link;
+
+		if (strcmp(shadow->path, path) != 0)
+			continue;
+		*link = shadow->next;
+		free(shadow->path);
+		free(shadow->bytes);
+		free(shadow);
+		return;
+	}
+}
+
 static void shadow_free_all(void)
 {
 	while (shadows != NULL) {
@@ -308,9 +324,26 @@ static int faulty_make_directory(const char *path, mode_t mode)
 	return store_io_posix.make_directory(path, mode);
 }
 
+/* Whether the new name is on the medium is open until the directory is flushed. */
 static int faulty_rename(const char *from, const char *to)
 {
-	return store_io_posix.rename(from, to);
+	struct shadow *moved;
+	int error;
+
+	if (dead)
+		return 0;
+	pthread_mutex_lock(&lock);
+	error = store_io_posix.rename(from, to);
+	if (error == 0)
+		shadow_forget(to);
+	moved = shadow_find(from);
+	if (error == 0 && moved != NULL) {
+		free(moved->path);
+		moved->path = strdup(to);
+		moved->named = false;
+	}
+	pthread_mutex_unlock(&lock);
+	return error;
 }
 
 static int faulty_list(const char *path, store_io_name each, void *context)

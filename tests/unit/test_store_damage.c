@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "store_faulty_io.h"
 #include "store_fixture.h"
 
 #define GROUP_BYTES (32 * 4096)
@@ -364,6 +365,71 @@ static void a_side_cut_to_nothing_is_noticed(void)
 	}
 }
 
+#define BLOCKS_8 (8 * 31)
+
+/* Eight groups of version 1, decided, and of version 2, which is on the side b that is then lost:
+ * removed, or cut to so many bytes. Opened on a device that fails. */
+static void begin_without_side_b(int cut)
+{
+	fixture_begin(&fixture, 1);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = BLOCKS_8), 0);
+	fixture_commit(&fixture, VERSION(1, 1), 0, BLOCKS_8);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .count = BLOCKS_8), 0);
+	fixture_close(&fixture);
+	fixture_side(&fixture, 1, side_b, sizeof(side_b));
+	CU_ASSERT_EQUAL(cut < 0 ? unlink(side_b) : truncate(side_b, cut), 0);
+	faulty_reset();
+	faulty_remember();
+	fixture.io = &faulty_io;
+	fixture_open(&fixture);
+}
+
+/* Version 1 is the newest that there is of a block whose newest one is lost, and must not be told
+ * as such. */
+static void group_3_is_damaged(void)
+{
+	for (uint64_t block = 3 * 31; block < 4 * 31; block++)
+		CU_ASSERT_EQUAL(fixture_state(&fixture, block, NULL), STORE_DAMAGED);
+}
+
+static void a_side_made_again_in_part_stays_lost(void)
+{
+	static const int cuts[] = {-1, 0, 100};
+
+	for (int i = 0; i < 3 * 2 * 12; i++) {
+		begin_without_side_b(cuts[i % 3]);
+		faulty_writes_left(i / 6);
+		PUT(&fixture, .version = VERSION(3, 1));
+		faulty_writes_left(-1);
+		group_3_is_damaged();
+		if (i / 3 % 2 == 0)
+			fixture_reopen(&fixture);
+		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(3, 1), .first = 5 * 31), 0);
+		CU_ASSERT(IS(&fixture, 5 * 31, VERSION(3, 1), STORE_FINALIZED));
+		group_3_is_damaged();
+		fixture_reopen(&fixture);
+		group_3_is_damaged();
+		fixture_end(&fixture);
+	}
+}
+
+static void a_side_made_again_before_a_loss_of_power_stays_lost(void)
+{
+	for (uint64_t seed = 1; seed <= 60; seed++) {
+		begin_without_side_b(seed % 2 == 0 ? 0 : -1);
+		fixture_seed(seed);
+		CU_ASSERT_EQUAL(
+			PUT(&fixture, .version = VERSION(3, 1), .unstable = seed % 3 != 0), 0);
+		faulty_dead(true);
+		fixture_close(&fixture);
+		faulty_dead(false);
+		faulty_power_loss(fixture_random);
+		fixture_open(&fixture);
+		group_3_is_damaged();
+		fixture_end(&fixture);
+	}
+}
+
 static void another_files_bytes_are_not_taken_for_ones_own(void)
 {
 	store_file other = {.export_id = 1, .file_id = 0x9999, .segment = 0};
@@ -498,6 +564,8 @@ int main(void)
 	TEST(a_missing_side_b_is_damage);
 	TEST(a_missing_side_a_is_damage);
 	TEST(a_side_cut_to_nothing_is_noticed);
+	TEST(a_side_made_again_in_part_stays_lost);
+	TEST(a_side_made_again_before_a_loss_of_power_stays_lost);
 	TEST(another_files_bytes_are_not_taken_for_ones_own);
 	TEST(a_side_in_the_place_of_the_other_is_noticed);
 	TEST(truncation_mends_damage);

@@ -125,6 +125,118 @@ static void what_is_on_a_lost_device_is_not_called_changed(void)
 	fixture_end(&fixture);
 }
 
+/* What keeps a store file from being opened: 0 or a negative errno for each way. */
+static struct refusal {
+	int read, open, write;
+} refusing;
+
+static ssize_t refusing_read(int descriptor, const struct iovec *parts, int count, uint64_t offset)
+{
+	if (refusing.read != 0 && offset == 0)
+		return refusing.read;
+	return store_io_posix.read(descriptor, parts, count, offset);
+}
+
+static int refusing_open(const char *path, int flags, mode_t mode)
+{
+	if (refusing.open != 0 && strstr(path, "/shards/") != NULL)
+		return refusing.open;
+	return store_io_posix.open(path, flags, mode);
+}
+
+static ssize_t refusing_write(int descriptor, const struct iovec *parts, int count, uint64_t offset)
+{
+	if (refusing.write != 0)
+		return refusing.write;
+	return store_io_posix.write(descriptor, parts, count, offset);
+}
+
+static void begin_refusing(void)
+{
+	begin(1, &store_io_posix);
+	io.read = refusing_read;
+	io.open = refusing_open;
+	io.write = refusing_write;
+	fixture_open(&fixture);
+}
+
+static uint32_t stat_file(void)
+{
+	const store_stat_args args = {.file = FIXTURE_FILE};
+	store_stat_res res;
+
+	store_stat(fixture.store, &args, &res);
+	return res.status;
+}
+
+/* Its names are enough to remove it, and trying must not cost the device. */
+static void a_file_that_cannot_be_opened_is_removed(void)
+{
+	static const struct refusal ways[] = {
+		{.read = -EIO}, {.open = -EMFILE}, {.write = -ENOSPC}};
+	char path[2][512];
+
+	for (size_t way = 0; way < sizeof(ways) / sizeof(ways[0]); way++) {
+		struct store_capacity device;
+
+		begin_refusing();
+		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 100), 0);
+		fixture_commit(&fixture, VERSION(1, 1), 0, 100);
+		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .missed = 2), 0);
+		fixture_close(&fixture);
+		for (unsigned int side = 0; side < 2; side++)
+			fixture_side(&fixture, side, path[side], sizeof(path[side]));
+		/* Cut behind its first group, so that opening it writes. */
+		CU_ASSERT_EQUAL(truncate(path[0], 32 * 4096), 0);
+		fixture_open(&fixture);
+		refusing = ways[way];
+		CU_ASSERT_EQUAL(stat_file(), EIO);
+		for (unsigned int i = 0; i < 40; i++)
+			CU_ASSERT_EQUAL(remove_file(), 0);
+		refusing = (struct refusal){0};
+		CU_ASSERT_NOT_EQUAL(access(path[0], F_OK), 0);
+		CU_ASSERT_NOT_EQUAL(access(path[1], F_OK), 0);
+		store_capacity(fixture.store, &device, 1);
+		CU_ASSERT(device.in_service);
+		CU_ASSERT_EQUAL(stat_file(), ENOENT);
+		fixture_reopen(&fixture);
+		CU_ASSERT_EQUAL(stat_file(), ENOENT);
+		fixture_end(&fixture);
+	}
+}
+
+/* Goes on with what the medium has now, as after a loss of power. */
+static void go_on_with_a_copy(void)
+{
+	char command[512];
+
+	snprintf(command, sizeof(command), "cp -a %s/device0 %s/copy", fixture.base, fixture.base);
+	CU_ASSERT_EQUAL_FATAL(system(command), 0);
+	fixture_close(&fixture);
+	snprintf(fixture.devices[0], sizeof(fixture.devices[0]), "%s/copy", fixture.base);
+	fixture_open(&fixture);
+}
+
+static void what_the_log_has_of_a_file_that_cannot_be_opened_is_gone_with_it(void)
+{
+	begin_refusing();
+	fixture_close(&fixture);
+	fixture.open_files_max = 2;
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1)), 0);
+	for (uint64_t id = 100; id < 104; id++)
+		CU_ASSERT_EQUAL(PUT(&fixture, .file = {.export_id = 1, .file_id = id},
+					.version = VERSION(1, 1)),
+			0);
+	refusing.read = -EIO;
+	CU_ASSERT_EQUAL(stat_file(), EIO);
+	CU_ASSERT_EQUAL(remove_file(), 0);
+	refusing.read = 0;
+	go_on_with_a_copy();
+	CU_ASSERT_EQUAL(stat_file(), ENOENT);
+	fixture_end(&fixture);
+}
+
 /* -------- calls that meet -------- */
 
 static atomic_bool stop;
@@ -238,15 +350,9 @@ static void *remove_it(void *context)
 	return NULL;
 }
 
-/* A SYNC that began before the file was removed tells the log that it has flushed it. */
-static void a_flush_does_not_bring_a_removed_file_back(void)
+/* A SYNC of a file that is there, which waits for go_on before it flushes. */
+static void begin_sync(pthread_t *syncer)
 {
-	const store_stat_args stat = {.file = FIXTURE_FILE};
-	uint32_t removed = UINT32_MAX;
-	pthread_t syncer, remover;
-	char command[512];
-	store_stat_res told;
-
 	begin(1, &store_io_posix);
 	fixture_open(&fixture);
 	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 4), 0);
@@ -256,24 +362,67 @@ static void a_flush_does_not_bring_a_removed_file_back(void)
 	fixture_open(&fixture);
 	sem_init(&about_to_flush, 0, 0);
 	sem_init(&go_on, 0, 0);
-	armed = true;
-	pthread_create(&syncer, NULL, sync_file, NULL);
+	pthread_create(syncer, NULL, sync_file, NULL);
 	sem_wait(&about_to_flush);
+}
+
+/* A SYNC that began before the file was removed tells the log that it has flushed it. */
+static void a_flush_does_not_bring_a_removed_file_back(void)
+{
+	uint32_t removed = UINT32_MAX;
+	pthread_t syncer, remover;
+
+	begin_sync(&syncer);
+	armed = true;
 	pthread_create(&remover, NULL, remove_it, &removed);
 	pthread_join(remover, NULL);
 	pthread_join(syncer, NULL);
 	CU_ASSERT_EQUAL(removed, 0);
 	CU_ASSERT(removal_logged);
-	/* The power fails: the medium is as it was then. */
-	snprintf(command, sizeof(command), "cp -a %s/device0 %s/copy", fixture.base, fixture.base);
-	CU_ASSERT_EQUAL_FATAL(system(command), 0);
 	armed = false;
-	fixture_close(&fixture);
-	snprintf(fixture.devices[0], sizeof(fixture.devices[0]), "%s/copy", fixture.base);
-	fixture_open(&fixture);
-	store_stat(fixture.store, &stat, &told);
-	CU_ASSERT_EQUAL(told.status, ENOENT);
+	go_on_with_a_copy();
+	CU_ASSERT_EQUAL(stat_file(), ENOENT);
 	fixture_end(&fixture);
+}
+
+/* There is nothing to flush any more. */
+static void a_flush_that_comes_behind_a_removal_ends(void)
+{
+	pthread_t syncer;
+
+	alarm(20);
+	begin_sync(&syncer);
+	CU_ASSERT_EQUAL(remove_file(), 0);
+	sem_post(&go_on);
+	pthread_join(syncer, NULL);
+	fixture_end(&fixture);
+	alarm(0);
+}
+
+static uint32_t clear_missed(void)
+{
+	const store_missed_args args = {.file = FIXTURE_FILE,
+		.count = 4,
+		.block_version = VERSION(1, 1),
+		.missed = 2,
+		.clear = 1};
+	store_status_res res;
+
+	store_missed(fixture.store, &args, &res);
+	return res.status;
+}
+
+static void records_of_a_file_that_is_not_there_are_cleared(void)
+{
+	alarm(20);
+	begin(1, &store_io_posix);
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(clear_missed(), 0);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 4), 0);
+	CU_ASSERT_EQUAL(remove_file(), 0);
+	CU_ASSERT_EQUAL(clear_missed(), 0);
+	fixture_end(&fixture);
+	alarm(0);
 }
 
 int main(void)
@@ -286,8 +435,12 @@ int main(void)
 	TEST(what_a_failed_write_has_spoilt_is_not_called_whole);
 	TEST(a_file_that_could_not_be_flushed_when_it_was_closed_can_be_removed);
 	TEST(what_is_on_a_lost_device_is_not_called_changed);
+	TEST(a_file_that_cannot_be_opened_is_removed);
+	TEST(what_the_log_has_of_a_file_that_cannot_be_opened_is_gone_with_it);
 	TEST(a_writer_does_not_wait_for_readers_to_end);
 	TEST(a_flush_does_not_bring_a_removed_file_back);
+	TEST(a_flush_that_comes_behind_a_removal_ends);
+	TEST(records_of_a_file_that_is_not_there_are_cleared);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	int failed = CU_get_number_of_failures() != 0 || CU_get_error() != 0;

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "storaged/clock.h"
 #include "storaged/heartbeat.h"
 #include "store_fixture.h"
 
@@ -28,6 +29,7 @@ static struct {
 	meta_free_item items[ITEMS_MAX]; /* by sequence */
 	uint32_t count;
 	uint64_t last; /* sequence */
+	int64_t heard_ms, silence_ms; /* when the last heartbeat came; the longest time without */
 } queue = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 int __wrap_rozo_rpc_call(struct rpc_client *client, uint32_t procedure, rpc_xdr args_xdr,
@@ -46,8 +48,18 @@ void stripe_file_forget(struct stripe *stripe, uint32_t export_id, uint64_t file
 	(void)file_id;
 }
 
+static void end_silence(void)
+{
+	int64_t now_ms = clock_now_ms();
+
+	if (queue.heard_ms && now_ms - queue.heard_ms > queue.silence_ms)
+		queue.silence_ms = now_ms - queue.heard_ms;
+	queue.heard_ms = now_ms;
+}
+
 static void answer_heartbeat(const meta_heartbeat_args *args, meta_heartbeat_res *result)
 {
+	end_silence();
 	if (!args->starting)
 		result->free_waiting = queue.count > 0;
 	for (uint32_t i = 0; i < queue.count && args->starting; i++)
@@ -231,6 +243,44 @@ static void what_can_be_removed_is_removed_behind_what_cannot(void)
 	end();
 }
 
+static int slow_sync(int descriptor)
+{
+	nanosleep(&(struct timespec){.tv_nsec = 10 * 1000000}, NULL);
+	return store_io_posix.sync_data(descriptor);
+}
+
+/* Each removal waits for a flush. exportd takes a node for dead after 3 s without a heartbeat. */
+static void heartbeats_go_on_while_much_is_removed(void)
+{
+	const uint32_t count = 300;
+	struct heartbeat *heartbeat;
+	struct store_io io;
+	struct work work;
+
+	begin();
+	work_init(&work);
+	for (uint32_t id = 1; id <= count; id++)
+		put(id);
+	fixture_close(&fixture);
+	io = store_io_posix;
+	io.sync_data = slow_sync;
+	fixture.io = &io;
+	fixture_open(&fixture);
+	want_removed(count, false);
+	queue.heard_ms = queue.silence_ms = 0;
+	CU_ASSERT_EQUAL_FATAL(heartbeat_start(&heartbeat, NODE, fixture.store, NULL, &work), 0);
+	for (unsigned int i = 0; i < 600 && waiting() > 0; i++)
+		nanosleep(&(struct timespec){.tv_nsec = 50 * 1000000}, NULL);
+	heartbeat_stop(heartbeat);
+	end_silence();
+	CU_ASSERT_EQUAL(waiting(), 0);
+	CU_ASSERT(!is_there(1));
+	CU_ASSERT(!is_there(count));
+	CU_ASSERT(queue.silence_ms < 2000);
+	work_destroy(&work);
+	end();
+}
+
 int main(void)
 {
 	CU_pSuite suite;
@@ -242,6 +292,7 @@ int main(void)
 	TEST(what_a_lost_device_may_have_does_not_keep_a_node_out);
 	TEST(what_cannot_be_removed_keeps_a_node_out);
 	TEST(what_can_be_removed_is_removed_behind_what_cannot);
+	TEST(heartbeats_go_on_while_much_is_removed);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	failures = CU_get_number_of_failures();

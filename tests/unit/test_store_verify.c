@@ -272,6 +272,15 @@ static void what_is_in_the_wrong_place_is_named(void)
 	make_text(path);
 	CU_ASSERT(says(1, path, "is not where the store looks"));
 	CU_ASSERT_EQUAL_FATAL(unlink(path), 0);
+	/* An older copy that the store itself has set aside is none of its problems. */
+	snprintf(path, sizeof(path), "%s.superseded", side_a);
+	make_text(path);
+	CU_ASSERT(says(0, path, "was set aside"));
+	CU_ASSERT_EQUAL_FATAL(unlink(path), 0);
+	snprintf(path, sizeof(path), "%s.old.superseded", side_a);
+	make_text(path);
+	CU_ASSERT(says(1, path, "is not where the store looks"));
+	CU_ASSERT_EQUAL_FATAL(unlink(path), 0);
 	snprintf(path, sizeof(path), "%s/shards/README", fixture.devices[0]);
 	make_text(path);
 	CU_ASSERT(says(1, path, "is not where the store looks"));

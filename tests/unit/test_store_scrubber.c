@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/*
+ * When the scrubber goes through the store again. The store is real; the clock, the thread, exportd
+ * and the other nodes are made up.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "storaged/orphans.h"
+#include "storaged/periodic.h"
+#include "storaged/scrubber.h"
+#include "store_fixture.h"
+
+#define NODE 3
+#define INTERVAL_S 600
+#define SHARDS 6
+
+static struct fixture fixture;
+static struct scrubber *scrubber;
+static struct work work;
+
+/* -------- the clock and the thread -------- */
+
+static time_t now_s;
+static void (*scrub)(void *context);
+static void *scrub_context;
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec *now);
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
+{
+	(void)clock;
+	*now = (struct timespec){.tv_sec = now_s};
+	return 0;
+}
+
+int periodic_start(struct periodic *periodic, unsigned int interval_ms,
+	void (*work_function)(void *), void *context)
+{
+	(void)periodic;
+	(void)interval_ms;
+	scrub = work_function;
+	scrub_context = context;
+	return 0;
+}
+
+void periodic_wait(struct periodic *periodic, unsigned int wait_ms)
+{
+	(void)periodic;
+	(void)wait_ms;
+	now_s++;
+}
+
+bool periodic_stopping(struct periodic *periodic)
+{
+	(void)periodic;
+	return false;
+}
+
+void periodic_stop(struct periodic *periodic)
+{
+	(void)periodic;
+}
+
+/* -------- exportd and the other nodes -------- */
+
+static int compare_error; /* of the next comparisons */
+static uint64_t compared; /* the file that was compared last */
+
+int stripe_file_get(
+	struct stripe *stripe, uint32_t export_id, uint64_t file_id, struct stripe_file **file)
+{
+	(void)stripe;
+	(void)export_id;
+	*file = (struct stripe_file *)(uintptr_t)file_id;
+	return 0;
+}
+
+void stripe_file_put(struct stripe_file *file)
+{
+	(void)file;
+}
+
+uint32_t stripe_shards_up(struct stripe_file *file, uint32_t segment)
+{
+	(void)file;
+	(void)segment;
+	return (1u << SHARDS) - 1;
+}
+
+/* Shard 0 is this node's. */
+uint32_t stripe_shard_node(struct stripe_file *file, uint32_t segment, uint32_t shard)
+{
+	(void)file;
+	(void)segment;
+	return NODE + shard;
+}
+
+int stripe_block_count(struct stripe_file *file, uint32_t segment, uint64_t *block_count)
+{
+	(void)segment;
+	*block_count = 1;
+	compared = (uintptr_t)file;
+	return compare_error;
+}
+
+int stripe_heal(struct stripe_file *file, uint32_t segment, uint64_t first_block, uint32_t count,
+	uint64_t *healed, uint64_t *left)
+{
+	(void)file;
+	(void)segment;
+	(void)first_block;
+	(void)count;
+	*healed = *left = 0;
+	return -EIO;
+}
+
+int stripe_heal_range(struct stripe_file *file, uint32_t segment, uint64_t first_block,
+	uint32_t count, bool thorough, struct stripe_heal_result *result)
+{
+	(void)file;
+	(void)segment;
+	(void)first_block;
+	(void)count;
+	(void)thorough;
+	*result = (struct stripe_heal_result){0};
+	return 0;
+}
+
+int orphans_create(struct orphans **orphans, uint32_t node_id, struct store *store,
+	struct stripe *stripe, const char *const *devices, size_t device_count)
+{
+	(void)node_id;
+	(void)store;
+	(void)stripe;
+	(void)devices;
+	(void)device_count;
+	*orphans = NULL;
+	return 0;
+}
+
+void orphans_destroy(struct orphans *orphans)
+{
+	(void)orphans;
+}
+
+void orphans_pass(struct orphans *orphans, int64_t age_ms)
+{
+	(void)orphans;
+	(void)age_ms;
+}
+
+void orphans_ask(struct orphans *orphans, const store_file *file)
+{
+	(void)orphans;
+	(void)file;
+}
+
+void orphans_pass_end(struct orphans *orphans)
+{
+	(void)orphans;
+}
+
+uint64_t orphans_removed(const struct orphans *orphans)
+{
+	(void)orphans;
+	return 0;
+}
+
+uint64_t orphans_suspected(const struct orphans *orphans)
+{
+	(void)orphans;
+	return 0;
+}
+
+/* -------- passes -------- */
+
+/* A store with as many files as there are turns, so that one is compared in each pass. */
+static void begin(void)
+{
+	const struct scrubber_options options = {
+		.node_id = NODE, .mib_per_second = 100, .interval_s = INTERVAL_S};
+
+	fixture_begin(&fixture, 1);
+	for (uint64_t id = 1; id <= SHARDS; id++)
+		CU_ASSERT_EQUAL(PUT(&fixture, .file = {.export_id = 1, .file_id = id},
+					.version = VERSION(1, 1)),
+			0);
+	now_s = 100000;
+	compare_error = 0;
+	work_init(&work);
+	CU_ASSERT_EQUAL_FATAL(scrubber_start(&scrubber, fixture.store, NULL, &work, &options), 0);
+	fixture_forget_log();
+}
+
+static void end(void)
+{
+	scrubber_stop(scrubber);
+	work_destroy(&work);
+	fixture_end(&fixture);
+}
+
+/* The seconds until the next pass has begun. */
+static time_t next_pass(void)
+{
+	uint32_t passes = work.told.scrub_passes;
+	time_t start_s = now_s;
+
+	while (work.told.scrub_passes == passes && now_s - start_s < 2 * INTERVAL_S) {
+		scrub(scrub_context);
+		now_s += work.told.scrub_passes == passes;
+	}
+	return now_s - start_s;
+}
+
+static void a_sound_store_is_gone_through_at_intervals(void)
+{
+	uint64_t first;
+
+	begin();
+	CU_ASSERT_EQUAL(next_pass(), 0);
+	first = compared;
+	CU_ASSERT_EQUAL(next_pass(), INTERVAL_S);
+	/* Another node has its turn with the first one. */
+	CU_ASSERT_NOT_EQUAL(compared, first);
+	CU_ASSERT_EQUAL(fixture_logged(", not compared 0"), 2);
+	end();
+}
+
+static void what_could_not_be_compared_is_compared_soon(void)
+{
+	uint64_t failed;
+	time_t wait_s;
+
+	begin();
+	compare_error = -EIO;
+	CU_ASSERT_EQUAL(next_pass(), 0);
+	CU_ASSERT_EQUAL(fixture_logged(", not compared 1"), 1);
+	failed = compared;
+	/* Later than what is damaged, and much sooner than in the next interval. */
+	wait_s = next_pass();
+	CU_ASSERT(wait_s > 10);
+	CU_ASSERT(wait_s <= INTERVAL_S / 4);
+	CU_ASSERT_EQUAL(compared, failed);
+	/* What fails again is not in the way of others for ever. */
+	compare_error = 0;
+	CU_ASSERT_EQUAL(next_pass(), wait_s);
+	CU_ASSERT_NOT_EQUAL(compared, failed);
+	CU_ASSERT_EQUAL(next_pass(), INTERVAL_S);
+	end();
+}
+
+int main(void)
+{
+	CU_pSuite suite;
+	unsigned int failures;
+
+	CU_initialize_registry();
+	suite = CU_add_suite("scrubber", NULL, NULL);
+#define TEST(name) CU_add_test(suite, #name, name)
+	TEST(a_sound_store_is_gone_through_at_intervals);
+	TEST(what_could_not_be_compared_is_compared_soon);
+	CU_basic_set_mode(CU_BRM_VERBOSE);
+	CU_basic_run_tests();
+	failures = CU_get_number_of_failures();
+	CU_cleanup_registry();
+	return failures != 0;
+}
