@@ -46,8 +46,8 @@ void inode_changed(struct record_inode *inode, struct record_time now);
 void inode_modified(struct record_inode *inode, struct record_time now);
 
 /*
- * Checks what is to be set of a file of an export. Returns 0, -EINVAL (mask, mode or nanoseconds) or
- * -EFBIG (size).
+ * Checks what is to be set of a file of an export. Returns 0, -EINVAL (mask, mode or nanoseconds)
+ * or -EFBIG (size).
  */
 int inode_check_set(const struct exportd_export *export, const struct meta_set *set);
 

@@ -140,8 +140,7 @@ static int link_drop(struct kv_txn *txn, uint32_t export_id, uint64_t directory_
 
 /* -------- create -------- */
 
-static int create_check(
-	const struct exportd_export *export, const struct meta_create_args *args)
+static int create_check(const struct exportd_export *export, const struct meta_create_args *args)
 {
 	int error = inode_check_new_name(args->name);
 

@@ -50,7 +50,8 @@ static void meta_placement(
 	res->segment_count = file->segment_count;
 	cluster.placements_asked++;
 	pthread_mutex_unlock(&cluster.lock);
-	if (args->segment >= res->segment_count || (args->segment && args->segment < file->hole_until)) {
+	if (args->segment >= res->segment_count ||
+		(args->segment && args->segment < file->hole_until)) {
 		res->status = ENOENT;
 		res->next_segment =
 			args->segment < file->hole_until ? file->hole_until : META_SEGMENTS_MAX;

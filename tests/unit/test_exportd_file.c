@@ -231,7 +231,8 @@ static void truncation_is_told_until_carried_out(void)
 	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 0, 0, &placement, NULL), 0);
 	CU_ASSERT_EQUAL(placement.truncate, 0);
 	CU_ASSERT_EQUAL(do_truncated(&fixture, file_id, 3), 0);
-	/* Bytes from before it are gone, or were where it cut nothing off: who has them cannot tell. */
+	/* Bytes from before it are gone, or were where it cut nothing off: who has them cannot
+	 * tell. */
 	CU_ASSERT_EQUAL(check_epoch(&fixture, file_id, 2), EAGAIN);
 	CU_ASSERT_EQUAL(check_epoch(&fixture, file_id, 3), 0);
 	CU_ASSERT_EQUAL(check_epoch(&fixture, 999, 3), ESTALE);
