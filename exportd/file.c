@@ -360,6 +360,29 @@ static int next_segment(
 	return result < 0 ? result : 0;
 }
 
+/*
+ * Stores have heard of a write epoch that this database does not know: it is an older copy. Nothing
+ * can be written, or known to be the newest, under an epoch that stores call old. Who has unstable
+ * bytes cannot tell what has become of them.
+ */
+static int catch_up(
+	struct kv_txn *txn, const struct meta_placement_args *args, struct record_inode *inode)
+{
+	if (args->met_epoch >= RECORD_WRITE_EPOCH_MAX)
+		return -EOVERFLOW;
+	rozo_log_limited(WARNING,
+		"file %" PRIu64 " in export %" PRIu32
+		": storage nodes know its write epoch %" PRIu32 ", newer than %" PRIu32
+		": the metadata was restored from a backup. The file goes "
+		"on with what the nodes have; its size is as old as the backup",
+		(uint64_t)args->file.file_id, args->file.export_id, args->met_epoch,
+		inode->write_epoch);
+	/* A truncation that waits has to be newer than anything there is. */
+	inode->write_epoch = args->met_epoch + 1;
+	inode->truncate_epoch = inode->write_epoch;
+	return record_inode_put(txn, args->file.export_id, args->file.file_id, inode);
+}
+
 static int placement_operation(struct kv_txn *txn, void *context)
 {
 	struct file_call *call = context;
@@ -374,6 +397,15 @@ static int placement_operation(struct kv_txn *txn, void *context)
 	error = inode_load_regular(txn, args->file.export_id, args->file.file_id, &inode);
 	if (error != 0)
 		return error;
+	if (args->met_epoch > inode.write_epoch) {
+		if (!call->may_write) {
+			call->must_write = true;
+			return 0;
+		}
+		error = catch_up(txn, args, &inode);
+		if (error != 0)
+			return error;
+	}
 	error = record_placement_get(
 		txn, args->file.export_id, args->file.file_id, args->segment, &placement);
 	if (error == -ENOENT && args->allocate) {

@@ -271,9 +271,7 @@ static void tell_behind(const struct stripe_file *file, const char *what)
 {
 	rozo_log_limited(ERROR,
 		"file %u/%llu: exportd tells of %s under an older write epoch than is known here "
-		"or on storage nodes, again and again: either others truncate it all the time, or "
-		"its "
-		"database was restored from a backup; then copy the file and remove it",
+		"or on storage nodes, again and again: perhaps others truncate it all the time",
 		file->export_id, (unsigned long long)file->file_id, what);
 }
 
@@ -288,6 +286,9 @@ static int ask_placement(struct stripe_file *file, uint32_t segment, bool alloca
 		.writer = writer,
 		.if_free = if_free,
 	};
+	pthread_mutex_lock(&file->lock);
+	args.met_epoch = file->met_epoch;
+	pthread_mutex_unlock(&file->lock);
 	int error = rpc_call(file->stripe->meta, META_PLACEMENT, RPC_XDR(xdr_meta_placement_args),
 		&args, RPC_XDR(xdr_meta_placement_res), result, timeout_ms);
 
@@ -434,9 +435,18 @@ uint32_t file_placed_epoch(struct stripe_file *file)
 	return write_epoch;
 }
 
+void file_met_epoch(struct stripe_file *file, uint32_t write_epoch)
+{
+	pthread_mutex_lock(&file->lock);
+	if (write_epoch > file->met_epoch)
+		file->met_epoch = write_epoch;
+	pthread_mutex_unlock(&file->lock);
+}
+
 bool segment_is_outdated(
 	struct stripe_file *file, const struct segment *segment, uint32_t write_epoch)
 {
+	file_met_epoch(file, write_epoch);
 	pthread_mutex_lock(&file->lock);
 	bool outdated = write_epoch > segment->placed_epoch;
 	pthread_mutex_unlock(&file->lock);

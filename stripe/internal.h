@@ -138,6 +138,7 @@ struct stripe_file {
 	uint64_t size_reported; /* known to be durable in exportd */
 	uint64_t unstable_end; /* end of the furthest unstable write */
 	uint32_t unstable_epoch; /* oldest write epoch of the unstable writes, 0: none */
+	uint32_t met_epoch; /* newest write epoch that a store has told of */
 	uint64_t wanted_size; /* of stripe_truncate() under way, else UINT64_MAX; attach_lock */
 	struct segment *segments;
 	struct run *unstable; /* written, not yet durable, newest first */
@@ -323,6 +324,12 @@ int file_next_segment(struct stripe_file *file, uint32_t *number, const struct s
  * takes the bytes away waits to be carried out), -ESTALE (the file is gone), or as rpc_call().
  */
 int file_report_size(struct stripe_file *file, uint64_t end, uint32_t write_epoch);
+
+/*
+ * To be told of each write epoch that a store tells: should exportd not know it, it is told with
+ * the next question.
+ */
+void file_met_epoch(struct stripe_file *file, uint32_t write_epoch);
 
 /*
  * Finds out whether a store's answer, with this write epoch in it, comes from after a change of the

@@ -82,7 +82,10 @@ static uint32_t send_truncate(struct stripe_file *file, const struct segment *se
 		file, segment, shards, STORE_TRUNCATE, args, sizeof(args[0]), results, calls);
 	*stale = false;
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		*stale |= fanout_call_refused(&calls[s], -ESTALE);
+		if (fanout_call_refused(&calls[s], -ESTALE)) {
+			*stale = true;
+			file_met_epoch(file, results[s].write_epoch);
+		}
 		fanout_call_free(&calls[s]);
 	}
 	return holders;

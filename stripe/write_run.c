@@ -397,6 +397,7 @@ static int judge_answers(struct stripe_file *file, const struct write_run *write
 		else
 			conflict |= status == -EAGAIN;
 		stale |= status == -ESTALE;
+		file_met_epoch(file, out->result.write_epoch);
 		full |= status == -ENOSPC;
 		if (version_compare(out->result.newest, *newest) > 0)
 			*newest = out->result.newest;

@@ -33,6 +33,8 @@ static void meta_placement(
 	pthread_mutex_lock(&cluster.lock);
 	struct test_file *file = &cluster.files[args->file.file_id];
 	res->layout_epoch = 1;
+	if (args->met_epoch > file->write_epoch && !cluster.knows_better)
+		file->write_epoch = file->truncate_epoch = args->met_epoch + 1;
 	bool claimed = !cluster.claims ||
 		       (file->writer == args->writer && file->claimed_epoch == file->write_epoch);
 	if (args->writer && !claimed && !args->if_free) {

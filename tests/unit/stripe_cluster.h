@@ -77,6 +77,7 @@ struct cluster {
 	struct rpc_server *meta;
 	pthread_mutex_t lock;
 	struct test_file files[FILES_MAX]; /* by file id, guarded by lock */
+	bool knows_better; /* exportd does not believe stores that tell of a newer write epoch */
 	bool claims; /* each writer has an epoch of its own, as of the real exportd */
 	atomic_uint check_delay_ms; /* before META_CHECK_EPOCH is answered */
 	uint64_t placements_asked; /* guarded by lock while calls may be under way */

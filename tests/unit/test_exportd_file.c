@@ -128,6 +128,52 @@ static uint32_t claim(uint64_t writer)
 	return write_epoch;
 }
 
+static int check_epoch(struct fixture *fixture, uint64_t file_id, uint32_t write_epoch)
+{
+	struct meta_check_epoch_args args = {
+		.file = {.export_id = FIXTURE_EXPORT, .file_id = file_id},
+		.write_epoch = write_epoch,
+	};
+	struct meta_status_res result = {0};
+
+	file_check_epoch(fixture->exportd, &args, &result);
+	return (int)result.status;
+}
+
+/* That META_PLACEMENT tells, 0: none. */
+static uint32_t epoch_of(const struct meta_placement_args *args)
+{
+	struct meta_placement_res result = {0};
+
+	file_placement(fixture.exportd, args, &result);
+	free(result.nodes.nodes_val);
+	return result.status == 0 ? result.write_epoch : 0;
+}
+
+/* As after it was restored from a backup. */
+static void stores_tell_of_newer_write_epochs(void)
+{
+	struct meta_placement_args args = {
+		.file = {.export_id = FIXTURE_EXPORT, .file_id = file_id}, .met_epoch = 1};
+
+	CU_ASSERT_EQUAL(epoch_of(&args), 1);
+	uint64_t commits = commits_of(&fixture);
+	args.met_epoch = 77;
+	for (unsigned int i = 0; i < 2; i++) {
+		CU_ASSERT_EQUAL(epoch_of(&args), 78);
+		CU_ASSERT_EQUAL(commits_of(&fixture), commits + 1);
+	}
+	fixture_reopen(&fixture);
+	args.met_epoch = 5;
+	args.writer = 99;
+	CU_ASSERT_EQUAL(epoch_of(&args), 79);
+	/* Whatever was written under older ones may be gone. */
+	CU_ASSERT_EQUAL(check_epoch(&fixture, file_id, 77), EAGAIN);
+	CU_ASSERT_EQUAL(check_epoch(&fixture, file_id, 78), 0);
+	args.met_epoch = UINT32_MAX;
+	CU_ASSERT_EQUAL(epoch_of(&args), 0);
+}
+
 static void a_free_epoch_is_claimed_without_a_new_one(void)
 {
 	bool claimed;
@@ -183,18 +229,6 @@ static void each_writer_has_its_epoch(void)
 	/* A truncation's epoch is no writer's. */
 	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 0, NULL), 0);
 	CU_ASSERT_EQUAL(claim(7), 6);
-}
-
-static int check_epoch(struct fixture *fixture, uint64_t file_id, uint32_t write_epoch)
-{
-	struct meta_check_epoch_args args = {
-		.file = {.export_id = FIXTURE_EXPORT, .file_id = file_id},
-		.write_epoch = write_epoch,
-	};
-	struct meta_status_res result = {0};
-
-	file_check_epoch(fixture->exportd, &args, &result);
-	return (int)result.status;
 }
 
 static void truncation_is_told_until_carried_out(void)
@@ -683,6 +717,7 @@ int main(void)
 		{"setattr refuses", setattr_refuses},
 		{"growing is size only", growing_is_size_only},
 		{"each writer has its epoch", each_writer_has_its_epoch},
+		{"stores tell of newer write epochs", stores_tell_of_newer_write_epochs},
 		{"a free epoch is claimed without a new one",
 			a_free_epoch_is_claimed_without_a_new_one},
 		{"a truncation is told until carried out", truncation_is_told_until_carried_out},
