@@ -124,7 +124,7 @@ static fsal_status_t write_all(struct rozo_export *export, struct rozo_handle *h
 	int error, i;
 
 	io->io_amount = 0;
-	error = stripe_file_write_epoch(file, &write_epoch);
+	error = stripe_file_claim(file, &write_epoch);
 	for (i = 0; i < io->iov_count && error == 0; i++) {
 		error = write_piece(file, offset, &io->iov[i], io->fsal_stable);
 		if (error == 0) {

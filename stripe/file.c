@@ -10,7 +10,7 @@
 
 /* For one call to exportd: one transaction and its flush, on a busy disk. */
 #define META_TIMEOUT_MS 10000
-/* For a question that can do without an answer. */
+/* For a question that can do without an answer, or the first time that it is asked. */
 #define CHECK_TIMEOUT_MS 1000
 #define CHECK_TIMEOUT_MAX_MS 4000
 /* For what others overtake again and again, or stores that are ahead of exportd. */
@@ -552,16 +552,13 @@ int file_claim(struct stripe_file *file)
 	if (atomic_load(&file->claimed))
 		return 0;
 	pthread_mutex_lock(&file->attach_lock);
-	if (!atomic_load(&file->claimed)) {
+	if (!atomic_load(&file->claimed))
 		error = attach(file, file->stripe->writer, false);
-		if (!error)
-			atomic_store(&file->claimed, true);
-	}
 	pthread_mutex_unlock(&file->attach_lock);
 	return error;
 }
 
-int stripe_file_write_epoch(struct stripe_file *file, uint32_t *write_epoch)
+int stripe_file_claim(struct stripe_file *file, uint32_t *write_epoch)
 {
 	int error = file_claim(file);
 

@@ -277,9 +277,6 @@ void fanout_call_free(struct fanout_call *call);
 /* Starts a call whose result nobody waits for; args are encoded before it returns. */
 void fanout_send(struct stripe *stripe, struct node *node, uint32_t procedure, const void *args);
 
-/* True if a call that failed so was not executed, and never will be (rpc.h). */
-bool call_not_executed(int error);
-
 /* False if the node is unknown or has just been unreachable: a call would most likely fail. */
 bool node_usable(const struct node *node);
 
@@ -539,6 +536,9 @@ uint32_t segment_known_down(const struct segment *segment, unsigned int least);
 
 /* True if the store itself said so: error is a negative errno. */
 bool fanout_call_refused(const struct fanout_call *call, int error);
+
+/* True if a call that failed so was not executed, and never will be (rpc.h). */
+bool call_not_executed(int error);
 
 /*
  * Calls a procedure of the stores of some shards (bits of `shards`) and waits for all of them.

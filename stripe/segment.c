@@ -21,6 +21,12 @@ bool fanout_call_refused(const struct fanout_call *call, int error)
 	return call->started && !call->error && fanout_call_status(call) == error;
 }
 
+bool call_not_executed(int error)
+{
+	return error == -ECONNREFUSED || error == -EHOSTUNREACH || error == -ENETUNREACH ||
+	       error == -ENOTCONN || error == -EACCES || error == -E2BIG;
+}
+
 uint32_t segment_ask(struct stripe_file *file, const struct segment *segment, uint32_t shards,
 	uint32_t procedure, const void *args, size_t args_bytes, void *results,
 	struct fanout_call *calls)

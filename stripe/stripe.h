@@ -115,7 +115,7 @@ uint64_t stripe_file_size(const struct stripe_file *file);
  * The write epoch under which the next stripe_write() begins, for META_WRITTEN: claims one first,
  * if this engine has none of the file. Returns as stripe_file_refresh().
  */
-int stripe_file_write_epoch(struct stripe_file *file, uint32_t *write_epoch);
+int stripe_file_claim(struct stripe_file *file, uint32_t *write_epoch);
 
 /*
  * Forgets what is known of a file because it was removed: not for one of which only some shards

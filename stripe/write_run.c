@@ -226,12 +226,6 @@ void run_book(struct stripe_file *file, struct run *run, bool decided)
 	pthread_mutex_unlock(&file->lock);
 }
 
-bool call_not_executed(int error)
-{
-	return error == -ECONNREFUSED || error == -EHOSTUNREACH || error == -ENETUNREACH ||
-	       error == -ENOTCONN || error == -EACCES || error == -E2BIG;
-}
-
 /* The shards whose stores have accepted a write that failed, or may have, or may yet. */
 static uint32_t possible_holders(const struct segment *segment, const struct outgoing *outgoing)
 {

@@ -304,6 +304,37 @@ void engine_start(void)
 	cluster.stripe = engine_create();
 }
 
+void wait_decided(uint64_t id, unsigned int shard, uint64_t block)
+{
+	unsigned int n = cluster.code.k + cluster.code.m;
+	uint32_t moved = cluster.files[id].moved[shard];
+	struct store *store = cluster.nodes[moved ? moved - 1 : (shard + id) % n].store;
+	store_read_args args = {
+		.file = {.export_id = EXPORT, .file_id = id},
+		.geometry = {.form = cluster.code.form,
+			.k = cluster.code.k,
+			.m = cluster.code.m,
+			.row_bytes = cluster.row_bytes},
+		.shard = shard,
+		.first_block = block,
+		.count = 1,
+		.headers_only = 1,
+	};
+	bool committed = false;
+
+	for (unsigned int i = 0; i < 2000 && !committed; i++) {
+		store_read_res res = {0};
+
+		store_read(store, &args, &res);
+		CU_ASSERT_EQUAL_FATAL(res.status, 0);
+		committed = res.blocks.blocks_val[0].state == STORE_COMMITTED;
+		rpc_free(RPC_XDR(xdr_store_read_res), &res);
+		if (!committed)
+			usleep(5000);
+	}
+	CU_ASSERT(committed);
+}
+
 /* -------- all of it -------- */
 
 /*

@@ -116,6 +116,9 @@ struct stripe *engine_create_at(unsigned int node);
 struct stripe *engine_create(void);
 void engine_start(void);
 
+/* Waits until the store of a shard knows that what it has of a block of segment 0 is decided. */
+void wait_decided(uint64_t id, unsigned int shard, uint64_t block);
+
 /* What exportd does for one procedure of rpc/meta.h. */
 void meta_call(uint32_t procedure, const void *arguments, void *result);
 

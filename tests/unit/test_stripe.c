@@ -528,13 +528,30 @@ static void watch_log(enum rozo_log_level level, const char *line)
 }
 
 static rpc_handler plain_write;
+static atomic_uint slow_writes; /* executed, and not answered yet */
 
 static void slow_write(
 	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
 {
 	plain_write(context, caller, arguments, result);
+	atomic_fetch_add(&slow_writes, 1);
 	sleep(1);
 	usleep(500000);
+}
+
+/* For somebody who begins a write on another thread. */
+static void wait_for_slow_write(void)
+{
+	for (unsigned int i = 0; i < 2000 && atomic_load(&slow_writes) == 0; i++)
+		usleep(5000);
+	CU_ASSERT(atomic_exchange(&slow_writes, 0) > 0);
+}
+
+/* As whoever stops nodes next wants it. */
+static void wait_all_decided(uint64_t id)
+{
+	for (unsigned int s = 0; s < cluster.code.k + cluster.code.m; s++)
+		wait_decided(id, s, 0);
 }
 
 static void *write_that_fails(void *argument)
@@ -562,13 +579,13 @@ static void what_a_reader_was_told_is_not_taken_back(void)
 	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 6, &others), 0);
 	memset(bytes, 'o', sizeof(bytes));
 	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
-	usleep(300000);
+	wait_all_decided(6);
 	node_stop(4);
 	node_stop(5);
 	plain_write = cluster.nodes[3].procedures[STORE_WRITE].handler;
 	cluster.nodes[3].procedures[STORE_WRITE].handler = slow_write;
 	pthread_create(&thread, NULL, write_that_fails, file);
-	usleep(300000);
+	wait_for_slow_write();
 	CU_ASSERT_EQUAL(stripe_read(others, 0, bytes, sizeof(bytes)), 0);
 	first = bytes[0];
 	pthread_join(thread, NULL);
@@ -594,7 +611,7 @@ static void what_too_few_took_is_settled_when_others_are_back(void)
 
 	memset(bytes, 'o', sizeof(bytes));
 	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
-	usleep(300000);
+	wait_all_decided(6);
 	node_stop(4);
 	node_stop(5);
 	memset(bytes, 'n', sizeof(bytes));
@@ -689,7 +706,8 @@ static void versions_are_not_given_twice_when_a_file_was_forgotten(void)
 	node_stop(0); /* has shard 0 of file 3 */
 	memset(bytes, 'o', sizeof(bytes));
 	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
-	usleep(500000); /* the stores are told that it is decided */
+	wait_decided(3, 1, 0);
+	wait_decided(3, 2, 0);
 	stripe_file_put(file);
 	/* Others take its place. */
 	for (uint64_t id = 10; id < 14; id++)
@@ -702,7 +720,7 @@ static void versions_are_not_given_twice_when_a_file_was_forgotten(void)
 	plain_write = cluster.nodes[1].procedures[STORE_WRITE].handler;
 	cluster.nodes[1].procedures[STORE_WRITE].handler = slow_write;
 	pthread_create(&thread, NULL, write_again, file);
-	usleep(300000);
+	wait_for_slow_write();
 	CU_ASSERT_EQUAL(stripe_read(others, 0, bytes, sizeof(bytes)), 0);
 	for (unsigned int i = 1; i < sizeof(bytes); i++)
 		mixed = mixed || bytes[i] != bytes[0];
@@ -1623,7 +1641,8 @@ static void a_busy_writer_does_not_keep_an_epoch_from_ending(void)
 	struct stripe_file *file = open_file(1);
 	atomic_store(&sprinkle_ends, false);
 	pthread_create(&thread, NULL, sprinkle, file);
-	usleep(200000);
+	while (count().collected < 1000)
+		usleep(5000);
 	clock_gettime(CLOCK_MONOTONIC, &begun);
 	for (unsigned int i = 0; i < 10; i++) {
 		/* Some other engine claims the file, which no store hears of. */

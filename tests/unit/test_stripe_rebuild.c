@@ -799,31 +799,6 @@ static void a_read_that_misses_unstable_bytes_changes_the_verifier(void)
 }
 
 /* Until a node knows that what it has of a block is decided. */
-static void wait_committed(unsigned int node, uint64_t block)
-{
-	store_read_args args = {
-		.file = {.export_id = EXPORT, .file_id = FILE_ID},
-		.geometry = {.form = MOJETTE_NON_SYSTEMATIC, .k = 4, .m = 2, .row_bytes = 4096},
-		.shard = node,
-		.first_block = block,
-		.count = 1,
-		.headers_only = 1,
-	};
-	bool committed = false;
-
-	for (unsigned int i = 0; i < 200 && !committed; i++) {
-		store_read_res res = {0};
-
-		store_read(cluster.nodes[node].store, &args, &res);
-		CU_ASSERT_EQUAL_FATAL(res.status, 0);
-		committed = res.blocks.blocks_val[0].state == STORE_COMMITTED;
-		rpc_free(RPC_XDR(xdr_store_read_res), &res);
-		if (!committed)
-			usleep(50000);
-	}
-	CU_ASSERT(committed);
-}
-
 static void what_lags_without_a_record_is_found_by_comparing(void)
 {
 	struct stripe_heal_result result;
@@ -834,7 +809,7 @@ static void what_lags_without_a_record_is_found_by_comparing(void)
 	/* Otherwise a record is made when the versions are settled. */
 	for (unsigned int node = 0; node < 6; node++)
 		for (uint64_t block = 0; block < (SIZE + BLOCK - 1) / BLOCK; block++)
-			wait_committed(node, block);
+			wait_decided(FILE_ID, node, block);
 	/* A store file that is lost behind the store's back. */
 	store_remove_args remove = {.file = {.export_id = EXPORT, .file_id = FILE_ID}};
 	store_status_res removed;
@@ -982,7 +957,7 @@ static void a_lost_page_is_made_again_with_what_it_never_had(void)
 	struct stripe_file *file = open_in(cluster.stripe);
 	change(file, 0, SIZE, true);
 	for (unsigned int node = 0; node < 6; node++)
-		wait_committed(node, 36);
+		wait_decided(FILE_ID, node, 36);
 	fill(noise, sizeof(noise));
 	node_stop(2);
 	side_path[0] = '\0';
