@@ -27,7 +27,7 @@ int file_ids_skip(struct kv_txn *txn, uint32_t export_id, uint64_t met)
 		return error;
 	first = allocation.next_file_id;
 	beyond = met >= first ? met + 1 : first;
-	allocation.next_file_id = now > beyond ? now : beyond + FAR;
+	allocation.next_file_id = now > beyond + FAR ? now : beyond + FAR;
 	error = record_skipped_put(txn, export_id, first, allocation.next_file_id);
 	if (error == 0)
 		error = record_allocation_put(txn, export_id, &allocation);

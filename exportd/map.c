@@ -37,6 +37,7 @@ struct map_heard {
 	pthread_mutex_t mutex; /* guards the rest */
 	bool ever; /* a heartbeat came since exportd started */
 	uint64_t at_ns; /* monotonic; of the last one */
+	uint64_t stalled_ns; /* map->stalled_ns at that time */
 	uint64_t boot; /* of the last one */
 	uint64_t total_bytes;
 	uint64_t free_bytes;
@@ -56,6 +57,7 @@ struct map {
 	uint64_t started_ns; /* monotonic */
 	uint64_t silence_ns;
 	_Atomic uint64_t out_ns; /* silence after which a node is out, 0: never */
+	_Atomic uint64_t stalled_ns; /* for so long, in all, nobody can have been heard */
 	uint32_t *domains; /* number of each node's failure domain */
 	struct map_heard *heard;
 	pthread_mutex_t mutex;
@@ -253,13 +255,17 @@ static void map_evaluate(struct map *map, size_t i, uint64_t now_ns, struct reco
 {
 	struct map_heard *heard = &map->heard[i];
 	uint64_t since_ns, out_ns = atomic_load(&map->out_ns);
+	bool ever_out = out_ns != 0;
 
 	pthread_mutex_lock(&heard->mutex);
 	since_ns = heard->at_ns > map->resumed_ns ? heard->at_ns : map->resumed_ns;
+	/* Standing still again and again must not keep a node from ever being out. */
+	out_ns += atomic_load(&map->stalled_ns) - heard->stalled_ns +
+		  (heard->ever ? heard->at_ns : map->started_ns);
 	/* The sum, since at_ns may be later than now_ns, which was read before. */
 	if (!heard->ever || now_ns >= since_ns + map->silence_ns) {
 		node->up = false;
-		node->out = node->out || (out_ns != 0 && now_ns >= since_ns + out_ns);
+		node->out = node->out || (ever_out && now_ns >= out_ns);
 	} else if (!node->up || node->boot != heard->boot) {
 		/*
 		 * Up for the first time since exportd started, in the run that exportd knew before:
@@ -306,16 +312,33 @@ static void map_log_changes(
 	}
 }
 
+/* When any node was last heard, 0: never. */
+static uint64_t map_last_heard_ns(const struct map *map)
+{
+	uint64_t last_ns = 0;
+
+	for (size_t i = 0; i < map->config->node_count; i++) {
+		struct map_heard *heard = &map->heard[i];
+
+		pthread_mutex_lock(&heard->mutex);
+		if (heard->at_ns > last_ns)
+			last_ns = heard->at_ns;
+		pthread_mutex_unlock(&heard->mutex);
+	}
+	return last_ns;
+}
+
 /*
  * If exportd stood still, or all its threads wait for a disk that does, the heartbeats of that time
- * may be waiting to be read.
+ * may be waiting to be read. While others are heard, that is no excuse.
  */
 static bool map_stood_still(const struct map *map, uint64_t now_ns)
 {
 	uint64_t began_ns = commit_began_ns(map->commit);
 
 	return now_ns - map->ticked_ns > map->silence_ns / 2 ||
-	       (began_ns != 0 && now_ns > began_ns + map->silence_ns / 3);
+	       (began_ns != 0 && now_ns > began_ns + map->silence_ns / 3 &&
+		       now_ns > map_last_heard_ns(map) + map->silence_ns / 2);
 }
 
 int map_tick(struct map *map)
@@ -335,8 +358,10 @@ int map_tick(struct map *map)
 	before = atomic_load_explicit(&map->snapshot, memory_order_acquire);
 	memcpy(next, before, snapshot_bytes(map));
 	now_ns = clock_now_ns(CLOCK_KIND_MONOTONIC);
-	if (map_stood_still(map, now_ns))
+	if (map_stood_still(map, now_ns)) {
 		map->resumed_ns = now_ns;
+		atomic_fetch_add(&map->stalled_ns, now_ns - map->ticked_ns);
+	}
 	map->ticked_ns = now_ns;
 	update = (struct map_update){.map = map, .before = before, .next = next};
 	update.settled = now_ns >= map->started_ns + map->silence_ns;
@@ -422,6 +447,7 @@ void map_heartbeat(
 	pthread_mutex_lock(&heard->mutex);
 	heard->ever = true;
 	heard->at_ns = clock_now_ns(CLOCK_KIND_MONOTONIC);
+	heard->stalled_ns = atomic_load(&map->stalled_ns);
 	heard->boot = args->boot;
 	heard->total_bytes = total;
 	heard->free_bytes = available;

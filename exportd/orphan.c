@@ -49,7 +49,9 @@ static uint32_t judge(struct kv_txn *txn, uint32_t node, const struct meta_orpha
 		txn, file->export_id, file->file_id, file->segment, &placement);
 	if (inode_error == -ENOENT && placement_error == -ENOENT)
 		return META_ORPHAN_GONE;
-	if (inode_error == 0 && placement_error == 0 && !placement_names(&placement, node))
+	/* Shards may have moved since the copy of the database was made that is in use now. */
+	if (inode_error == 0 && placement_error == 0 && !placement_names(&placement, node) &&
+		record_skipped_since(txn, file->export_id, file->file_id) == 0)
 		return META_ORPHAN_STRAY;
 	return META_ORPHAN_KEEP;
 }

@@ -456,19 +456,22 @@ static void *run(void *argument)
 					"moving shards of nodes that are out: %s; will be tried "
 					"again",
 					strerror(-error));
+			/* Otherwise it does not know all that it should tell. */
+			bool whole = error == 0 && !pass.cut_short && pass.failed == 0;
 			log_pass(&pass, &last);
 			last = pass;
-			strangers_done =
-				strangers_done ||
-				(strangers && error == 0 && !pass.cut_short && pass.failed == 0 &&
-					pass.without_replacement == 0 && pass.in_danger == 0);
+			strangers_done = strangers_done ||
+					 (strangers && whole && pass.without_replacement == 0 &&
+						 pass.in_danger == 0);
 			seen = version;
-			due_ms = now_ms() + (error != 0 || pass.failed > 0 ? RETRY_MS : PASS_MS);
+			due_ms = now_ms() + (whole ? PASS_MS : RETRY_MS);
 			atomic_fetch_add(&exportd->rebuilt.moved, pass.moved);
-			atomic_store(
-				&exportd->rebuilt.without_replacement, pass.without_replacement);
-			atomic_store(&exportd->rebuilt.in_danger, pass.in_danger);
-			atomic_store(&exportd->rebuilt.version, version);
+			if (whole) {
+				atomic_store(&exportd->rebuilt.without_replacement,
+					pass.without_replacement);
+				atomic_store(&exportd->rebuilt.in_danger, pass.in_danger);
+				atomic_store(&exportd->rebuilt.version, version);
+			}
 		}
 		wait_ms(rebuild, LOOK_MS);
 	}
@@ -546,11 +549,13 @@ static int list_item(void *context, struct kv_bytes key, struct kv_bytes value)
 static int count_before(void *context, struct kv_bytes key, struct kv_bytes value)
 {
 	struct list_call *call = context;
+	struct record_rebuild entry;
+	uint32_t origin;
 
-	(void)value;
 	if (record_key_rebuild_urgency(key) <= call->after.urgency)
 		return 1;
-	call->before++;
+	/* What is damaged is not listed, and so not counted by who has been there. */
+	call->before += record_rebuild_decode(key, value, &entry, &origin) == 0;
 	return 0;
 }
 

@@ -327,12 +327,25 @@ static int skipped_first(void *context, struct kv_bytes key, struct kv_bytes val
 	return 1;
 }
 
-int record_skipped_has(struct kv_txn *txn, uint32_t export_id, uint64_t file_id)
+/* *first receives where the next ids begin that were passed over and are not all before one. */
+static int skipped_behind(struct kv_txn *txn, uint32_t export_id, uint64_t file_id, uint64_t *first)
 {
 	struct record_key from = record_key_skipped(export_id, file_id + 1);
+
+	return kv_scan(txn, record_key_bytes(&from), RECORD_PREFIX_EXPORT, skipped_first, first);
+}
+
+int record_skipped_since(struct kv_txn *txn, uint32_t export_id, uint64_t file_id)
+{
 	uint64_t first;
-	int result =
-		kv_scan(txn, record_key_bytes(&from), RECORD_PREFIX_EXPORT, skipped_first, &first);
+
+	return skipped_behind(txn, export_id, file_id, &first);
+}
+
+int record_skipped_has(struct kv_txn *txn, uint32_t export_id, uint64_t file_id)
+{
+	uint64_t first;
+	int result = skipped_behind(txn, export_id, file_id, &first);
 
 	return result == 1 ? first <= file_id : result;
 }

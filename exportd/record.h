@@ -250,6 +250,12 @@ int record_allocation_put(
 /* File ids from first to end - 1 are passed over (file_ids.h). */
 int record_skipped_put(struct kv_txn *txn, uint32_t export_id, uint64_t first, uint64_t end);
 
+/*
+ * Whether a file id was given out, or passed over, before ids were passed over: 1, 0, or -EIO. What
+ * the database says of such a file may be older than the nodes are.
+ */
+int record_skipped_since(struct kv_txn *txn, uint32_t export_id, uint64_t file_id);
+
 /* Whether a file id was passed over: 1, 0, or -EIO. */
 int record_skipped_has(struct kv_txn *txn, uint32_t export_id, uint64_t file_id);
 

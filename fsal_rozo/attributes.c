@@ -240,7 +240,7 @@ fsal_status_t rozo_set(struct rozo_export *export, struct rozo_handle *handle, c
 	error = stripe_file_get(
 		cluster_stripe(export->cluster), export->id, rozo_file_id(handle), &file);
 	if (error == 0) {
-		error = stripe_truncate(file, set->size, answer.write_epoch);
+		error = stripe_truncate(file, set->size);
 		stripe_file_put(file);
 	}
 	if (error != 0)

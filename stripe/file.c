@@ -738,6 +738,13 @@ uint32_t file_write_epoch(struct stripe_file *file)
 	return write_epoch;
 }
 
+uint32_t segment_newest_epoch(struct stripe_file *file, const struct segment *segment)
+{
+	uint32_t write_epoch = file_write_epoch(file);
+
+	return write_epoch > segment->switch_epoch ? write_epoch : segment->switch_epoch;
+}
+
 void file_raise_epoch(struct stripe_file *file, uint32_t write_epoch)
 {
 	pthread_mutex_lock(&file->lock);

@@ -330,6 +330,8 @@ static int ask_former(struct batch *batch, uint32_t index)
 	if (error)
 		return error;
 	diagnosis->unknown = false;
+	if (block->version.generation == 0)
+		return 0; /* nothing was ever written there */
 	diagnosis->version = block->version;
 	diagnosis->recorded = block->missed;
 	for (unsigned int s = 0; s < batch->segment->shard_count; s++) {

@@ -388,6 +388,17 @@ int file_attach(struct stripe_file *file);
 int file_claim(struct stripe_file *file);
 
 /*
+ * One former store of each shard that is being made, in the place of the new one: those that *asked
+ * (0 at first) does not name yet. Shards that moved more than once come up again. Returns the
+ * shards whose nodes these are, 0: there are no more.
+ */
+uint32_t segment_next_formers(
+	const struct segment *segment, uint32_t *asked, struct segment *former);
+
+/* The newest write epoch that is known here: of the file, or of the last move of its shards. */
+uint32_t segment_newest_epoch(struct stripe_file *file, const struct segment *segment);
+
+/*
  * Has the stores of a segment refuse older write epochs from now on, durably, and say so to whoever
  * reads: those of all shards, and of shards that are being made the former ones as well. Returns
  * the shards that nobody can be asked for by an older placement without being told: of those that

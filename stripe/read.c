@@ -459,6 +459,9 @@ static int ask_all(struct stripe_file *file, const struct segment *segment, uint
  * One block, of which former stores are asked as well as those that took over from them: together
  * they vouch for all that was ever written. Returns 0 if a version is known to be decided, and then
  * what is newer is known not to be; else -EIO, -ESTALE or -ENOMEM.
+ *
+ * Of a truncation those that make their shards need have no record. But it has reached so many of
+ * the others that the rest, with the former stores, are fewer than k - unless k shards have moved.
  */
 static int ask_both(struct stripe_file *file, const struct segment *segment,
 	const struct segment *former, uint64_t block_number, struct block *block, void *scratch)
@@ -469,6 +472,8 @@ static int ask_both(struct stripe_file *file, const struct segment *segment,
 	struct block_shards new, old;
 	int error = now && then ? 0 : -ENOMEM;
 
+	if (__builtin_popcount(segment->rebuilding) >= file->code.k)
+		error = -EIO;
 	if (!error) {
 		round_ask(now, all & ~segment_known_down(segment, file->code.k));
 		round_ask(then, former->former);
@@ -487,14 +492,18 @@ static int ask_both(struct stripe_file *file, const struct segment *segment,
 		struct block_judgement judgement = versions_judge(file, old.answers);
 		for (unsigned int s = 0; s < segment->shard_count; s++) {
 			if (!(former->former & (1u << s)) ||
-				version_compare(new.answers[s].newest, judgement.version) == 0) {
+				(block_answer_is_sound(&new.answers[s]) &&
+					version_compare(new.answers[s].newest, judgement.version) ==
+						0)) {
 				old.answers[s] = new.answers[s];
 				old.bytes[s] = new.bytes[s];
 			}
 		}
-		if (judgement.verdict != BLOCK_VERSION ||
-			decode(file, &old, judgement.version, block, scratch) ||
-			(!block->committed && !VERSION_IS_EMPTINESS(block->version)))
+		if (judgement.verdict == BLOCK_EMPTY)
+			block_clear(file, block);
+		else if (judgement.verdict != BLOCK_VERSION ||
+			 decode(file, &old, judgement.version, block, scratch) ||
+			 (!block->committed && !VERSION_IS_EMPTINESS(block->version)))
 			error = -EIO;
 	}
 	round_free(now);

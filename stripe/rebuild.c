@@ -45,15 +45,16 @@ static int count_blocks(
 {
 	*block_count = 0;
 	uint32_t answered = ask_block_count(file, segment, UINT32_MAX, block_count);
-	for (uint32_t i = 0; i < segment->origin_count; i++) {
-		const struct origin *origin = &segment->origins[i];
-		struct segment former = *segment;
+	uint32_t shards, seen = 0, asked = 0;
+	struct segment former;
 
-		former.nodes[origin->shard] = origin->node;
-		if (!node_usable(origin->node) ||
-			!ask_block_count(file, &former, 1u << origin->shard, block_count))
-			answered &= ~(1u << origin->shard);
+	while ((shards = segment_next_formers(segment, &asked, &former)) != 0) {
+		uint32_t up = shards & ~segment_known_down(&former, 0);
+
+		answered &= ~shards | ask_block_count(file, &former, up, block_count);
+		seen |= shards;
 	}
+	answered &= ~segment->rebuilding | seen;
 	return __builtin_popcount(answered) >= (int)versions_quorum(file) ? 0 : -EIO;
 }
 
@@ -83,8 +84,9 @@ int stripe_rebuild_begin(
 		return -EIO; /* it has just changed again: the caller begins anew */
 	bool stale;
 	uint32_t fenced = segment_fence(file, segment, write_epoch, &stale);
-	if (stale || !versions_reach(
-			     file, segment, file->min_shards, fenced | segment->rebuilding, fenced))
+	/* Former stores are to remove what they have when this is done, and their fence with it. */
+	if (stale ||
+		!versions_reach(file, segment, file->min_shards, fenced | segment->rebuilding, 0))
 		return -EIO;
 	*rebuild = (struct stripe_rebuild){.shard = shard, .write_epoch = write_epoch};
 	return count_blocks(file, segment, &rebuild->block_count);

@@ -16,6 +16,24 @@ uint32_t segment_known_down(const struct segment *segment, unsigned int least)
 	return n - (unsigned int)__builtin_popcount(down) < least ? 0 : down;
 }
 
+uint32_t segment_next_formers(
+	const struct segment *segment, uint32_t *asked, struct segment *former)
+{
+	uint32_t shards = 0;
+
+	*former = *segment;
+	for (uint32_t i = 0; i < segment->origin_count; i++) {
+		const struct origin *origin = &segment->origins[i];
+
+		if ((*asked & (1u << i)) || (shards & (1u << origin->shard)))
+			continue;
+		*asked |= 1u << i;
+		shards |= 1u << origin->shard;
+		former->nodes[origin->shard] = origin->node;
+	}
+	return shards;
+}
+
 bool fanout_call_refused(const struct fanout_call *call, int error)
 {
 	return call->started && !call->error && fanout_call_status(call) == error;

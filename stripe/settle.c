@@ -262,8 +262,8 @@ static int make_decided(struct stripe_file *file, const struct opinions *opinion
 				     : file->min_shards;
 	bool stale;
 	if (!versions_reach(file, opinions->segment, 0, 0, fenced))
-		fenced |= segment_fence(
-			file, opinions->segment, opinions->segment->switch_epoch, &stale);
+		fenced |= segment_fence(file, opinions->segment,
+			segment_newest_epoch(file, opinions->segment), &stale);
 	for (unsigned int i = 0; i < forward->count; i++) {
 		struct run *run = &forward->runs[i];
 		int error = 0;

@@ -157,7 +157,7 @@ int stripe_commit(struct stripe_file *file);
  * larger if an older truncation has waited; write_epoch: that META_SETATTR gave. Doing it twice is
  * harmless. Returns as stripe_write().
  */
-int stripe_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch);
+int stripe_truncate(struct stripe_file *file, uint64_t size);
 
 /*
  * The shards of a segment (bit s: shard s) whose nodes can be reached, as far as is known.

@@ -112,23 +112,19 @@ uint32_t segment_fence(
 	/* Beyond the segment's last block there is nothing to be emptied. */
 	const store_truncate_args args =
 		truncate_args(file, segment, file->segment_blocks, write_epoch, 0);
-	uint32_t unaware = segment->rebuilding;
-
 	uint32_t fenced = send_truncate(file, segment, &args, UINT32_MAX, stale);
-	for (uint32_t i = 0; i < segment->origin_count; i++)
-		unaware &= ~(1u << segment->origins[i].shard);
-	for (uint32_t i = 0; i < segment->origin_count; i++) {
-		const struct origin *origin = &segment->origins[i];
-		struct segment former = *segment;
-		bool knows_newer = false;
+	uint32_t unaware = 0, seen = 0, shards, asked = 0;
+	struct segment former;
 
-		former.nodes[origin->shard] = origin->node;
-		if (!node_usable(origin->node) ||
-			!send_truncate(file, &former, &args, 1u << origin->shard, &knows_newer))
-			unaware |= 1u << origin->shard;
+	while ((shards = segment_next_formers(segment, &asked, &former)) != 0) {
+		bool knows_newer;
+		uint32_t up = shards & ~segment_known_down(&former, 0);
+
+		unaware |= shards & ~send_truncate(file, &former, &args, up, &knows_newer);
 		*stale |= knows_newer;
+		seen |= shards;
 	}
-	return (fenced & ~segment->rebuilding) | (segment->rebuilding & ~unaware);
+	return (fenced & ~segment->rebuilding) | (segment->rebuilding & seen & ~unaware);
 }
 
 bool segment_reach(struct stripe_file *file, const struct segment *segment, unsigned int least,
@@ -140,7 +136,7 @@ bool segment_reach(struct stripe_file *file, const struct segment *segment, unsi
 		return false;
 	return versions_reach(file, segment, least, holders, 0) ||
 	       versions_reach(file, segment, least, holders,
-		       segment_fence(file, segment, segment->switch_epoch, &stale));
+		       segment_fence(file, segment, segment_newest_epoch(file, segment), &stale));
 }
 
 /* Empties the blocks of one segment from first_block on. */
@@ -156,7 +152,11 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 	uint32_t missed = ((1u << segment->shard_count) - 1) & ~holders & ~down;
 	if (stale)
 		return -ESTALE;
-	if (!segment_reach(file, segment, file->min_shards, holders))
+	/*
+	 * Fences of former stores do not help here: they have what is taken away, and stores that
+	 * make their shards need have no record of it.
+	 */
+	if (!versions_reach(file, segment, file->min_shards, holders, 0))
 		return -EIO;
 	struct run *run = malloc(sizeof(*run));
 	if (!run)
@@ -171,7 +171,7 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 	run->untold = holders;
 	int error =
 		missed ? run_record_missed(file, run, file->min_shards, missed, &run->holders) : 0;
-	if (!error && !segment_reach(file, segment, file->min_shards, run->holders))
+	if (!error && !versions_reach(file, segment, file->min_shards, run->holders, 0))
 		error = -EIO;
 	if (error)
 		free(run);
@@ -228,16 +228,20 @@ static int tell_truncated(struct stripe_file *file, uint32_t write_epoch)
 }
 
 /*
- * True if a truncation took away what was written unstably here, and more than whoever carries it
- * out wanted: one that has waited is to a smaller size, and takes what came since.
+ * A truncation that somebody here wanted has been carried out, with the range held: what it left of
+ * the unstable writes is to be committed under its epoch. If it took more than was wanted, since
+ * one to a smaller size had waited, clients are to send that again (RFC 1813 section 3.3.21). For
+ * others' truncations all is sent again: COMMIT hears that the epoch has passed.
  */
-static bool unstable_was_cut(struct stripe_file *file, uint64_t size)
+static void unstable_passed(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 {
 	bool cut = false;
 
-	if (size >= file->wanted_size)
-		return false;
+	if (file->wanted_size == UINT64_MAX)
+		return;
 	pthread_mutex_lock(&file->lock);
+	if (file->unstable_epoch)
+		file->unstable_epoch = write_epoch;
 	for (const struct run *run = file->unstable; run; run = run->next) {
 		uint64_t end =
 			run->segment->number * file->segment_blocks + run->first_block + run->count;
@@ -245,7 +249,8 @@ static bool unstable_was_cut(struct stripe_file *file, uint64_t size)
 		cut = cut || end * file->block_bytes > size;
 	}
 	pthread_mutex_unlock(&file->lock);
-	return cut;
+	if (cut && size < file->wanted_size)
+		atomic_fetch_add(&file->stripe->verifier, 1);
 }
 
 int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
@@ -266,16 +271,15 @@ int file_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 	 * lost. And with the range held: who changes part of a block that goes away must not have
 	 * read it before.
 	 */
-	if (!error)
+	if (!error) {
 		file_raise_epoch(file, write_epoch);
-	/* Clients send it again (RFC 1813 section 3.3.21). */
-	if (!error && unstable_was_cut(file, size))
-		atomic_fetch_add(&file->stripe->verifier, 1);
+		unstable_passed(file, size, write_epoch);
+	}
 	range_release(&file->ranges, &hold);
 	return error == -ESTALE ? -EAGAIN : error;
 }
 
-int stripe_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
+int stripe_truncate(struct stripe_file *file, uint64_t size)
 {
 	pthread_mutex_lock(&file->attach_lock);
 	/* Also what lies beyond the size: until the truncation others may read it. */
@@ -285,9 +289,6 @@ int stripe_truncate(struct stripe_file *file, uint64_t size, uint32_t write_epoc
 	file->size_reported = size;
 	if (file->unstable_end > size)
 		file->unstable_end = size;
-	/* What the truncation leaves of the unstable writes is to be committed under its epoch. */
-	if (file->unstable_epoch)
-		file->unstable_epoch = write_epoch;
 	pthread_mutex_unlock(&file->lock);
 	/*
 	 * exportd tells of the truncation, and of the segments there are by now: others have

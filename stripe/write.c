@@ -56,6 +56,23 @@ static void pause_before(unsigned int attempt)
 	nanosleep(&delay, NULL);
 }
 
+/*
+ * For blocks that neither the stores nor the former ones can settle by themselves: 0 if both
+ * together can tell what counts. Then what was refused was so for what others had promised, and a
+ * newer version will do; should somebody have left something undecided, it is refused again.
+ */
+static int all_together_can_tell(struct stripe_file *file, const struct segment *segment,
+	uint64_t first_block, uint32_t count)
+{
+	struct block block = {.bytes = malloc(file->block_bytes)};
+	int error = block.bytes ? 0 : -ENOMEM;
+
+	for (uint32_t i = 0; i < count && !error; i++)
+		error = block_read_former(file, segment, first_block + i, BLOCK_READ_ONCE, &block);
+	free(block.bytes);
+	return error;
+}
+
 int block_write_recover(struct stripe_file *file, const struct segment *segment,
 	uint64_t first_block, uint32_t count, int error, store_version newest, unsigned int attempt)
 {
@@ -78,6 +95,8 @@ int block_write_recover(struct stripe_file *file, const struct segment *segment,
 	error = versions_settle(file, segment, first_block, count, &largest);
 	if (error == -EIO)
 		error = versions_settle_former(file, segment, first_block, count, &largest);
+	if (error == -EIO && segment->rebuilding)
+		error = all_together_can_tell(file, segment, first_block, count);
 	if (error)
 		return error;
 	if (newest.generation > largest)

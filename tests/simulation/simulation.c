@@ -345,11 +345,11 @@ static void do_truncate(unsigned int engine, unsigned int cell, bool calm)
 		return;
 	struct op *op = checker_begin(
 		OP_TRUNCATE, cell, world.cell_count - cell, session.process, scheduler_now());
-	uint32_t epoch = world_begin_truncation(size);
+	world_begin_truncation(size);
 	say("truncation to cell, by engine", cell, engine);
 	/* Or whoever began it dies before anything else, and others carry it out some day. */
 	bool forsaken = !calm && scheduler_chance(200);
-	int error = forsaken ? -ECANCELED : stripe_truncate(session.file, size, epoch);
+	int error = forsaken ? -ECANCELED : stripe_truncate(session.file, size);
 	bool dead = !session.process->alive;
 	session_end(&session);
 	measure(began, calm);

@@ -249,13 +249,13 @@ void world_meta(uint32_t procedure, const void *args, void *result)
 	}
 }
 
-uint32_t world_begin_truncation(uint64_t size)
+void world_begin_truncation(uint64_t size)
 {
 	if (!file.truncate || size < file.truncate_size)
 		file.truncate_size = size;
 	file.size = size;
 	file.truncate = true;
-	return file.truncate_epoch = ++file.write_epoch;
+	file.truncate_epoch = ++file.write_epoch;
 }
 
 void world_move_gateway(struct engine *engine)

@@ -116,8 +116,8 @@ void world_execute(struct store *store, uint32_t procedure, const void *args, vo
 /* Carries out a call of exportd's. */
 void world_meta(uint32_t procedure, const void *args, void *result);
 
-/* What exportd does for SETATTR of the size: returns the new write epoch. */
-uint32_t world_begin_truncation(uint64_t size);
+/* What exportd does for SETATTR of the size. */
+void world_begin_truncation(uint64_t size);
 
 /* What exportd does when an engine's node becomes the write gateway. */
 void world_move_gateway(struct engine *engine);

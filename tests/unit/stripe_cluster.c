@@ -170,6 +170,12 @@ uint32_t begin_truncation(uint64_t id, uint64_t size)
 	return epoch;
 }
 
+int truncate_file(struct stripe_file *file, uint64_t id, uint64_t size)
+{
+	begin_truncation(id, size);
+	return stripe_truncate(file, size);
+}
+
 /* -------- nodes and engines -------- */
 
 /* A store's READ, on a node that may be slow. */

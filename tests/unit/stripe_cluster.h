@@ -125,6 +125,9 @@ void meta_call(uint32_t procedure, const void *arguments, void *result);
 /* What exportd does for SETATTR of a smaller size. Returns the new write epoch. */
 uint32_t begin_truncation(uint64_t id, uint64_t size);
 
+/* Begins it and has the engine of the file carry it out. Returns as stripe_truncate(). */
+int truncate_file(struct stripe_file *file, uint64_t id, uint64_t size);
+
 /* Pseudo-random numbers; the same after the same seed. */
 void random_seed(uint64_t seed);
 uint64_t random_number(void);

@@ -245,6 +245,50 @@ static void a_disk_that_hangs_blames_nobody(void)
 	}
 }
 
+/* Who is silent while others are heard is down, however slow the disk is. */
+static void a_slow_disk_excuses_nobody_else(void)
+{
+	struct meta_node nodes[NODES + 1];
+	pthread_t thread;
+
+	pass(5000, ALL, 1);
+	stall.begun = stall.released = false;
+	CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, commit_stalled, NULL), 0);
+	pthread_mutex_lock(&stall.mutex);
+	while (!stall.begun)
+		pthread_cond_wait(&stall.changed, &stall.mutex);
+	pthread_mutex_unlock(&stall.mutex);
+	/* Which is to be stored, behind what hangs. */
+	pass(2 * FIXTURE_SILENCE_MS, ALL & ~(1u << 1), 1);
+	map_read(nodes);
+	CU_ASSERT_EQUAL(nodes[1].state, META_NODE_DOWN);
+	CU_ASSERT_EQUAL(nodes[2].state, META_NODE_UP);
+	pthread_join(thread, NULL);
+}
+
+/* An exportd that stands still now and then counts the rest of the time. */
+static void standing_still_does_not_keep_a_node_from_being_out(void)
+{
+	struct meta_node nodes[NODES + 1];
+
+	pass(5000, ALL, 1);
+	map_set_down_out_interval(fixture.exportd->map, 20);
+	for (unsigned int round = 0; round < 4; round++) {
+		now_ms += 4000;
+		pass(4000, ALL & ~(1u << 1), 1);
+	}
+	map_read(nodes);
+	CU_ASSERT_EQUAL(nodes[1].state, META_NODE_DOWN); /* silent for 16 s, and 16 s unheard */
+	for (unsigned int round = 0; round < 2; round++) {
+		now_ms += 4000;
+		pass(4000, ALL & ~(1u << 1), 1);
+	}
+	map_read(nodes);
+	CU_ASSERT_EQUAL(nodes[1].state, META_NODE_OUT);
+	CU_ASSERT_EQUAL(nodes[2].state, META_NODE_UP);
+	map_set_down_out_interval(fixture.exportd->map, 0);
+}
+
 static void failed_devices_have_no_room(void)
 {
 	struct meta_device devices[2] = {
@@ -338,6 +382,9 @@ int main(void)
 		{"an exportd that stood still blames nobody",
 			exportd_that_stood_still_blames_nobody},
 		{"a disk that hangs blames nobody", a_disk_that_hangs_blames_nobody},
+		{"a slow disk excuses nobody else", a_slow_disk_excuses_nobody_else},
+		{"standing still does not keep a node from being out",
+			standing_still_does_not_keep_a_node_from_being_out},
 		{"failed devices have no room", failed_devices_have_no_room},
 		{"readers and writers at once", readers_and_writers_at_once},
 		CU_TEST_INFO_NULL,

@@ -291,10 +291,11 @@ static uint64_t made(const char *name)
 }
 
 /* What exportd tells a node that has a store file of this file. */
-static uint32_t verdict(uint64_t file_id)
+static uint32_t verdict_for(uint32_t node, uint64_t file_id)
 {
 	struct meta_orphan file = {.export_id = FIXTURE_EXPORT, .file_id = file_id};
-	struct meta_orphans_args args = {.node = 1, .files = {.files_len = 1, .files_val = &file}};
+	struct meta_orphans_args args = {
+		.node = node, .files = {.files_len = 1, .files_val = &file}};
 	struct meta_orphans_res result = {0};
 
 	orphan_judge(fixture.exportd, &args, &result);
@@ -302,6 +303,27 @@ static uint32_t verdict(uint64_t file_id)
 	uint32_t verdict = result.verdicts.verdicts_val[0];
 	rpc_free(RPC_XDR(xdr_meta_orphans_res), &result);
 	return verdict;
+}
+
+static uint32_t verdict(uint64_t file_id)
+{
+	return verdict_for(1, file_id);
+}
+
+/* A node that has no shard of a file. */
+static uint32_t stranger_to(uint64_t file_id)
+{
+	uint32_t nodes[META_SHARDS_MAX], node = 1, i = 0;
+	struct meta_placement_res placement;
+
+	CU_ASSERT_EQUAL_FATAL(do_placement(&fixture, file_id, 0, 0, &placement, nodes), 0);
+	while (i < 6) {
+		if (nodes[i++] == node) {
+			node++;
+			i = 0;
+		}
+	}
+	return node;
 }
 
 /* A file id is never given out twice, and what has a lost one is kept. */
@@ -312,6 +334,9 @@ static void check_lost(uint64_t before, uint64_t lost)
 	CU_ASSERT(after > lost);
 	CU_ASSERT(after < INT64_MAX);
 	CU_ASSERT_EQUAL(verdict(lost), META_ORPHAN_KEEP);
+	/* A shard may have moved there since the backup. */
+	CU_ASSERT_EQUAL(verdict_for(stranger_to(before), before), META_ORPHAN_KEEP);
+	CU_ASSERT_EQUAL(verdict_for(stranger_to(after), after), META_ORPHAN_STRAY);
 	CU_ASSERT_EQUAL(do_unlink(&fixture, RECORD_ROOT_ID, "before", NULL), 0);
 	CU_ASSERT_EQUAL(verdict(before), META_ORPHAN_GONE);
 	CU_ASSERT_EQUAL(do_unlink(&fixture, RECORD_ROOT_ID, "after", NULL), 0);

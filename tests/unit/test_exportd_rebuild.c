@@ -425,6 +425,26 @@ static uint64_t make_segments_without_node_7(uint32_t count)
 	return file_id;
 }
 
+static int put_operation(struct kv_txn *txn, void *context)
+{
+	return record_rebuild_put(txn, context, 1);
+}
+
+static int remove_operation(struct kv_txn *txn, void *context)
+{
+	return record_rebuild_remove(txn, context);
+}
+
+static int put_rebuild(struct record_rebuild *entry)
+{
+	return commit_execute(fixture.exportd->commit, put_operation, entry);
+}
+
+static int remove_rebuild(struct record_rebuild *entry)
+{
+	return commit_execute(fixture.exportd->commit, remove_operation, entry);
+}
+
 static void what_cannot_be_made_hides_nothing(void)
 {
 	static struct meta_rebuild_item items[META_FREE_MAX], others[META_FREE_MAX];
@@ -448,6 +468,35 @@ static void what_cannot_be_made_hides_nothing(void)
 	CU_ASSERT_EQUAL(rebuilt(7, &others[50], epoch_of(file_id)), 0);
 	CU_ASSERT_EQUAL_FATAL(rebuilds_after(7, &others[50], items, 1, &before), 1);
 	CU_ASSERT_EQUAL(items[0].segment, others[51].segment);
+	close_nodes();
+}
+
+/* An item that is damaged is neither listed nor counted: whoever keeps a place compares the two. */
+static void a_damaged_item_does_not_change_the_place(void)
+{
+	struct meta_rebuild_item items[3], others[3];
+	uint64_t before;
+
+	open_nodes(7);
+	uint64_t file_id = make_segments_without_node_7(3);
+	pass_time(OUT_S + 5, 1ull << 1);
+	CU_ASSERT_EQUAL(pass().moved, 3);
+	CU_ASSERT_EQUAL_FATAL(rebuilds(7, items, 3), 3);
+	/* As if one segment were in more danger than the others. */
+	struct record_rebuild urgent = {.node = 7,
+		.urgency = 5,
+		.export_id = FIXTURE_EXPORT,
+		.file_id = file_id,
+		.segment = 9};
+	CU_ASSERT_EQUAL(put_rebuild(&urgent), 0);
+	rebuilds_after(7, &items[0], others, 3, &before);
+	CU_ASSERT_EQUAL(before, 1);
+	fixture_flip(&fixture, record_key_rebuild(&urgent));
+	rebuilds_after(7, &items[0], others, 3, &before);
+	CU_ASSERT_EQUAL(before, 0);
+	CU_ASSERT_EQUAL(rebuilds(7, others, 3), 3);
+	CU_ASSERT_EQUAL(others[0].segment, items[0].segment);
+	CU_ASSERT_EQUAL(remove_rebuild(&urgent), 0);
 	close_nodes();
 }
 
@@ -592,8 +641,7 @@ static void only_what_is_surely_gone_is_an_orphan(void)
 	CU_ASSERT_EQUAL(verdict(spare, FIXTURE_EXPORT, file_id, 0, &id), META_ORPHAN_STRAY);
 	CU_ASSERT_EQUAL(do_unlink(&fixture, ROOT, "removed", NULL), 0);
 	CU_ASSERT_EQUAL(verdict(1, FIXTURE_EXPORT, removed, 0, &id), META_ORPHAN_GONE);
-	/* Not given out by this database; another export; a segment without a placement. */
-	CU_ASSERT_EQUAL(verdict(1, FIXTURE_EXPORT, removed + 1, 0, &id), META_ORPHAN_KEEP);
+	/* Another export; a segment without a placement. */
 	CU_ASSERT_EQUAL(verdict(1, FIXTURE_EXPORT + 1, removed, 0, &id), META_ORPHAN_KEEP);
 	CU_ASSERT_EQUAL(id, 0);
 	CU_ASSERT_EQUAL(verdict(1, FIXTURE_EXPORT, file_id, 7, &id), META_ORPHAN_KEEP);
@@ -622,6 +670,10 @@ static void only_what_is_surely_gone_is_an_orphan(void)
 	CU_ASSERT_EQUAL(to_free(dead, true), 1);
 	CU_ASSERT_EQUAL(pass().moved, 1);
 	CU_ASSERT_EQUAL(placement_of(file_id, 0).nodes[4], dead);
+	/* Not given out by this database: then it is an older copy, and knows nothing for sure. */
+	CU_ASSERT_EQUAL(verdict(99, FIXTURE_EXPORT, file_id, 0, &id), META_ORPHAN_STRAY);
+	CU_ASSERT_EQUAL(verdict(1, FIXTURE_EXPORT, removed + 1, 0, &id), META_ORPHAN_KEEP);
+	CU_ASSERT_EQUAL(verdict(99, FIXTURE_EXPORT, file_id, 0, &id), META_ORPHAN_KEEP);
 	close_nodes();
 }
 
@@ -671,6 +723,8 @@ int main(void)
 		{"the most endangered segments come first",
 			the_most_endangered_segments_come_first},
 		{"what cannot be made hides nothing", what_cannot_be_made_hides_nothing},
+		{"a damaged item does not change the place",
+			a_damaged_item_does_not_change_the_place},
 		{"a node that comes back during a pass keeps the rest",
 			a_node_that_comes_back_during_a_pass_keeps_the_rest},
 		{"shards of a file without write epochs move",

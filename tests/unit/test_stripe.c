@@ -777,8 +777,8 @@ static void truncation_leaves_zeros(void)
 	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
 	static const uint64_t sizes[] = {1500000, 1310720, 655361, 16384, 100, 0};
 	for (unsigned int i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-		uint32_t epoch = begin_truncation(9, sizes[i]);
-		CU_ASSERT_EQUAL(stripe_truncate(file, sizes[i], epoch), 0);
+		begin_truncation(9, sizes[i]);
+		CU_ASSERT_EQUAL(stripe_truncate(file, sizes[i]), 0);
 		memset(model + sizes[i], 0, size - sizes[i]);
 		CU_ASSERT_FALSE(cluster.files[9].truncate);
 		CU_ASSERT(reads_as(file, model, 0, size));
@@ -787,7 +787,7 @@ static void truncation_leaves_zeros(void)
 		CU_ASSERT_EQUAL(stripe_write(file, size - 10, model + size - 10, 10, true), 0);
 		CU_ASSERT(reads_as(file, model, 0, size));
 		/* The same truncation once more must not touch what was written since. */
-		CU_ASSERT_EQUAL(stripe_truncate(file, sizes[i], epoch), 0);
+		CU_ASSERT_EQUAL(stripe_truncate(file, sizes[i]), 0);
 		CU_ASSERT(reads_as(file, model, 0, size));
 	}
 	stripe_file_put(file);
@@ -964,8 +964,7 @@ static void exportd_behind_the_stores_catches_up(void)
 			fill(model + 30000, 40000);
 			CU_ASSERT_EQUAL(stripe_write(file, 30000, model + 30000, 40000, true), 0);
 		} else if (what == 2) {
-			CU_ASSERT_EQUAL(
-				stripe_truncate(file, 9000, begin_truncation(CUT_FILE, 9000)), 0);
+			CU_ASSERT_EQUAL(truncate_file(file, CUT_FILE, 9000), 0);
 			memset(model + 9000, 0, CUT_FILE_BYTES - 9000);
 		} else {
 			CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, 7, false, &healed), 0);
@@ -1045,7 +1044,7 @@ static void a_truncation_carried_out_late_tells_of_what_it_takes(void)
 {
 	uint8_t *model;
 	struct stripe_file *file = begin_with_a_file(43, &model);
-	uint32_t epoch = begin_truncation(CUT_FILE, 20000);
+	begin_truncation(CUT_FILE, 20000);
 
 	memset(model + 20000, 0, CUT_FILE_BYTES - 20000);
 	fill(model + 50000, 30000);
@@ -1053,7 +1052,7 @@ static void a_truncation_carried_out_late_tells_of_what_it_takes(void)
 	uint64_t verifier = stripe_write_verifier(cluster.stripe);
 	/* The file is made larger: exportd tells of the truncation that waits. */
 	cluster.files[CUT_FILE].size = 90000;
-	CU_ASSERT_EQUAL(stripe_truncate(file, 90000, epoch), 0);
+	CU_ASSERT_EQUAL(stripe_truncate(file, 90000), 0);
 	CU_ASSERT_EQUAL(stripe_commit(file), 0);
 	CU_ASSERT_NOT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
 	send_again_and_commit(file, model, 50000, 30000);
@@ -1063,9 +1062,35 @@ static void a_truncation_carried_out_late_tells_of_what_it_takes(void)
 	CU_ASSERT_EQUAL(stripe_write(file, 1000, model + 1000, 3000, false), 0);
 	verifier = stripe_write_verifier(cluster.stripe);
 	memset(model + 70000, 0, CUT_FILE_BYTES - 70000);
-	CU_ASSERT_EQUAL(stripe_truncate(file, 70000, begin_truncation(CUT_FILE, 70000)), 0);
+	CU_ASSERT_EQUAL(truncate_file(file, CUT_FILE, 70000), 0);
 	CU_ASSERT_EQUAL(stripe_commit(file), 0);
 	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	end_with_the_file(file, model);
+}
+
+/*
+ * The same, but somebody else carries it out just before whoever is to: then nothing waits any
+ * more, and the bytes are gone all the same.
+ */
+static void a_truncation_that_others_finish_first_tells_of_what_it_takes(void)
+{
+	uint8_t *model;
+	struct stripe_file *seen, *file = begin_with_a_file(59, &model);
+
+	begin_truncation(CUT_FILE, 20000);
+	memset(model + 20000, 0, CUT_FILE_BYTES - 20000);
+	fill(model + 50000, 30000);
+	CU_ASSERT_EQUAL(stripe_write(file, 50000, model + 50000, 30000, false), 0);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	struct stripe *other = engine_create();
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, CUT_FILE, &seen), 0);
+	stripe_file_put(seen);
+	stripe_destroy(other);
+	cluster.files[CUT_FILE].size = 90000;
+	CU_ASSERT_EQUAL(stripe_truncate(file, 90000), 0);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT_NOT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	send_again_and_commit(file, model, 50000, 30000);
 	end_with_the_file(file, model);
 }
 
@@ -1080,7 +1105,7 @@ static void a_hole_of_many_segments_is_truncated_at_once(void)
 	cluster.files[CUT_FILE].hole_until = 60000;
 	CU_ASSERT_EQUAL(stripe_write(file, far, bytes, 100, true), 0);
 	uint64_t asked = cluster.placements_asked;
-	CU_ASSERT_EQUAL(stripe_truncate(file, 5000, begin_truncation(CUT_FILE, 5000)), 0);
+	CU_ASSERT_EQUAL(truncate_file(file, CUT_FILE, 5000), 0);
 	CU_ASSERT(cluster.placements_asked - asked < 10);
 	memset(model + 5000, 0, CUT_FILE_BYTES - 5000);
 	CU_ASSERT_EQUAL(stripe_read(file, far, bytes, 100), 0);
@@ -1231,7 +1256,7 @@ static void truncation_with_a_node_down_is_healed(void)
 	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
 	node_stop(2);
 	node_stop(3);
-	CU_ASSERT_EQUAL(stripe_truncate(file, 20000, begin_truncation(9, 20000)), 0);
+	CU_ASSERT_EQUAL(truncate_file(file, 9, 20000), 0);
 	memset(model + 20000, 0, size - 20000);
 	CU_ASSERT(reads_as(file, model, 0, size));
 	node_start(2);
@@ -1681,7 +1706,7 @@ static void truncation_and_collected_bytes(void)
 	fill(model + size, 100);
 	CU_ASSERT_EQUAL(stripe_write(file, size, model + size, 100, false), 0);
 	size_t cut = BLOCK + 5000;
-	CU_ASSERT_EQUAL(stripe_truncate(file, cut, begin_truncation(1, cut)), 0);
+	CU_ASSERT_EQUAL(truncate_file(file, 1, cut), 0);
 	memset(model + cut, 0, 2 * size - cut);
 	CU_ASSERT(reads_as(file, model, 0, 2 * size));
 	CU_ASSERT_EQUAL(stripe_commit(file), 0);
@@ -1696,7 +1721,7 @@ static void truncation_and_collected_bytes(void)
 	CU_ASSERT_EQUAL(stripe_write(file, size, model, 5000, false), 0);
 	CU_ASSERT_EQUAL(stripe_write(file, 6 * BLOCK, model, 5000, false), 0);
 	cut = 9000;
-	CU_ASSERT_EQUAL(stripe_truncate(others, cut, begin_truncation(1, cut)), 0);
+	CU_ASSERT_EQUAL(truncate_file(others, 1, cut), 0);
 	memset(model + cut, 0, 2 * size - cut);
 	stripe_commit(file);
 	CU_ASSERT_NOT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
@@ -1729,7 +1754,7 @@ static void truncation_of_a_file_that_has_grown(void)
 	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 1, &others), 0);
 	fill(model, size);
 	CU_ASSERT_EQUAL(stripe_write(file, 0, model, size, true), 0);
-	CU_ASSERT_EQUAL(stripe_truncate(others, 0, begin_truncation(1, 0)), 0);
+	CU_ASSERT_EQUAL(truncate_file(others, 1, 0), 0);
 	memset(model, 0, size);
 	CU_ASSERT(reads_as(file, model, 0, size));
 	CU_ASSERT(reads_as(others, model, 0, size));
@@ -1755,7 +1780,7 @@ static void truncation_and_bytes_collected_at_the_end_of_a_segment(void)
 	fill(bytes, sizeof(bytes));
 	uint64_t verifier = stripe_write_verifier(cluster.stripe);
 	CU_ASSERT_EQUAL(stripe_write(file, cut, bytes, sizeof(bytes), false), 0);
-	CU_ASSERT_EQUAL(stripe_truncate(others, cut, begin_truncation(1, cut)), 0);
+	CU_ASSERT_EQUAL(truncate_file(others, 1, cut), 0);
 	stripe_commit(file);
 	CU_ASSERT_NOT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
 	CU_ASSERT(reads_as(others, model, begin, 5000));
@@ -1941,7 +1966,7 @@ static void random_history(uint64_t seed, unsigned int steps)
 		} else if (choice < 75) {
 			broken = stripe_commit(file);
 		} else if (choice < 79) {
-			broken = stripe_truncate(file, offset, begin_truncation(1, offset));
+			broken = truncate_file(file, 1, offset);
 			memset(model + offset, 0, limit + 200000 - offset);
 		} else if (choice < 87) {
 			if (node_is_up(i) && __builtin_popcount(weak | 1u << i) <= cluster.code.m) {
@@ -2031,6 +2056,8 @@ int main(void)
 			a_truncation_that_others_carried_out_is_heard_of_at_commit},
 		{"a truncation carried out late tells of what it takes",
 			a_truncation_carried_out_late_tells_of_what_it_takes},
+		{"a truncation that others finish first tells of what it takes",
+			a_truncation_that_others_finish_first_tells_of_what_it_takes},
 		{"a hole of many segments is truncated at once",
 			a_hole_of_many_segments_is_truncated_at_once},
 		{"a write beyond the last segment is refused",

@@ -581,8 +581,7 @@ static void step_truncate(bool calm)
 	}
 	history.truncating = true;
 	history.truncated_cells = size;
-	int error = stripe_truncate(
-		history.file, size * cell_bytes(), begin_truncation(FILE_ID, size * cell_bytes()));
+	int error = truncate_file(history.file, FILE_ID, size * cell_bytes());
 	if (network_is_dead(cluster.stripe) && !error)
 		error = -ECANCELED;
 	if (error && calm && all_is_well(size, CELLS - size) && enough_to_write())

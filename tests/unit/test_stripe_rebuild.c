@@ -252,7 +252,7 @@ static void all_the_shards_that_may_be_lost_move_at_once(void)
 			CU_ASSERT_EQUAL(move_shard(id, s, s), n + s);
 		}
 		/* The cut goes through a block that the new nodes do not have. */
-		CU_ASSERT_EQUAL(stripe_truncate(file, 120000, begin_truncation(id, 120000)), 0);
+		CU_ASSERT_EQUAL(truncate_file(file, id, 120000), 0);
 		memset(model + 120000, 0, SIZE - 120000);
 		/* Also if a truncation waits, which has to be carried out before anything else. */
 		begin_truncation(id, 100000);
@@ -299,7 +299,9 @@ static void former_nodes_that_are_back_count_like_others(void)
 
 		start();
 		struct stripe_file *file = open_in(cluster.stripe);
-		change(file, 0, SIZE, true);
+		change(file, 0, 20 * BLOCK, true);
+		memset(model + 20 * BLOCK, 0, BLOCK); /* a hole */
+		change(file, 21 * BLOCK, SIZE - 21 * BLOCK, true);
 		stripe_file_put(file);
 		stripe_destroy(cluster.stripe); /* the stores know that it is decided */
 		unsigned int spares[] = {move_shard(FILE_ID, 0, 0), move_shard(FILE_ID, 1, 1)};
@@ -316,8 +318,21 @@ static void former_nodes_that_are_back_count_like_others(void)
 		change(file, 9 * BLOCK, 2 * BLOCK, true);
 		for (unsigned int i = 0; i < 2; i++) {
 			struct stripe *worker = engine_create_at(spares[i]);
-			CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
+			/* Not without those of which enough are to know of it for good. */
+			CU_ASSERT_EQUAL(rebuild(worker, &sum), dead == 2 ? -1 : 0);
 			stripe_destroy(worker);
+			/* What it began does not hold up writes. */
+			change(file, (11 + i) * BLOCK, BLOCK, true);
+		}
+		if (dead == 2) {
+			node_start(2);
+			wait_for_nodes(file, 1u << 2);
+			for (unsigned int i = 0; i < 2; i++) {
+				struct stripe *worker = engine_create_at(spares[i]);
+				CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
+				stripe_destroy(worker);
+			}
+			node_stop(2);
 		}
 		stripe_file_put(file);
 		end_rebuilding(FILE_ID, 0);
@@ -333,6 +348,79 @@ static void former_nodes_that_are_back_count_like_others(void)
 		stripe_destroy(other);
 		stop();
 	}
+}
+
+static void flip(unsigned int node, unsigned int block);
+
+/*
+ * Former stores have what a truncation took away, and the new ones, which had nothing yet, have no
+ * record of it: these are not to make up for those that do.
+ */
+static void former_nodes_do_not_bring_back_what_was_truncated(void)
+{
+	static const struct {
+		unsigned int k, m, down_first;
+	} codes[] = {{4, 2, 2}, {2, 1, 1}, {2, 2, 0}};
+	static uint8_t bytes[100000], zeros[100000];
+
+	for (unsigned int i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
+		unsigned int n = codes[i].k + codes[i].m, m = codes[i].m;
+		const uint64_t id = n; /* shard s is on node s */
+		struct stripe_file *file = NULL;
+
+		cluster.spare_nodes = m;
+		cluster_start(MOJETTE_NON_SYSTEMATIC, codes[i].k, m, 4096);
+		random_seed(5);
+		fill(model, sizeof(bytes));
+		CU_ASSERT_EQUAL_FATAL(stripe_file_get(cluster.stripe, EXPORT, id, &file), 0);
+		CU_ASSERT_EQUAL(stripe_write(file, 0, model, sizeof(bytes), true), 0);
+		stripe_file_put(file);
+		stripe_destroy(cluster.stripe); /* the stores know that it is decided */
+		for (unsigned int s = 0; s < m; s++)
+			move_shard(id, n - 1 - s, s);
+		engine_start();
+		CU_ASSERT_EQUAL_FATAL(stripe_file_get(cluster.stripe, EXPORT, id, &file), 0);
+		for (unsigned int s = 0; s < codes[i].down_first; s++)
+			node_stop(s);
+		bool cut = truncate_file(file, id, 0) == 0;
+		for (unsigned int s = 0; s < codes[i].down_first; s++)
+			node_start(s);
+		for (unsigned int s = 0; s < m; s++)
+			node_stop(codes[i].down_first + s);
+		stripe_file_put(file);
+		stripe_destroy(cluster.stripe);
+		engine_start();
+		CU_ASSERT_EQUAL_FATAL(stripe_file_get(cluster.stripe, EXPORT, id, &file), 0);
+		int error = stripe_read(file, 0, bytes, sizeof(bytes));
+		CU_ASSERT(!cut || error == -EIO ||
+			  (error == 0 && memcmp(bytes, zeros, sizeof(bytes)) == 0));
+		stripe_file_put(file);
+		stop();
+	}
+}
+
+/* Its row is damaged: that of the former store is as good as ever. */
+static void a_damaged_shard_on_the_new_node_does_not_hide_the_former_one(void)
+{
+	struct stripe_heal_result sum;
+
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	change(file, 0, SIZE, true);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe); /* the stores know that it is decided */
+	unsigned int spares[] = {move_shard(FILE_ID, 0, 0), move_shard(FILE_ID, 1, 1)};
+	struct stripe *worker = engine_create_at(spares[0]);
+	CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
+	stripe_destroy(worker);
+	flip(spares[0], 7);
+	node_stop(2);
+	node_stop(3);
+	engine_start();
+	file = open_in(cluster.stripe);
+	CU_ASSERT(reads_right(file));
+	stripe_file_put(file);
+	stop();
 }
 
 /* Enough of them agree on what was there before; but they were not asked to take what came then. */
@@ -503,8 +591,8 @@ static void a_truncation_by_who_knows_only_the_old_nodes_reaches_the_new_one(voi
 	CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
 	end_rebuilding(FILE_ID, 2);
 	/* Its write epoch tells that there was another change before, not which. */
-	uint32_t epoch = begin_truncation(FILE_ID, 5 * BLOCK);
-	CU_ASSERT_EQUAL(stripe_truncate(file, 5 * BLOCK, epoch), 0);
+	begin_truncation(FILE_ID, 5 * BLOCK);
+	CU_ASSERT_EQUAL(stripe_truncate(file, 5 * BLOCK), 0);
 	memset(model + 5 * BLOCK, 0, SIZE - 5 * BLOCK);
 	change(file, 2 * BLOCK, 2 * BLOCK, true);
 	node_stop(2);
@@ -1003,6 +1091,10 @@ int main(void)
 			all_the_shards_that_may_be_lost_move_at_once},
 		{"former nodes that are back count like others",
 			former_nodes_that_are_back_count_like_others},
+		{"former nodes do not bring back what was truncated",
+			former_nodes_do_not_bring_back_what_was_truncated},
+		{"a damaged shard on the new node does not hide the former one",
+			a_damaged_shard_on_the_new_node_does_not_hide_the_former_one},
 		{"former nodes do not vouch for what came after them",
 			former_nodes_do_not_vouch_for_what_came_after_them},
 		{"an undecided leftover does not make zeros",
