@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
  * See truncation.h. With each question the records are compared with those of the question before:
- * one that is the same has been waiting since then. truncations.lock guards the table, and is held
- * while the records are read.
+ * one that is the same has been waiting since then. Very many are looked at page by page, so that
+ * those that cannot be carried out do not hide the others. truncations.lock guards the table, and
+ * is held while the records are read.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -18,8 +19,9 @@
 /* Longer than carrying one out takes while nodes are down; after that, or in vain, it is told
  * again. */
 #define WAIT_NS (10 * UINT64_C(1000000000))
-/* The first ones by export and file. */
-#define WAITING_MAX META_FREE_MAX
+/* A page stays for so long: until its truncations are due, and then until every node has asked. */
+#define PAGE_NS (3 * WAIT_NS)
+#define WAITING_MAX META_FREE_MAX /* in a page */
 
 struct waiting {
 	uint64_t file_id;
@@ -30,6 +32,10 @@ struct waiting {
 
 struct truncations {
 	pthread_mutex_t lock;
+	/* The page: when it was begun, and the key that it begins with. */
+	uint64_t page_ns;
+	uint64_t first_file_id;
+	uint32_t first_export_id;
 	uint32_t count;
 	struct waiting waiting[WAITING_MAX]; /* as sorted in the database */
 };
@@ -52,6 +58,7 @@ void truncations_destroy(struct truncations *truncations)
 }
 
 struct scan {
+	struct record_key from;
 	uint64_t now_ns;
 	const struct waiting *before;
 	uint32_t before_count, before_next;
@@ -91,10 +98,28 @@ static int scan_one(void *context, struct kv_bytes key, struct kv_bytes value)
 
 static int scan_operation(struct kv_txn *txn, void *context)
 {
-	struct record_key all = {.length = RECORD_PREFIX_KIND, .bytes = {RECORD_TRUNCATION}};
-	int result = kv_scan(txn, record_key_bytes(&all), RECORD_PREFIX_KIND, scan_one, context);
+	const struct scan *scan = context;
+	int result =
+		kv_scan(txn, record_key_bytes(&scan->from), RECORD_PREFIX_KIND, scan_one, context);
 
 	return result > 0 ? 0 : result;
+}
+
+/* Goes on behind a page that has stayed for long enough. One that is not full is the last one: then
+ * from the beginning. */
+static void turn_page(struct truncations *truncations, uint64_t now_ns)
+{
+	if (now_ns - truncations->page_ns < PAGE_NS)
+		return;
+	truncations->page_ns = now_ns;
+	truncations->first_export_id = 0;
+	truncations->first_file_id = 0;
+	if (truncations->count == WAITING_MAX) {
+		const struct waiting *last = &truncations->waiting[WAITING_MAX - 1];
+
+		truncations->first_export_id = last->export_id;
+		truncations->first_file_id = last->file_id + 1;
+	}
 }
 
 /* Brings the table up to date. The caller holds the lock. Returns 0, -ENOMEM or an error of the
@@ -111,6 +136,8 @@ static int update(struct exportd *exportd, uint64_t now_ns)
 
 	if (found == NULL)
 		return -ENOMEM;
+	turn_page(truncations, now_ns);
+	scan.from = record_key_truncation(truncations->first_export_id, truncations->first_file_id);
 	error = exportd_read(exportd, scan_operation, &scan);
 	if (error == 0) {
 		memcpy(truncations->waiting, found, scan.count * sizeof(*found));

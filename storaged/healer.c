@@ -58,6 +58,7 @@ struct healer {
 	/* Only the thread uses the rest. */
 	unsigned int waited; /* passes in a row that left something to others */
 	struct noticed noticed; /* to be tried again */
+	uint64_t truncations_tried;
 	int64_t missed_due_ms, rebuild_due_ms; /* none of it before */
 	int64_t begun_ms; /* the turn */
 	uint64_t healed, failed, segments; /* of this pass */
@@ -102,6 +103,11 @@ static void book(struct healer *healer, const struct stripe_heal_result *result)
 static bool turn_is_over(const struct healer *healer)
 {
 	return clock_now_ms() - healer->begun_ms > PASS_MS;
+}
+
+static bool may_go_on(struct healer *healer)
+{
+	return !periodic_stopping(&healer->periodic) && !turn_is_over(healer);
 }
 
 /* When to try again what took so long and, unless something was made, was in vain. */
@@ -232,8 +238,7 @@ static int heal_file(void *context, const struct store_missed_file *missed)
 	if (stripe_file_get(healer->stripe, missed->file.export_id, missed->file.file_id, &file))
 		return 0;
 	uint32_t up = stripe_shards_up(file, missed->file.segment);
-	while (next != UINT64_MAX && !periodic_stopping(&healer->periodic) &&
-		!turn_is_over(healer)) {
+	while (next != UINT64_MAX && may_go_on(healer)) {
 		size_t count, run;
 
 		if (store_missed_blocks(
@@ -315,24 +320,28 @@ static bool heal_block(struct healer *healer, const struct stripe_noticed *notic
 	return error == 0 || error == -ESTALE;
 }
 
-/* New ones are tried at once, whatever there is that cannot be mended. */
+static void try_noticed(struct healer *healer, const struct stripe_noticed *block)
+{
+	bool mended = heal_block(healer, block);
+
+	noticed_tried(&healer->noticed, block, mended, clock_now_ms());
+}
+
+/* New ones are tried at once, whatever there is that cannot be mended. They are taken one by one:
+ * what this turn has no time for waits for the next one. */
 static void heal_noticed(struct healer *healer)
 {
-	struct stripe_noticed again[NOTICED_KEPT_MAX], blocks[BATCH];
+	struct stripe_noticed again[NOTICED_KEPT_MAX], block;
 	size_t again_count = noticed_due(&healer->noticed, clock_now_ms(), again);
-	size_t count = stripe_noticed(healer->stripe, blocks, BATCH);
 
-	for (size_t i = 0; i < count + again_count; i++) {
-		const struct stripe_noticed *block = i < count ? &blocks[i] : &again[i - count];
-
-		/* What is not tried any more the next read notices. */
-		if (periodic_stopping(&healer->periodic) || turn_is_over(healer))
-			return;
-		if (i < count && noticed_is_kept(&healer->noticed, block))
-			continue;
-		bool mended = heal_block(healer, block);
-		noticed_tried(&healer->noticed, block, mended, clock_now_ms());
+	for (unsigned int i = 0; i < BATCH && may_go_on(healer); i++) {
+		if (stripe_noticed(healer->stripe, &block, 1) == 0)
+			break;
+		if (!noticed_is_kept(&healer->noticed, &block))
+			try_noticed(healer, &block);
 	}
+	for (size_t i = 0; i < again_count && may_go_on(healer); i++)
+		try_noticed(healer, &again[i]);
 }
 
 /* -------- truncations whose beginner died -------- */
@@ -370,19 +379,21 @@ static void finish_truncations(struct healer *healer)
 			RPC_XDR(xdr_meta_truncations_args), &args,
 			RPC_XDR(xdr_meta_truncations_res), &list, META_TIMEOUT_MS))
 		return;
-	for (uint32_t i = 0; i < list.files.files_len && !turn_is_over(healer); i++) {
-		if (periodic_stopping(&healer->periodic))
-			break;
-		finish_truncation(healer, &list.files.files_val[i]);
+	/* Not always from the head: it may take the whole turn each time, and in vain. */
+	for (uint32_t i = 0; i < list.files.files_len && may_go_on(healer); i++) {
+		uint64_t next = healer->truncations_tried++ % list.files.files_len;
+
+		finish_truncation(healer, &list.files.files_val[next]);
 	}
 	rpc_free(RPC_XDR(xdr_meta_truncations_res), &list);
 }
 
-/* A turn for all that is not rebuilding. */
+/* A turn for each kind of work that is not rebuilding. */
 static void heal_recorded(struct healer *healer)
 {
 	healer->begun_ms = clock_now_ms();
 	finish_truncations(healer);
+	healer->begun_ms = clock_now_ms();
 	heal_noticed(healer);
 	if (clock_now_ms() >= healer->missed_due_ms)
 		heal_missed(healer);
@@ -531,8 +542,7 @@ static void rebuild(struct healer *healer)
 	if (!told)
 		return;
 	healer->left_before = list.before;
-	while (next < list.items.items_len && !turn_is_over(healer) &&
-		!periodic_stopping(&healer->periodic))
+	while (next < list.items.items_len && may_go_on(healer))
 		rebuild_one(healer, &list.items.items_val[next++]);
 	if (next == list.items.items_len && next < META_FREE_MAX) {
 		healer->rebuild_due_ms = due_after(healer->round_ms, healer->round_segments > 0);

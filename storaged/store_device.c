@@ -43,6 +43,50 @@ void store_side_path(const struct store_device *device, const store_file *file, 
 		file->segment, "ab"[side]);
 }
 
+int store_side_name_with(const char *path, const char *behind, char name[STORE_PATH_MAX])
+{
+	return snprintf(name, STORE_PATH_MAX, "%s%s", path, behind) < STORE_PATH_MAX
+		       ? 0
+		       : -ENAMETOOLONG;
+}
+
+static int remove_if_there(const struct store_io *io, const char *path)
+{
+	int error = io->remove(path);
+
+	return error == -ENOENT ? 0 : error;
+}
+
+int store_sides_remove_unfinished(
+	const struct store_io *io, const struct store_device *device, const store_file *file)
+{
+	char path[STORE_PATH_MAX], unfinished[STORE_PATH_MAX];
+	int error = 0;
+
+	for (unsigned int side = 0; side < STORE_SIDES && error == 0; side++) {
+		store_side_path(device, file, side, path);
+		/* What has too long a name was never made. */
+		if (store_side_name_with(path, STORE_UNFINISHED, unfinished) == 0)
+			error = remove_if_there(io, unfinished);
+	}
+	return error;
+}
+
+/* Side b before side a: side a alone is a file, side b alone is one that lost its side a. What was
+ * left of making them first: nobody looks for it when the sides are gone. */
+int store_sides_remove(
+	const struct store_io *io, const struct store_device *device, const store_file *file)
+{
+	char path[STORE_PATH_MAX];
+	int error = store_sides_remove_unfinished(io, device, file);
+
+	for (int side = STORE_SIDES - 1; side >= 0 && error == 0; side--) {
+		store_side_path(device, file, (unsigned int)side, path);
+		error = remove_if_there(io, path);
+	}
+	return error;
+}
+
 /* Makes a directory and makes its name durable, also if somebody else has just made it. */
 static int make_durably(const struct store_io *io, const char *parent, const char *path)
 {

@@ -219,23 +219,11 @@ static int mend_cut(struct shard_file *file, unsigned int side)
 }
 
 /*
- * The name that a side has for a while, or instead, with something behind it. Returns 0 or
- * -ENAMETOOLONG.
- */
-static int name_with(const char *path, const char *behind, char name[STORE_PATH_MAX])
-{
-	return snprintf(name, STORE_PATH_MAX, "%s%s", path, behind) < STORE_PATH_MAX
-		       ? 0
-		       : -ENAMETOOLONG;
-}
-
-/*
  * Notes whether a side is lost: it is not there, or has not even its page 0, and the other one says
  * that it was. It then is made again as a whole when it is next written to.
  */
 static void note_loss(struct shard_file *file, unsigned int side)
 {
-	char path[STORE_PATH_MAX], unfinished[STORE_PATH_MAX];
 	bool there = file->descriptors[side] >= 0;
 
 	if (there && (file->foreign || file->size_bytes[side] >= STORE_PAGE_BYTES))
@@ -255,10 +243,6 @@ static void note_loss(struct shard_file *file, unsigned int side)
 		pthread_mutex_unlock(&file->flush_lock);
 		file->size_bytes[side] = 0;
 	}
-	/* Who made it again may have been killed. */
-	store_side_path(file->device, &file->key, side, path);
-	if (name_with(path, STORE_UNFINISHED, unfinished) == 0)
-		file->store->io->remove(unfinished);
 }
 
 /* Reads page 0 of each side. Sets what is known of the file. */
@@ -501,7 +485,7 @@ static int set_aside(struct shard_file *file, struct store_device *device)
 
 	for (int side = STORE_SIDES - 1; side >= 0 && (error == 0 || error == -ENOENT); side--) {
 		store_side_path(device, &file->key, (unsigned int)side, path);
-		error = name_with(path, STORE_SUPERSEDED, aside);
+		error = store_side_name_with(path, STORE_SUPERSEDED, aside);
 		if (error == 0)
 			error = file->store->io->rename(path, aside);
 		renamed = renamed || error == 0;
@@ -539,6 +523,9 @@ static int look_for(struct shard_file *file)
 			goto failed;
 		if (descriptors[0] < 0 && descriptors[1] < 0)
 			continue;
+		/* Who made a side again may have been killed. If it cannot be removed now, the next
+		 * one who looks tries again. */
+		store_sides_remove_unfinished(store->io, device, &file->key);
 		if (file->exists) {
 			/* Made anew while the device with the other one was out of service. */
 			bool newer, keep;
@@ -707,7 +694,7 @@ static int make_again(struct shard_file *file, unsigned int side, const char *pa
 	char unfinished[STORE_PATH_MAX];
 	uint8_t bytes[STORE_PAGE_BYTES];
 	uint64_t groups = shard_file_groups(file), end = 0;
-	int error = name_with(path, STORE_UNFINISHED, unfinished);
+	int error = store_side_name_with(path, STORE_UNFINISHED, unfinished);
 	int descriptor =
 		error != 0 ? error : io->open(unfinished, O_RDWR | O_CREAT | O_TRUNC, 0600);
 
@@ -816,19 +803,6 @@ int shard_file_make_header(struct shard_file *file, const struct store_shape *sh
 	return shard_file_make(file, shape);
 }
 
-/* Side b first: side a alone is a file, side b alone is one that lost its side a. */
-static int unlink_sides(struct shard_file *file, const struct store_device *device)
-{
-	char path[STORE_PATH_MAX];
-	int error = 0;
-
-	for (int side = STORE_SIDES - 1; side >= 0 && (error == 0 || error == -ENOENT); side--) {
-		store_side_path(device, &file->key, (unsigned int)side, path);
-		error = file->store->io->remove(path);
-	}
-	return error == -ENOENT ? 0 : error;
-}
-
 /*
  * Sees to it that a device has nothing of the file, which it does not use. Also if there is nothing
  * to be seen: it may have been removed by a process that was killed before that was durable, or the
@@ -837,7 +811,7 @@ static int unlink_sides(struct shard_file *file, const struct store_device *devi
 static int remove_copy(struct shard_file *file, struct store_device *device)
 {
 	char path[STORE_PATH_MAX];
-	int error = unlink_sides(file, device);
+	int error = store_sides_remove(file->store->io, device, &file->key);
 
 	if (error != 0) {
 		store_side_directory(device, &file->key, path);
@@ -890,7 +864,7 @@ static int remove_used(struct shard_file *file)
 	shard_file_forget_changes(file);
 	logged = log_removal(file, &error);
 	if (error == 0)
-		error = unlink_sides(file, device);
+		error = store_sides_remove(file->store->io, device, &file->key);
 	if (error == 0 && !logged) {
 		store_side_directory(device, &file->key, path);
 		error = file->store->io->sync_directory(path);

@@ -83,6 +83,22 @@ void store_side_path(const struct store_device *device, const store_file *file, 
 void store_side_directory(
 	const struct store_device *device, const store_file *file, char path[STORE_PATH_MAX]);
 
+/* The name that a side has for a while, or instead, with something behind its path. Returns 0 or
+ * -ENAMETOOLONG. */
+int store_side_name_with(const char *path, const char *behind, char name[STORE_PATH_MAX]);
+
+/* Removes what was left of making sides again (STORE_UNFINISHED). Returns 0, also if there was
+ * nothing, or a negative errno. */
+int store_sides_remove_unfinished(
+	const struct store_io *io, const struct store_device *device, const store_file *file);
+
+/*
+ * Removes the sides that a device has of a file, and what was left of making them again. Returns 0,
+ * also if there were none, or a negative errno.
+ */
+int store_sides_remove(
+	const struct store_io *io, const struct store_device *device, const store_file *file);
+
 /* Makes the directory of a store file, durably. Returns 0 or a negative errno. */
 int store_device_make_directory(
 	struct store *store, struct store_device *device, const store_file *file);
@@ -415,6 +431,8 @@ struct store_scan_calls {
 	int (*file)(void *context, const store_file *key, unsigned int sides);
 	/* A side that was set aside (STORE_SUPERSEDED). May be NULL. */
 	int (*aside)(void *context, const char *path);
+	/* What was left of making a side again (STORE_UNFINISHED). May be NULL. */
+	int (*unfinished)(void *context, const char *path);
 	/* Something that the store did not put there. May be NULL. */
 	int (*stranger)(void *context, const char *path);
 	/* A directory that cannot be listed. */

@@ -484,18 +484,8 @@ static int apply_change(struct replay *replay, const store_file *key, const uint
  */
 static int apply_removal(struct replay *replay, const store_file *key)
 {
-	char path[STORE_PATH_MAX];
-
 	close_file(replay);
-	for (int side = STORE_SIDES - 1; side >= 0; side--) {
-		int error;
-
-		store_side_path(replay->device, key, (unsigned int)side, path);
-		error = replay->store->io->remove(path);
-		if (error != 0 && error != -ENOENT)
-			return error;
-	}
-	return 0;
+	return store_sides_remove(replay->store->io, replay->device, key);
 }
 
 static int apply(struct replay *replay, struct reader *reader)

@@ -74,9 +74,10 @@ static int list_directory(const struct walk *walk, const char *path, struct name
 	return 0;
 }
 
-static int stranger(const struct walk *walk, const char *path)
+static int tell(
+	const struct walk *walk, int (*call)(void *context, const char *path), const char *path)
 {
-	return walk->calls->stranger == NULL ? 0 : walk->calls->stranger(walk->context, path);
+	return call == NULL ? 0 : call(walk->context, path);
 }
 
 /* True if a name is what the store would give to a side of this export's file in this place. */
@@ -98,21 +99,20 @@ static bool parse_side(const struct walk *walk, const char *path, const char *na
 	return strcmp(path, expected) == 0;
 }
 
-/* Takes STORE_SUPERSEDED off the end of a name. Returns false if it does not end so. */
-static bool cut_superseded(char *name)
+/* Takes something off the end of a name. Returns false if it does not end so. */
+static bool cut(char *name, const char *behind)
 {
-	static const size_t behind = sizeof(STORE_SUPERSEDED) - 1;
-	size_t length = strlen(name);
+	size_t length = strlen(name), behind_length = strlen(behind);
 
-	if (length < behind || strcmp(name + length - behind, STORE_SUPERSEDED) != 0)
+	if (length < behind_length || strcmp(name + length - behind_length, behind) != 0)
 		return false;
-	name[length - behind] = '\0';
+	name[length - behind_length] = '\0';
 	return true;
 }
 
-/* True if a name is what the store gives to a side that it sets aside. */
-static bool is_aside(
-	const struct walk *walk, const char *path, const char *name, uint32_t export_id)
+/* True if a name is a side's with something behind it. */
+static bool is_side_with(const struct walk *walk, const char *behind, const char *path,
+	const char *name, uint32_t export_id)
 {
 	char side_path[STORE_PATH_MAX], side_name[NAME_MAX + 1];
 	unsigned int side;
@@ -120,7 +120,7 @@ static bool is_aside(
 
 	snprintf(side_path, sizeof(side_path), "%s", path);
 	snprintf(side_name, sizeof(side_name), "%s", name);
-	return cut_superseded(side_path) && cut_superseded(side_name) &&
+	return cut(side_path, behind) && cut(side_name, behind) &&
 	       parse_side(walk, side_path, side_name, export_id, &key, &side);
 }
 
@@ -128,9 +128,11 @@ static bool is_aside(
 static int other_name(
 	const struct walk *walk, const char *path, const char *name, uint32_t export_id)
 {
-	if (!is_aside(walk, path, name, export_id))
-		return stranger(walk, path);
-	return walk->calls->aside == NULL ? 0 : walk->calls->aside(walk->context, path);
+	if (is_side_with(walk, STORE_SUPERSEDED, path, name, export_id))
+		return tell(walk, walk->calls->aside, path);
+	if (is_side_with(walk, STORE_UNFINISHED, path, name, export_id))
+		return tell(walk, walk->calls->unfinished, path);
+	return tell(walk, walk->calls->stranger, path);
 }
 
 static int walk_files(const struct walk *walk, const char *directory, uint32_t export_id)
@@ -183,7 +185,7 @@ static int walk_directories(
 		if (snprintf(path, sizeof(path), "%s/%s", parent, list.names[i]) >=
 				(int)sizeof(path) ||
 			strcmp(expected, list.names[i]) != 0)
-			result = stranger(walk, path);
+			result = tell(walk, walk->calls->stranger, path);
 		else if (exports)
 			result = walk_directories(walk, path, false, (uint32_t)number);
 		else

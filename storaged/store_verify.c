@@ -519,6 +519,17 @@ static int verify_aside(void *context, const char *path)
 	return 0;
 }
 
+static int verify_unfinished(void *context, const char *path)
+{
+	const struct verify *verify = context;
+
+	fprintf(verify->problems,
+		"%s: was being made again when the store was killed, and is removed when it next "
+		"opens the file: no problem\n",
+		path);
+	return 0;
+}
+
 static int verify_stranger(void *context, const char *path)
 {
 	problem(context, path, "is not where the store looks, or not a store file");
@@ -562,6 +573,7 @@ static int verify_device(struct verify *verify)
 	static const struct store_scan_calls calls = {
 		.file = verify_file,
 		.aside = verify_aside,
+		.unfinished = verify_unfinished,
 		.stranger = verify_stranger,
 		.error = verify_error,
 	};

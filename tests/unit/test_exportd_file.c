@@ -284,6 +284,10 @@ static void truncation_is_told_until_carried_out(void)
 	CU_ASSERT_EQUAL(result.write_epoch, 6);
 }
 
+#define PENDING 1100 /* more than exportd tells at a time */
+
+static uint32_t times_told[PENDING + 100]; /* by file id */
+
 /* The files that a node is told to finish; its heartbeat says so before. */
 static uint32_t to_finish(uint32_t node)
 {
@@ -295,8 +299,11 @@ static uint32_t to_finish(uint32_t node)
 	uint32_t count = result.files.files_len;
 	CU_ASSERT_EQUAL(result.status, 0);
 	CU_ASSERT_EQUAL(waiting, count > 0);
-	for (uint32_t i = 0; i < count; i++)
+	for (uint32_t i = 0; i < count; i++) {
 		CU_ASSERT_EQUAL(result.files.files_val[i].export_id, FIXTURE_EXPORT);
+		CU_ASSERT_FATAL(result.files.files_val[i].file_id < PENDING + 100);
+		times_told[result.files.files_val[i].file_id]++;
+	}
 	free(result.files.files_val);
 	return count;
 }
@@ -347,6 +354,33 @@ static void a_truncation_whose_beginner_died_is_finished_by_a_node(void)
 	CU_ASSERT_EQUAL(to_finish(4), 0);
 	finished = to_finish(3);
 	CU_ASSERT_EQUAL(finished, 18);
+}
+
+static void truncations_that_nobody_can_carry_out_hide_no_others(void)
+{
+	uint64_t pending[PENDING], now_ms = 1000;
+
+	for (uint32_t i = 0; i < PENDING; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "pending-%u", i);
+		CU_ASSERT_EQUAL(do_create(&fixture, ROOT, name, META_REGULAR, &pending[i]), 0);
+		CU_ASSERT_EQUAL(do_set_size(&fixture, pending[i], 0, NULL), 0);
+	}
+	/* Twice: from the last ones it goes on with the first. */
+	for (int time = 0; time < 2; time++) {
+		uint32_t forgotten = 0;
+
+		memset(times_told, 0, sizeof(times_told));
+		for (int round = 0; round < 7; round++, now_ms += 10000) {
+			fixture_time_ms(now_ms);
+			fixture_all_up(&fixture);
+			to_finish_by_anyone();
+		}
+		for (uint32_t i = 0; i < PENDING; i++)
+			forgotten += times_told[pending[i]] == 0;
+		CU_ASSERT_EQUAL(forgotten, 0);
+	}
 }
 
 static void written_only_grows(void)
@@ -723,6 +757,8 @@ int main(void)
 		{"a truncation is told until carried out", truncation_is_told_until_carried_out},
 		{"a truncation whose beginner died is finished by a node",
 			a_truncation_whose_beginner_died_is_finished_by_a_node},
+		{"truncations that nobody can carry out hide no others",
+			truncations_that_nobody_can_carry_out_hide_no_others},
 		{"written only grows", written_only_grows},
 		{"bytes from before a truncation do not count",
 			bytes_from_before_a_truncation_do_not_count},

@@ -430,6 +430,22 @@ static void a_side_made_again_before_a_loss_of_power_stays_lost(void)
 	}
 }
 
+/* A process was killed while it made a side again that is not taken for lost any more. */
+static void what_was_left_of_making_a_side_again_goes(void)
+{
+	for (unsigned int side = 0; side < 2; side++) {
+		char unfinished[600];
+
+		begin();
+		snprintf(unfinished, sizeof(unfinished), "%s.new", side == 0 ? side_a : side_b);
+		CU_ASSERT_EQUAL(link(side_a, unfinished), 0);
+		fixture_open(&fixture);
+		CU_ASSERT(IS(&fixture, 0, VERSION(1, 1), STORE_COMMITTED));
+		CU_ASSERT_EQUAL(access(unfinished, F_OK), -1);
+		end();
+	}
+}
+
 static void another_files_bytes_are_not_taken_for_ones_own(void)
 {
 	store_file other = {.export_id = 1, .file_id = 0x9999, .segment = 0};
@@ -566,6 +582,7 @@ int main(void)
 	TEST(a_side_cut_to_nothing_is_noticed);
 	TEST(a_side_made_again_in_part_stays_lost);
 	TEST(a_side_made_again_before_a_loss_of_power_stays_lost);
+	TEST(what_was_left_of_making_a_side_again_goes);
 	TEST(another_files_bytes_are_not_taken_for_ones_own);
 	TEST(a_side_in_the_place_of_the_other_is_noticed);
 	TEST(truncation_mends_damage);

@@ -174,7 +174,7 @@ static void a_file_that_cannot_be_opened_is_removed(void)
 {
 	static const struct refusal ways[] = {
 		{.read = -EIO}, {.open = -EMFILE}, {.write = -ENOSPC}};
-	char path[2][512];
+	char path[2][512], unfinished[2][600];
 
 	for (size_t way = 0; way < sizeof(ways) / sizeof(ways[0]); way++) {
 		struct store_capacity device;
@@ -184,8 +184,12 @@ static void a_file_that_cannot_be_opened_is_removed(void)
 		fixture_commit(&fixture, VERSION(1, 1), 0, 100);
 		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .missed = 2), 0);
 		fixture_close(&fixture);
-		for (unsigned int side = 0; side < 2; side++)
+		for (unsigned int side = 0; side < 2; side++) {
 			fixture_side(&fixture, side, path[side], sizeof(path[side]));
+			/* As if a side was being made again when the process was killed. */
+			snprintf(unfinished[side], sizeof(unfinished[side]), "%s.new", path[side]);
+			CU_ASSERT_EQUAL(link(path[side], unfinished[side]), 0);
+		}
 		/* Cut behind its first group, so that opening it writes. */
 		CU_ASSERT_EQUAL(truncate(path[0], 32 * 4096), 0);
 		fixture_open(&fixture);
@@ -194,8 +198,10 @@ static void a_file_that_cannot_be_opened_is_removed(void)
 		for (unsigned int i = 0; i < 40; i++)
 			CU_ASSERT_EQUAL(remove_file(), 0);
 		refusing = (struct refusal){0};
-		CU_ASSERT_NOT_EQUAL(access(path[0], F_OK), 0);
-		CU_ASSERT_NOT_EQUAL(access(path[1], F_OK), 0);
+		for (unsigned int side = 0; side < 2; side++) {
+			CU_ASSERT_NOT_EQUAL(access(path[side], F_OK), 0);
+			CU_ASSERT_NOT_EQUAL(access(unfinished[side], F_OK), 0);
+		}
 		store_capacity(fixture.store, &device, 1);
 		CU_ASSERT(device.in_service);
 		CU_ASSERT_EQUAL(stat_file(), ENOENT);

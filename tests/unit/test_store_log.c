@@ -163,6 +163,7 @@ static void small_stable_writes_cost_one_flush(void)
 static void what_is_in_the_log_is_brought_to_the_files(void)
 {
 	store_remove_args remove = {.file = numbered(7)};
+	char side[512], unfinished[600];
 	store_status_res res;
 
 	begin();
@@ -172,7 +173,12 @@ static void what_is_in_the_log_is_brought_to_the_files(void)
 	CU_ASSERT_EQUAL(res.status, 0);
 	die();
 	lose_files();
+	/* A side that was being made again belongs to what was removed, too. */
+	fixture_side_of(&fixture, numbered(7), 0, side, sizeof(side));
+	snprintf(unfinished, sizeof(unfinished), "%s.new", side);
+	CU_ASSERT_EQUAL(close(open(unfinished, O_WRONLY | O_CREAT, 0600)), 0);
 	fixture_open(&fixture);
+	CU_ASSERT_NOT_EQUAL(access(unfinished, F_OK), 0);
 	CU_ASSERT_EQUAL(fixture_logged("not stopped cleanly: 8 records applied"), 1);
 	for (uint64_t id = 1; id <= 8; id++)
 		CU_ASSERT(id == 7 ? is_gone(id) : has(id, 1));

@@ -277,6 +277,11 @@ static void what_is_in_the_wrong_place_is_named(void)
 	make_text(path);
 	CU_ASSERT(says(0, path, "was set aside"));
 	CU_ASSERT_EQUAL_FATAL(unlink(path), 0);
+	/* Nor is what a process left that was killed while it made a side again. */
+	snprintf(path, sizeof(path), "%s.new", side_a);
+	make_text(path);
+	CU_ASSERT(says(0, path, "was being made again"));
+	CU_ASSERT_EQUAL_FATAL(unlink(path), 0);
 	snprintf(path, sizeof(path), "%s.old.superseded", side_a);
 	make_text(path);
 	CU_ASSERT(says(1, path, "is not where the store looks"));
