@@ -380,6 +380,14 @@ static int report_unserved(void *context, struct kv_bytes key, struct kv_bytes v
 	return 0;
 }
 
+/* What the nodes have may be newer than the database from now on. */
+static int take_for_older(struct kv_txn *txn)
+{
+	int result = file_ids_skip_all(txn);
+
+	return result == 0 ? truncation_forget_all(txn) : result;
+}
+
 /*
  * A store that is not the one that was used last is a copy of the database, and may be an older
  * one. (What was last opened by a daemon that did not take this down counts as a copy.)
@@ -393,7 +401,7 @@ static int open_copy(struct kv_txn *txn)
 		return result;
 	counters.store_id = txn->kv->id;
 	result = record_counters_put(txn, &counters);
-	return result == 0 ? file_ids_skip_all(txn) : result;
+	return result == 0 ? take_for_older(txn) : result;
 }
 
 static int open_exports(struct kv_txn *txn, void *context)
@@ -477,7 +485,7 @@ void exportd_close(struct exportd *exportd)
 static int restored_operation(struct kv_txn *txn, void *context)
 {
 	(void)context;
-	return file_ids_skip_all(txn);
+	return take_for_older(txn);
 }
 
 int exportd_restored(const struct config *config, size_t map_bytes)

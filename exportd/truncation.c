@@ -57,6 +57,41 @@ void truncations_destroy(struct truncations *truncations)
 	free(truncations);
 }
 
+static int note_file(void *context, struct kv_bytes key, struct kv_bytes value)
+{
+	(void)value;
+	*(struct meta_file *)context =
+		(struct meta_file){.export_id = record_key_u32(key, RECORD_PREFIX_KIND),
+			.file_id = record_key_u64(key, RECORD_PREFIX_EXPORT)};
+	return 1;
+}
+
+int truncation_forget_all(struct kv_txn *txn)
+{
+	struct record_key all = record_key_truncation(0, 0);
+	struct record_inode inode;
+	struct meta_file file;
+	int result;
+
+	while ((result = kv_scan(
+			txn, record_key_bytes(&all), RECORD_PREFIX_KIND, note_file, &file)) == 1) {
+		int error = record_truncation_remove(txn, file.export_id, file.file_id);
+
+		if (error != 0)
+			return error;
+		error = record_inode_get(txn, file.export_id, file.file_id, &inode);
+		if (error == -ENOENT || error == -EIO)
+			continue; /* damaged: named in the log */
+		inode.truncate_pending = false;
+		inode.truncate_size = 0;
+		if (error == 0)
+			error = record_inode_put(txn, file.export_id, file.file_id, &inode);
+		if (error != 0)
+			return error;
+	}
+	return result;
+}
+
 struct scan {
 	struct record_key from;
 	uint64_t now_ns;

@@ -12,6 +12,7 @@
 #include "rpc/meta.h"
 
 struct exportd;
+struct kv_txn;
 struct truncations;
 
 /* Returns an empty table, freed with truncations_destroy(), or NULL if memory is short. */
@@ -19,6 +20,13 @@ struct truncations *truncations_create(void);
 
 /* NULL is allowed. */
 void truncations_destroy(struct truncations *truncations);
+
+/*
+ * Forgets all that wait, in a database that is an older copy: they will have been carried out
+ * since, and done again would take away what was written after that. Returns 0 or an error of the
+ * store.
+ */
+int truncation_forget_all(struct kv_txn *txn);
 
 /* Whether META_TRUNCATIONS has work for a node: 1, 0, or a negative errno. */
 int truncation_waiting(struct exportd *exportd, uint32_t node);

@@ -123,8 +123,11 @@ static int commit_runs(struct stripe_file *file, struct run *runs)
 
 		if (lost && !run->replaced)
 			error = run_record_missed(file, run, run->wanted, lost, &run->holders);
-		if (!error && !segment_reach(file, run->segment, run->wanted, run->holders))
-			error = -EIO;
+		if (!error)
+			error = segment_reach(file, run->segment, run->wanted, run->holders);
+		if (error == -ESTALE)
+			error = -EAGAIN; /* another writer's epoch: clients send it again under it
+					  */
 		run->untold = run->holders;
 	}
 	for (struct run **link = &runs; *link && !error;) {

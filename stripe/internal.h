@@ -440,8 +440,11 @@ unsigned int versions_quorum(const struct stripe_file *file);
 bool versions_reach(const struct stripe_file *file, const struct segment *segment,
 	unsigned int least, uint32_t holders, uint32_t fenced);
 
-/* The same, after a fence if the holders alone are not enough. */
-bool segment_reach(struct stripe_file *file, const struct segment *segment, unsigned int least,
+/*
+ * The same, after a fence if the holders alone are not enough. Returns 0; -EIO: they are not; or
+ * -ESTALE: a store knows a newer write epoch.
+ */
+int segment_reach(struct stripe_file *file, const struct segment *segment, unsigned int least,
 	uint32_t holders);
 
 /*

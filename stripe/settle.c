@@ -241,7 +241,8 @@ static uint32_t flush_stores(struct stripe_file *file, const struct opinions *op
  * must be durable on min_shards stores, and they must know who does not have it. Deciding ones will
  * do if min_shards could be asked: its writer did not get further, and only what is decided is
  * healed. Otherwise it can at least be read from then on (versions_tellable()).
- * Returns 0, or -EIO if that cannot be had for some; those that it was had for are in *decided.
+ * Returns 0, or -EIO if that cannot be had for some, -ESTALE if that is since a store knows a newer
+ * write epoch; those that it was had for are in *decided.
  */
 static int make_decided(struct stripe_file *file, const struct opinions *opinions,
 	struct forward *forward, struct verdicts *decided)
@@ -260,7 +261,7 @@ static int make_decided(struct stripe_file *file, const struct opinions *opinion
 	unsigned int least = (unsigned int)__builtin_popcount(flushed) >= file->min_shards
 				     ? versions_deciding(file)
 				     : file->min_shards;
-	bool stale;
+	bool stale = false;
 	if (!versions_reach(file, opinions->segment, 0, 0, fenced))
 		fenced |= segment_fence(file, opinions->segment,
 			segment_newest_epoch(file, opinions->segment), &stale);
@@ -275,7 +276,7 @@ static int make_decided(struct stripe_file *file, const struct opinions *opinion
 		if (!error && !versions_reach(file, run->segment, least, run->holders, fenced))
 			error = -EIO;
 		if (error) {
-			result = -EIO;
+			result = stale ? -ESTALE : -EIO;
 			continue;
 		}
 		for (uint32_t j = 0; j < run->count; j++)

@@ -127,16 +127,19 @@ uint32_t segment_fence(
 	return (fenced & ~segment->rebuilding) | (segment->rebuilding & seen & ~unaware);
 }
 
-bool segment_reach(struct stripe_file *file, const struct segment *segment, unsigned int least,
+int segment_reach(struct stripe_file *file, const struct segment *segment, unsigned int least,
 	uint32_t holders)
 {
 	bool stale = false;
 
 	if ((unsigned int)__builtin_popcount(holders) < least)
-		return false;
-	return versions_reach(file, segment, least, holders, 0) ||
-	       versions_reach(file, segment, least, holders,
-		       segment_fence(file, segment, segment_newest_epoch(file, segment), &stale));
+		return -EIO;
+	if (versions_reach(file, segment, least, holders, 0))
+		return 0;
+	uint32_t fenced = segment_fence(file, segment, segment_newest_epoch(file, segment), &stale);
+	if (versions_reach(file, segment, least, holders, fenced))
+		return 0;
+	return stale ? -ESTALE : -EIO;
 }
 
 /* Empties the blocks of one segment from first_block on. */
@@ -230,8 +233,9 @@ static int tell_truncated(struct stripe_file *file, uint32_t write_epoch)
 /*
  * A truncation that somebody here wanted has been carried out, with the range held: what it left of
  * the unstable writes is to be committed under its epoch. If it took more than was wanted, since
- * one to a smaller size had waited, clients are to send that again (RFC 1813 section 3.3.21). For
- * others' truncations all is sent again: COMMIT hears that the epoch has passed.
+ * one to a smaller size had waited, or if others may have carried one out before, as epochs in
+ * between tell, clients are to send all again (RFC 1813 section 3.3.21). So they are after others'
+ * truncations: COMMIT hears that the epoch has passed.
  */
 static void unstable_passed(struct stripe_file *file, uint64_t size, uint32_t write_epoch)
 {
@@ -240,6 +244,7 @@ static void unstable_passed(struct stripe_file *file, uint64_t size, uint32_t wr
 	if (file->wanted_size == UINT64_MAX)
 		return;
 	pthread_mutex_lock(&file->lock);
+	bool others = file->unstable_epoch && file->unstable_epoch + 1 != write_epoch;
 	if (file->unstable_epoch)
 		file->unstable_epoch = write_epoch;
 	for (const struct run *run = file->unstable; run; run = run->next) {
@@ -249,7 +254,7 @@ static void unstable_passed(struct stripe_file *file, uint64_t size, uint32_t wr
 		cut = cut || end * file->block_bytes > size;
 	}
 	pthread_mutex_unlock(&file->lock);
-	if (cut && size < file->wanted_size)
+	if (others || (cut && size < file->wanted_size))
 		atomic_fetch_add(&file->stripe->verifier, 1);
 }
 

@@ -407,9 +407,10 @@ static int judge_answers(struct stripe_file *file, const struct write_run *write
 	/* Where too few can be reached it is no use to try again. */
 	if (conflict && reached >= stores_wanted(file, write))
 		return -EAGAIN;
-	if (!segment_reach(file, segment, stores_wanted(file, write), *holders))
+	int error = segment_reach(file, segment, stores_wanted(file, write), *holders);
+	if (error == -EIO)
 		return forgotten ? -EAGAIN : full ? -ENOSPC : -EIO;
-	return 0;
+	return error;
 }
 
 /*
@@ -508,8 +509,8 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	if (missed & ~left_out) {
 		error = run_record_missed(
 			file, run, run->wanted, missed & ~left_out, &run->holders);
-		if (!error && !segment_reach(file, segment, run->wanted, run->holders))
-			error = -EIO;
+		if (!error)
+			error = segment_reach(file, segment, run->wanted, run->holders);
 		if (error) {
 			run_doubt(file, version);
 			unstable_replaced(file, write, run->written);

@@ -334,6 +334,11 @@ static void check_lost(uint64_t before, uint64_t lost)
 	CU_ASSERT(after > lost);
 	CU_ASSERT(after < INT64_MAX);
 	CU_ASSERT_EQUAL(verdict(lost), META_ORPHAN_KEEP);
+	/* What waited has been carried out since, or would take away what was written after it. */
+	struct meta_placement_res placement;
+	CU_ASSERT_EQUAL(do_placement(&fixture, before, 0, 0, &placement, NULL), 0);
+	CU_ASSERT_EQUAL(placement.truncate, 0);
+	CU_ASSERT_EQUAL(fixture_faults(&fixture), 0);
 	/* A shard may have moved there since the backup. */
 	CU_ASSERT_EQUAL(verdict_for(stranger_to(before), before), META_ORPHAN_KEEP);
 	CU_ASSERT_EQUAL(verdict_for(stranger_to(after), after), META_ORPHAN_STRAY);
@@ -351,6 +356,7 @@ static void an_older_copy_without_a_log_repeats_no_file_id(void)
 {
 	fixture_all_up(&fixture);
 	uint64_t before = made("before");
+	CU_ASSERT_EQUAL(do_set_size(&fixture, before, 0, NULL), 0);
 	back_up();
 	fixture_all_up(&fixture);
 	uint64_t lost = made("lost");
@@ -365,6 +371,7 @@ static void a_restored_directory_repeats_no_file_id(void)
 {
 	fixture_all_up(&fixture);
 	uint64_t before = made("before");
+	CU_ASSERT_EQUAL(do_set_size(&fixture, before, 0, NULL), 0);
 	back_up();
 	fixture_all_up(&fixture);
 	uint64_t lost = made("lost");

@@ -474,7 +474,7 @@ static void what_cannot_be_made_hides_nothing(void)
 /* An item that is damaged is neither listed nor counted: whoever keeps a place compares the two. */
 static void a_damaged_item_does_not_change_the_place(void)
 {
-	struct meta_rebuild_item items[3], others[3];
+	struct meta_rebuild_item items[3] = {{0}}, others[3] = {{0}};
 	uint64_t before;
 
 	open_nodes(7);

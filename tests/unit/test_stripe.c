@@ -1094,6 +1094,29 @@ static void a_truncation_that_others_finish_first_tells_of_what_it_takes(void)
 	end_with_the_file(file, model);
 }
 
+/* Nor does a further truncation, by who never heard of that one, hide it. */
+static void a_truncation_of_our_own_does_not_hide_what_others_took(void)
+{
+	uint8_t *model;
+	struct stripe_file *seen, *file = begin_with_a_file(61, &model);
+
+	begin_truncation(CUT_FILE, 20000);
+	memset(model + 20000, 0, CUT_FILE_BYTES - 20000);
+	fill(model + 50000, 30000);
+	CU_ASSERT_EQUAL(stripe_write(file, 50000, model + 50000, 30000, false), 0);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	struct stripe *other = engine_create();
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, CUT_FILE, &seen), 0);
+	stripe_file_put(seen);
+	stripe_destroy(other);
+	cluster.files[CUT_FILE].size = 95000;
+	CU_ASSERT_EQUAL(truncate_file(file, CUT_FILE, 90000), 0);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT_NOT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	send_again_and_commit(file, model, 50000, 30000);
+	end_with_the_file(file, model);
+}
+
 /* As written by somebody who seeks far out: exportd is not asked for each segment in between. */
 static void a_hole_of_many_segments_is_truncated_at_once(void)
 {
@@ -2058,6 +2081,8 @@ int main(void)
 			a_truncation_carried_out_late_tells_of_what_it_takes},
 		{"a truncation that others finish first tells of what it takes",
 			a_truncation_that_others_finish_first_tells_of_what_it_takes},
+		{"a truncation of our own does not hide what others took",
+			a_truncation_of_our_own_does_not_hide_what_others_took},
 		{"a hole of many segments is truncated at once",
 			a_hole_of_many_segments_is_truncated_at_once},
 		{"a write beyond the last segment is refused",
