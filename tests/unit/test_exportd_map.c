@@ -212,6 +212,16 @@ static void *commit_stalled(void *context)
 	return (void *)(intptr_t)commit_execute(fixture.exportd->commit, stalled_operation, NULL);
 }
 
+static void begin_stall(pthread_t *thread)
+{
+	stall.begun = stall.released = false;
+	CU_ASSERT_EQUAL_FATAL(pthread_create(thread, NULL, commit_stalled, NULL), 0);
+	pthread_mutex_lock(&stall.mutex);
+	while (!stall.begun)
+		pthread_cond_wait(&stall.changed, &stall.mutex);
+	pthread_mutex_unlock(&stall.mutex);
+}
+
 /* All threads wait for a disk that hangs: heartbeats are in the sockets, and nobody is to blame. */
 static void a_disk_that_hangs_blames_nobody(void)
 {
@@ -222,12 +232,7 @@ static void a_disk_that_hangs_blames_nobody(void)
 
 	pass(5000, ALL, 1);
 	version = map_read(nodes);
-	stall.begun = stall.released = false;
-	CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, commit_stalled, NULL), 0);
-	pthread_mutex_lock(&stall.mutex);
-	while (!stall.begun)
-		pthread_cond_wait(&stall.changed, &stall.mutex);
-	pthread_mutex_unlock(&stall.mutex);
+	begin_stall(&thread);
 	pass(5000, 0, 1);
 	CU_ASSERT_EQUAL(map_read(nodes), version);
 	pthread_mutex_lock(&stall.mutex);
@@ -252,12 +257,7 @@ static void a_slow_disk_excuses_nobody_else(void)
 	pthread_t thread;
 
 	pass(5000, ALL, 1);
-	stall.begun = stall.released = false;
-	CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, commit_stalled, NULL), 0);
-	pthread_mutex_lock(&stall.mutex);
-	while (!stall.begun)
-		pthread_cond_wait(&stall.changed, &stall.mutex);
-	pthread_mutex_unlock(&stall.mutex);
+	begin_stall(&thread);
 	/* Which is to be stored, behind what hangs. */
 	pass(2 * FIXTURE_SILENCE_MS, ALL & ~(1u << 1), 1);
 	map_read(nodes);

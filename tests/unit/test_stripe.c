@@ -1016,26 +1016,46 @@ static void exportd_that_stays_behind_the_stores_makes_calls_fail(void)
 	cluster.knows_better = false;
 }
 
-/* A gateway that starts while too few nodes are up for a truncation. */
-/* A truncation waits, as it is known to clients, a gateway of before writes, then it is done. */
-static void a_truncation_that_others_carried_out_is_heard_of_at_commit(void)
+/*
+ * A truncation waits, since whoever began it died, and a gateway of before, which has not heard of
+ * it, writes unstably behind the cut. Returns the verifier that the client was told.
+ */
+static uint64_t write_while_a_truncation_waits(struct stripe_file *file, uint8_t *model)
 {
-	uint8_t *model;
-	struct stripe_file *seen, *file = begin_with_a_file(39, &model);
+	begin_truncation(CUT_FILE, 20000);
+	memset(model + 20000, 0, CUT_FILE_BYTES - 20000);
+	fill(model + 50000, 30000);
+	CU_ASSERT_EQUAL(stripe_write(file, 50000, model + 50000, 30000, false), 0);
+	return stripe_write_verifier(cluster.stripe);
+}
 
-	begin_truncation(CUT_FILE, 0);
-	memset(model, 0, CUT_FILE_BYTES);
-	fill(model + 20000, 30000);
-	CU_ASSERT_EQUAL(stripe_write(file, 20000, model + 20000, 30000, false), 0);
-	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+static void others_carry_it_out(void)
+{
 	struct stripe *other = engine_create();
+	struct stripe_file *seen;
+
 	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, CUT_FILE, &seen), 0);
 	CU_ASSERT_FALSE(cluster.files[CUT_FILE].truncate);
 	stripe_file_put(seen);
 	stripe_destroy(other);
+}
+
+/* At COMMIT at the latest the client hears that it is to send it again. */
+static void commit_tells(struct stripe_file *file, uint8_t *model, uint64_t verifier)
+{
 	CU_ASSERT_EQUAL(stripe_commit(file), 0);
 	CU_ASSERT_NOT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
-	send_again_and_commit(file, model, 20000, 30000);
+	send_again_and_commit(file, model, 50000, 30000);
+}
+
+static void a_truncation_that_others_carried_out_is_heard_of_at_commit(void)
+{
+	uint8_t *model;
+	struct stripe_file *file = begin_with_a_file(39, &model);
+	uint64_t verifier = write_while_a_truncation_waits(file, model);
+
+	others_carry_it_out();
+	commit_tells(file, model, verifier);
 	end_with_the_file(file, model);
 }
 
@@ -1044,18 +1064,12 @@ static void a_truncation_carried_out_late_tells_of_what_it_takes(void)
 {
 	uint8_t *model;
 	struct stripe_file *file = begin_with_a_file(43, &model);
-	begin_truncation(CUT_FILE, 20000);
+	uint64_t verifier = write_while_a_truncation_waits(file, model);
 
-	memset(model + 20000, 0, CUT_FILE_BYTES - 20000);
-	fill(model + 50000, 30000);
-	CU_ASSERT_EQUAL(stripe_write(file, 50000, model + 50000, 30000, false), 0);
-	uint64_t verifier = stripe_write_verifier(cluster.stripe);
 	/* The file is made larger: exportd tells of the truncation that waits. */
 	cluster.files[CUT_FILE].size = 90000;
 	CU_ASSERT_EQUAL(stripe_truncate(file, 90000), 0);
-	CU_ASSERT_EQUAL(stripe_commit(file), 0);
-	CU_ASSERT_NOT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
-	send_again_and_commit(file, model, 50000, 30000);
+	commit_tells(file, model, verifier);
 	/* Where it takes nothing that clients do not know to be durable, they need not send it
 	 * again. */
 	fill(model + 1000, 3000);
@@ -1068,29 +1082,17 @@ static void a_truncation_carried_out_late_tells_of_what_it_takes(void)
 	end_with_the_file(file, model);
 }
 
-/*
- * The same, but somebody else carries it out just before whoever is to: then nothing waits any
- * more, and the bytes are gone all the same.
- */
+/* Just before whoever is to: then nothing waits any more, and the bytes are gone all the same. */
 static void a_truncation_that_others_finish_first_tells_of_what_it_takes(void)
 {
 	uint8_t *model;
-	struct stripe_file *seen, *file = begin_with_a_file(59, &model);
+	struct stripe_file *file = begin_with_a_file(59, &model);
+	uint64_t verifier = write_while_a_truncation_waits(file, model);
 
-	begin_truncation(CUT_FILE, 20000);
-	memset(model + 20000, 0, CUT_FILE_BYTES - 20000);
-	fill(model + 50000, 30000);
-	CU_ASSERT_EQUAL(stripe_write(file, 50000, model + 50000, 30000, false), 0);
-	uint64_t verifier = stripe_write_verifier(cluster.stripe);
-	struct stripe *other = engine_create();
-	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, CUT_FILE, &seen), 0);
-	stripe_file_put(seen);
-	stripe_destroy(other);
+	others_carry_it_out();
 	cluster.files[CUT_FILE].size = 90000;
 	CU_ASSERT_EQUAL(stripe_truncate(file, 90000), 0);
-	CU_ASSERT_EQUAL(stripe_commit(file), 0);
-	CU_ASSERT_NOT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
-	send_again_and_commit(file, model, 50000, 30000);
+	commit_tells(file, model, verifier);
 	end_with_the_file(file, model);
 }
 
@@ -1098,22 +1100,13 @@ static void a_truncation_that_others_finish_first_tells_of_what_it_takes(void)
 static void a_truncation_of_our_own_does_not_hide_what_others_took(void)
 {
 	uint8_t *model;
-	struct stripe_file *seen, *file = begin_with_a_file(61, &model);
+	struct stripe_file *file = begin_with_a_file(61, &model);
+	uint64_t verifier = write_while_a_truncation_waits(file, model);
 
-	begin_truncation(CUT_FILE, 20000);
-	memset(model + 20000, 0, CUT_FILE_BYTES - 20000);
-	fill(model + 50000, 30000);
-	CU_ASSERT_EQUAL(stripe_write(file, 50000, model + 50000, 30000, false), 0);
-	uint64_t verifier = stripe_write_verifier(cluster.stripe);
-	struct stripe *other = engine_create();
-	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, CUT_FILE, &seen), 0);
-	stripe_file_put(seen);
-	stripe_destroy(other);
+	others_carry_it_out();
 	cluster.files[CUT_FILE].size = 95000;
 	CU_ASSERT_EQUAL(truncate_file(file, CUT_FILE, 90000), 0);
-	CU_ASSERT_EQUAL(stripe_commit(file), 0);
-	CU_ASSERT_NOT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
-	send_again_and_commit(file, model, 50000, 30000);
+	commit_tells(file, model, verifier);
 	end_with_the_file(file, model);
 }
 
@@ -1156,6 +1149,7 @@ static void a_write_beyond_the_last_segment_is_refused(void)
 	end_with_the_file(file, model);
 }
 
+/* A gateway that starts while too few nodes are up for a truncation. */
 static void a_file_can_be_read_while_a_truncation_waits(void)
 {
 	random_seed(43);

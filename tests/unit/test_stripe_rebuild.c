@@ -437,17 +437,27 @@ static void a_commit_meets_a_fence_of_a_newer_writer(void)
 	cluster.claims = false;
 }
 
+/* Both former nodes are still up. No engine is left. */
+static void write_and_move_two_shards(unsigned int spares[2])
+{
+	struct stripe_file *file = open_in(cluster.stripe);
+
+	change(file, 0, SIZE, true);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe); /* the stores know that it is decided */
+	for (unsigned int i = 0; i < 2; i++)
+		spares[i] = move_shard(FILE_ID, i, i);
+}
+
 /* Its row is damaged: that of the former store is as good as ever. */
 static void a_damaged_shard_on_the_new_node_does_not_hide_the_former_one(void)
 {
 	struct stripe_heal_result sum;
 
 	start();
-	struct stripe_file *file = open_in(cluster.stripe);
-	change(file, 0, SIZE, true);
-	stripe_file_put(file);
-	stripe_destroy(cluster.stripe); /* the stores know that it is decided */
-	unsigned int spares[] = {move_shard(FILE_ID, 0, 0), move_shard(FILE_ID, 1, 1)};
+	struct stripe_file *file;
+	unsigned int spares[2];
+	write_and_move_two_shards(spares);
 	struct stripe *worker = engine_create_at(spares[0]);
 	CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
 	stripe_destroy(worker);
@@ -466,11 +476,9 @@ static void former_nodes_do_not_vouch_for_what_came_after_them(void)
 {
 	for (unsigned int back = 0; back <= 1; back++) {
 		start();
-		struct stripe_file *file = open_in(cluster.stripe);
-		change(file, 0, SIZE, true);
-		stripe_file_put(file);
-		stripe_destroy(cluster.stripe); /* the stores know that it is decided */
-		unsigned int spares[] = {move_shard(FILE_ID, 0, 0), move_shard(FILE_ID, 1, 1)};
+		struct stripe_file *file;
+		unsigned int spares[2];
+		write_and_move_two_shards(spares);
 		node_stop(4);
 		node_stop(5);
 		engine_start();
