@@ -418,6 +418,8 @@ static int send_collected(struct stripe_file *file, struct cache_block *cached, 
 		range_acquire(&file->ranges, &hold, cached->number, cached->number, true);
 		if (!error && cached->dirty && cached->write_epoch == file_write_epoch(file))
 			error = -EIO; /* the stores and exportd disagree */
+		else if (!error && cached->dirty) /* before COMMIT is answered */
+			lose(cached, "the file was truncated or has another gateway");
 		range_release(&file->ranges, &hold);
 	}
 	if (!error)

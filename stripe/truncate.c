@@ -245,7 +245,8 @@ static void unstable_passed(struct stripe_file *file, uint64_t size, uint32_t wr
 		return;
 	pthread_mutex_lock(&file->lock);
 	bool others = file->unstable_epoch && file->unstable_epoch + 1 != write_epoch;
-	if (file->unstable_epoch)
+	/* What has been collected meanwhile, under the older epoch, no store will take. */
+	if (file->unstable_epoch && atomic_load(&file->cached.dirty_bytes) == 0)
 		file->unstable_epoch = write_epoch;
 	for (const struct run *run = file->unstable; run; run = run->next) {
 		uint64_t end =
