@@ -1701,6 +1701,71 @@ static void a_busy_writer_does_not_keep_an_epoch_from_ending(void)
 	stop_gathering();
 }
 
+static rpc_handler plain_truncate;
+static atomic_bool truncate_held, truncate_goes_on;
+
+static void held_truncate(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	atomic_store(&truncate_held, true);
+	while (!atomic_load(&truncate_goes_on))
+		usleep(1000);
+	plain_truncate(context, caller, arguments, result);
+}
+
+static void *truncate_to_a_block(void *argument)
+{
+	CU_ASSERT_EQUAL(truncate_file(argument, 1, BLOCK), 0);
+	return NULL;
+}
+
+static void *commit_once(void *argument)
+{
+	CU_ASSERT_EQUAL(stripe_commit(argument), 0);
+	return NULL;
+}
+
+/* Under the epoch of before, which some stores do not take any more, though they are not cut off.
+ */
+static void bytes_collected_during_a_truncation_are_sent_again(void)
+{
+	uint8_t model[2 * BLOCK];
+	pthread_t truncating, committing;
+
+	random_seed(74);
+	start_gathering(FOR_EVER);
+	struct stripe_file *file = open_file(1), *others;
+	fill(model, sizeof(model));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, sizeof(model), true), 0);
+	plain_truncate = cluster.nodes[3].procedures[STORE_TRUNCATE].handler;
+	cluster.nodes[3].procedures[STORE_TRUNCATE].handler = held_truncate;
+	atomic_store(&truncate_held, false);
+	atomic_store(&truncate_goes_on, false);
+	pthread_create(&truncating, NULL, truncate_to_a_block, file);
+	while (!atomic_load(&truncate_held))
+		usleep(1000);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	uint64_t writes = count().calls[STORE_WRITE];
+	fill(model + 100, 200);
+	CU_ASSERT_EQUAL(stripe_write(file, 100, model + 100, 200, false), 0);
+	pthread_create(&committing, NULL, commit_once, file);
+	for (unsigned int i = 0; i < 3000 && count().calls[STORE_WRITE] < writes + 6; i++)
+		usleep(1000);
+	atomic_store(&truncate_goes_on, true);
+	pthread_join(truncating, NULL);
+	pthread_join(committing, NULL);
+	CU_ASSERT_NOT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	send_again_and_commit(file, model, 100, 200);
+	struct stripe *other = engine_create();
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 1, &others), 0);
+	memset(model + BLOCK, 0, BLOCK);
+	CU_ASSERT(reads_as(others, model, 0, sizeof(model)));
+	stripe_file_put(others);
+	stripe_destroy(other);
+	stripe_file_put(file);
+	stop_gathering();
+}
+
 static void truncation_and_collected_bytes(void)
 {
 	random_seed(73);
@@ -2102,6 +2167,8 @@ int main(void)
 		{"truncation of a file that has grown", truncation_of_a_file_that_has_grown},
 		{"a busy writer does not keep an epoch from ending",
 			a_busy_writer_does_not_keep_an_epoch_from_ending},
+		{"bytes collected during a truncation are sent again",
+			bytes_collected_during_a_truncation_are_sent_again},
 		{"truncation and collected bytes", truncation_and_collected_bytes},
 		{"truncation and bytes collected at the end of a segment",
 			truncation_and_bytes_collected_at_the_end_of_a_segment},
