@@ -373,8 +373,8 @@ static int catch_up(
 	rozo_log_limited(WARNING,
 		"file %" PRIu64 " in export %" PRIu32
 		": storage nodes know its write epoch %" PRIu32 ", newer than %" PRIu32
-		": the metadata was restored from a backup. The file goes "
-		"on with what the nodes have; its size is as old as the backup",
+		": the metadata was restored from a backup. The file goes on with what the nodes "
+		"have; its size is as old as the backup",
 		(uint64_t)args->file.file_id, args->file.export_id, args->met_epoch,
 		inode->write_epoch);
 	/* A truncation that waits has to be newer than anything there is. */

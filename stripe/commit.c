@@ -126,8 +126,7 @@ static int commit_runs(struct stripe_file *file, struct run *runs)
 		if (!error)
 			error = segment_reach(file, run->segment, run->wanted, run->holders);
 		if (error == -ESTALE)
-			error = -EAGAIN; /* another writer's epoch: clients send it again under it
-					  */
+			error = -EAGAIN; /* under another writer's epoch it is sent again */
 		run->untold = run->holders;
 	}
 	for (struct run **link = &runs; *link && !error;) {

@@ -271,7 +271,8 @@ static void tell_behind(const struct stripe_file *file, const char *what)
 {
 	rozo_log_limited(ERROR,
 		"file %u/%llu: exportd tells of %s under an older write epoch than is known here "
-		"or on storage nodes, again and again: perhaps others truncate it all the time",
+		"or "
+		"on storage nodes, again and again: perhaps others truncate it all the time",
 		file->export_id, (unsigned long long)file->file_id, what);
 }
 
@@ -435,19 +436,25 @@ uint32_t file_placed_epoch(struct stripe_file *file)
 	return write_epoch;
 }
 
+/* Called with file->lock. */
+static void note_met_epoch(struct stripe_file *file, uint32_t write_epoch)
+{
+	if (write_epoch > file->met_epoch)
+		file->met_epoch = write_epoch;
+}
+
 void file_met_epoch(struct stripe_file *file, uint32_t write_epoch)
 {
 	pthread_mutex_lock(&file->lock);
-	if (write_epoch > file->met_epoch)
-		file->met_epoch = write_epoch;
+	note_met_epoch(file, write_epoch);
 	pthread_mutex_unlock(&file->lock);
 }
 
 bool segment_is_outdated(
 	struct stripe_file *file, const struct segment *segment, uint32_t write_epoch)
 {
-	file_met_epoch(file, write_epoch);
 	pthread_mutex_lock(&file->lock);
+	note_met_epoch(file, write_epoch);
 	bool outdated = write_epoch > segment->placed_epoch;
 	pthread_mutex_unlock(&file->lock);
 	return outdated;
@@ -587,8 +594,7 @@ static bool is_old(const struct segment *segment)
 	       now_s();
 }
 
-/* file_segment(). With -ENOENT, *next receives the number of the first one behind it that exists.
- */
+/* file_segment(). With -ENOENT, *next receives the number of the next one that exists. */
 static int find_segment(struct stripe_file *file, uint32_t number, bool allocate,
 	const struct segment **segment, uint32_t *next)
 {

@@ -153,8 +153,7 @@ struct stripe_file {
 			     */
 	struct stripe_file *gather_next;
 	atomic_bool gather_failed; /* what was collected could not be sent: collect no more */
-	atomic_bool
-		gather_ending; /* the epoch under which was collected: collect no more under it */
+	atomic_bool gather_ending; /* of the epoch: nothing more is collected under it */
 	atomic_uint gather_pause; /* partial writes to be sent at once before any is collected */
 };
 

@@ -154,8 +154,7 @@ int stripe_commit(struct stripe_file *file);
 /*
  * Carries out the truncation that exportd has noted: empties everything from its size on, then
  * tells exportd (META_TRUNCATED). Durable when it returns 0. size: the one that was set, which is
- * larger if an older truncation has waited; write_epoch: that META_SETATTR gave. Doing it twice is
- * harmless. Returns as stripe_write().
+ * larger if an older truncation has waited. Doing it twice is harmless. Returns as stripe_write().
  */
 int stripe_truncate(struct stripe_file *file, uint64_t size);
 

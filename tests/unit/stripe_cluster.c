@@ -310,11 +310,10 @@ void engine_start(void)
 	cluster.stripe = engine_create();
 }
 
-void wait_decided(uint64_t id, unsigned int shard, uint64_t block)
+uint32_t block_header(uint64_t id, unsigned int shard, uint64_t block, store_read_block *header)
 {
 	unsigned int n = cluster.code.k + cluster.code.m;
 	uint32_t moved = cluster.files[id].moved[shard];
-	struct store *store = cluster.nodes[moved ? moved - 1 : (shard + id) % n].store;
 	store_read_args args = {
 		.file = {.export_id = EXPORT, .file_id = id},
 		.geometry = {.form = cluster.code.form,
@@ -326,19 +325,26 @@ void wait_decided(uint64_t id, unsigned int shard, uint64_t block)
 		.count = 1,
 		.headers_only = 1,
 	};
-	bool committed = false;
+	store_read_res res = {0};
 
-	for (unsigned int i = 0; i < 2000 && !committed; i++) {
-		store_read_res res = {0};
+	store_read(cluster.nodes[moved ? moved - 1 : (shard + id) % n].store, &args, &res);
+	uint32_t status = res.status;
+	if (status == 0)
+		*header = res.blocks.blocks_val[0];
+	rpc_free(RPC_XDR(xdr_store_read_res), &res);
+	return status;
+}
 
-		store_read(store, &args, &res);
-		CU_ASSERT_EQUAL_FATAL(res.status, 0);
-		committed = res.blocks.blocks_val[0].state == STORE_COMMITTED;
-		rpc_free(RPC_XDR(xdr_store_read_res), &res);
-		if (!committed)
+void wait_decided(uint64_t id, unsigned int shard, uint64_t block)
+{
+	store_read_block header = {0};
+
+	for (unsigned int i = 0; i < 2000 && header.state != STORE_COMMITTED; i++) {
+		if (i)
 			usleep(5000);
+		CU_ASSERT_EQUAL_FATAL(block_header(id, shard, block, &header), 0);
 	}
-	CU_ASSERT(committed);
+	CU_ASSERT_EQUAL(header.state, STORE_COMMITTED);
 }
 
 /* -------- all of it -------- */

@@ -116,6 +116,9 @@ struct stripe *engine_create_at(unsigned int node);
 struct stripe *engine_create(void);
 void engine_start(void);
 
+/* What the store of a shard says of a block of segment 0. Returns the status of its READ. */
+uint32_t block_header(uint64_t id, unsigned int shard, uint64_t block, store_read_block *header);
+
 /* Waits until the store of a shard knows that what it has of a block of segment 0 is decided. */
 void wait_decided(uint64_t id, unsigned int shard, uint64_t block);
 

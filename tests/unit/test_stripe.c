@@ -288,29 +288,11 @@ static void lose_device(unsigned int i)
 /* What the store of a shard says of a block of file 1. */
 static uint32_t state_of(unsigned int shard, uint64_t block, store_version *version)
 {
-	store_read_args args = {
-		.file = {.export_id = EXPORT, .file_id = 1},
-		.geometry = {.form = cluster.code.form,
-			.k = cluster.code.k,
-			.m = cluster.code.m,
-			.row_bytes = cluster.row_bytes},
-		.shard = shard,
-		.first_block = block,
-		.count = 1,
-		.headers_only = 1,
-	};
-	store_read_res res;
-	uint32_t state = UINT32_MAX;
+	store_read_block header = {.state = UINT32_MAX};
 
-	store_read(cluster.nodes[(shard + 1) % 6].store, &args, &res);
-	*version = (store_version){0};
-	CU_ASSERT_EQUAL(res.status, 0);
-	if (res.status == 0) {
-		state = res.blocks.blocks_val[0].state;
-		*version = res.blocks.blocks_val[0].block_version;
-	}
-	rpc_free(RPC_XDR(xdr_store_read_res), &res);
-	return state;
+	CU_ASSERT_EQUAL(block_header(1, shard, block, &header), 0);
+	*version = header.block_version;
+	return header.state;
 }
 
 /* Two nodes with a device less, on each of which the file is new, and another one down. */
