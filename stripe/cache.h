@@ -42,7 +42,8 @@ struct cache_block {
 	bool committed; /* a store said that the version is decided */
 	store_version version; /* of the block before what is dirty; generation 0: it was empty */
 	uint32_t length_bytes; /* of user bytes, with what is dirty */
-	uint32_t write_epoch; /* under which the dirty bytes were taken */
+	uint32_t write_epoch; /* under which the dirty bytes were taken; of a clean block: under
+				 which it was written, or which was known before it was read */
 	uint32_t last_from, last_to; /* dirty bytes that came last, with what adjoins them */
 	uint64_t covered; /* bit i: all of the i-th 64th of the block is dirty */
 	uint64_t dirty_since_ms; /* of the monotonic clock */

@@ -118,11 +118,18 @@ static int commit_runs(struct stripe_file *file, struct run *runs)
 		if (!synced)
 			sync_segment(file, run->segment, runs);
 	}
+	const struct segment *segment = NULL;
+	uint32_t silent = 0; /* of the segment: not waited for again by each run */
 	for (struct run *run = runs; run && !error; run = run->next) {
+		if (run->segment != segment)
+			silent = 0;
+		segment = run->segment;
+		run->holders &= ~silent;
 		uint32_t lost = run->written & ~run->holders;
 
 		if (lost && !run->replaced)
-			error = run_record_missed(file, run, run->wanted, lost, &run->holders);
+			error = run_record_missed(
+				file, run, run->wanted, lost, &run->holders, &silent);
 		if (!error)
 			error = segment_reach(file, run->segment, run->wanted, run->holders);
 		if (error == -ESTALE)
@@ -170,6 +177,7 @@ static uint64_t unstable_take(
 	*link = NULL;
 	uint64_t end = file->unstable_end;
 	*write_epoch = file->unstable_epoch;
+	file->committing_end = end;
 	if (!file->unstable && atomic_load(&file->cached.dirty_bytes) == 0) {
 		file->unstable_end = 0;
 		file->unstable_epoch = 0;
@@ -184,6 +192,18 @@ static struct run *unstable_runs(struct stripe_file *file)
 	struct run *runs = file->unstable;
 	pthread_mutex_unlock(&file->lock);
 	return runs;
+}
+
+/*
+ * For when all that was written unstably is to be sent again. Before the verifier changes: what is
+ * noted later may be answered with the new one, and is not sent again then.
+ */
+static void unstable_forget_end(struct stripe_file *file)
+{
+	pthread_mutex_lock(&file->lock);
+	file->unstable_end = 0;
+	file->unstable_epoch = 0;
+	pthread_mutex_unlock(&file->lock);
 }
 
 static int commit_locked(struct stripe_file *file)
@@ -233,6 +253,7 @@ static int commit_locked(struct stripe_file *file)
 		 * the clients are to send again what they think is there.
 		 */
 		error = file_learn_epoch(file);
+		unstable_forget_end(file);
 		atomic_fetch_add(&file->stripe->verifier, 1);
 		return error;
 	}
@@ -241,6 +262,7 @@ static int commit_locked(struct stripe_file *file)
 		 * What was written unstably may be gone. The new verifier makes clients send it
 		 * again (RFC 1813 section 3.3.21).
 		 */
+		unstable_forget_end(file);
 		atomic_fetch_add(&file->stripe->verifier, 1);
 	}
 	return error;
@@ -251,6 +273,9 @@ int stripe_commit(struct stripe_file *file)
 	pthread_mutex_lock(&file->commit_lock);
 	int lost = gather_commit(file);
 	int error = commit_locked(file);
+	pthread_mutex_lock(&file->lock);
+	file->committing_end = 0;
+	pthread_mutex_unlock(&file->lock);
 	pthread_mutex_unlock(&file->commit_lock);
 	return error ? error : lost;
 }

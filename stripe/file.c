@@ -506,8 +506,11 @@ static int attach_once(struct stripe_file *file, uint64_t writer, bool if_free, 
 	file->layout_epoch = placement.layout_epoch;
 	file->write_gateway = placement.write_gateway;
 	file->size_reported = placement.attributes.size;
-	file->size = placement.attributes.size > file->unstable_end ? placement.attributes.size
-								    : file->unstable_end;
+	file->size = placement.attributes.size;
+	if (file->unstable_end > file->size)
+		file->size = file->unstable_end;
+	if (file->committing_end > file->size)
+		file->size = file->committing_end;
 	if (!add_segment(file, 0, &placement))
 		error = -ENOMEM;
 	pthread_mutex_unlock(&file->lock);
@@ -711,7 +714,9 @@ int file_report_size(struct stripe_file *file, uint64_t end, uint32_t write_epoc
 		return error;
 	if (result.status == 0) {
 		pthread_mutex_lock(&file->lock);
-		if (result.attributes.size > file->size_reported)
+		/* Not what exportd said before a truncation that has been heard of since. */
+		if (write_epoch >= file->placed_epoch &&
+			result.attributes.size > file->size_reported)
 			file->size_reported = result.attributes.size;
 		pthread_mutex_unlock(&file->lock);
 	}
@@ -770,8 +775,22 @@ static void pass_generation(struct stripe_file *file, uint64_t generation, uint3
 		file->counter = generation & GENERATION_COUNTER_MASK;
 }
 
+/* Called with file->lock. */
+static bool is_elsewhere(const struct stripe_file *file)
+{
+	return file->stripe->local_node && file->write_gateway != file->stripe->local_node;
+}
+
+bool file_is_elsewhere(struct stripe_file *file)
+{
+	pthread_mutex_lock(&file->lock);
+	bool elsewhere = is_elsewhere(file);
+	pthread_mutex_unlock(&file->lock);
+	return elsewhere;
+}
+
 int file_next_version(struct stripe_file *file, const struct segment *segment, uint32_t write_epoch,
-	uint64_t above, store_version *version)
+	uint64_t above, bool truncation, store_version *version)
 {
 	int error = 0;
 
@@ -787,7 +806,7 @@ int file_next_version(struct stripe_file *file, const struct segment *segment, u
 	 * the store that had the shard then.
 	 */
 	if (write_epoch < file->write_epoch || write_epoch < segment->switch_epoch ||
-		segment->superseded || behind) {
+		segment->superseded || behind || (!truncation && is_elsewhere(file))) {
 		error = -ESTALE;
 	} else {
 		pass_generation(file, above, write_epoch);

@@ -123,23 +123,39 @@ static void block_of(
 	block->committed = cached->committed;
 }
 
-static void fill_cached(
-	const struct stripe_file *file, struct cache_block *cached, const struct block *block)
+/*
+ * True if a block in the cache may be what a write under this epoch changes. A clean one from an
+ * older epoch may have been truncated by others since: stores that never had it do not object to
+ * what is based on it.
+ */
+static bool is_usable(
+	struct stripe_file *file, const struct cache_block *cached, uint32_t write_epoch)
+{
+	return is_certain(file, cached->version, cached->committed) &&
+	       (cached->dirty || cached->write_epoch == write_epoch);
+}
+
+static void fill_cached(const struct stripe_file *file, struct cache_block *cached,
+	const struct block *block, uint32_t write_epoch)
 {
 	memcpy(cached->bytes, block->bytes, file->block_bytes);
 	cached->version = block->version;
 	cached->length_bytes = block->length_bytes;
 	cached->committed = block->committed;
+	cached->write_epoch = write_epoch;
 }
 
-/* Remembers a block as it is now. cached: where; NULL: in a new place, if there is room. */
+/*
+ * Remembers a block as it is under this epoch. cached: where; NULL: in a new place,
+ * if there is room.
+ */
 static void remember(struct stripe_file *file, uint64_t number, struct cache_block *cached,
-	const struct block *block)
+	const struct block *block, uint32_t write_epoch)
 {
 	struct cache *cache = &file->stripe->cache;
 
 	if (cached) {
-		fill_cached(file, cached, block);
+		fill_cached(file, cached, block, write_epoch);
 		cache_set_clean(cache, cached);
 		return;
 	}
@@ -150,7 +166,7 @@ static void remember(struct stripe_file *file, uint64_t number, struct cache_blo
 			return;
 		cache_insert(cache, cached);
 	}
-	fill_cached(file, cached, block);
+	fill_cached(file, cached, block, write_epoch);
 	cache_set_clean(cache, cached);
 	cache_unpin(cache, cached);
 }
@@ -199,8 +215,7 @@ static int send_block(struct stripe_file *file, const struct segment *segment, u
 		store_version newest = {0};
 		uint32_t write_epoch = file_write_epoch(file), exact_base;
 
-		if (attempt == 0 && cached &&
-			is_certain(file, cached->version, cached->committed)) {
+		if (attempt == 0 && cached && is_usable(file, cached, write_epoch)) {
 			block_of(file, cached, &block);
 			atomic_fetch_add(&file->stripe->cached_bases, patch->length != 0);
 		} else {
@@ -212,7 +227,7 @@ static int send_block(struct stripe_file *file, const struct segment *segment, u
 				cached = NULL;
 			} else if (cached && !same_base(cached, &block)) {
 				lose(cached, "another writer wrote the block");
-				remember(file, number, NULL, &block);
+				remember(file, number, NULL, &block, write_epoch);
 				cached = NULL;
 				if (!patch->length)
 					break;
@@ -240,7 +255,7 @@ static int send_block(struct stripe_file *file, const struct segment *segment, u
 		if (error == 0) {
 			block.version = newest;
 			block.committed = false;
-			remember(file, number, cached, &block);
+			remember(file, number, cached, &block, run.write_epoch);
 			break;
 		}
 		error = block_write_recover(file, segment, in_segment, 1, error, newest, attempt);
@@ -312,6 +327,7 @@ static int collectable(struct stripe_file *file, const struct segment *segment, 
 	if (!made)
 		return 0;
 	struct block block = {.bytes = made->bytes};
+	made->write_epoch = file_write_epoch(file);
 	int error = read_base(file, segment, number, 0, &block);
 	if (error || !is_certain(file, block.version, block.committed)) {
 		cache_unpin(cache, made);
@@ -334,9 +350,9 @@ static bool collect(struct stripe_file *file, const struct segment *segment,
 	uint32_t write_epoch = file_write_epoch(file);
 
 	if (!cached->dirty) {
-		if (!cache_set_dirty(&file->stripe->cache, cached, latency_now_us() / 1000))
+		if (cached->write_epoch != write_epoch || file_is_elsewhere(file) ||
+			!cache_set_dirty(&file->stripe->cache, cached, latency_now_us() / 1000))
 			return false;
-		cached->write_epoch = write_epoch;
 		cached->covered = 0;
 		cached->last_from = cached->last_to = 0;
 		enlist(file);
@@ -365,8 +381,7 @@ int gather_write(struct stripe_file *file, const struct segment *segment, uint64
 	if (cached && cached->dirty && cached->write_epoch != file_write_epoch(file)) {
 		lose(cached, "the file was truncated or has another gateway");
 		cached = NULL;
-	} else if (cached && !cached->dirty &&
-		   !is_certain(file, cached->version, cached->committed)) {
+	} else if (cached && !cached->dirty && !is_usable(file, cached, file_write_epoch(file))) {
 		cache_remove(cache, cached);
 		cached = NULL;
 	}

@@ -12,7 +12,9 @@
  * - Reads are answered from the stores; collected bytes are laid over what they say only if that is
  *   the version that the bytes lie over.
  * - A clean block is used as what a write changes, and for nothing else; and only if its version is
- *   decided or our own, so that whatever others decided since is newer, and a conflict.
+ *   decided or our own, so that whatever others decided since is newer, and a conflict; and under
+ *   the epoch that it was read or written under, since stores that never had the block do not
+ * object when it has been truncated.
  */
 #ifndef ROZO_STRIPE_GATHER_H
 #define ROZO_STRIPE_GATHER_H

@@ -137,6 +137,7 @@ struct stripe_file {
 	uint64_t size; /* largest known */
 	uint64_t size_reported; /* known to be durable in exportd */
 	uint64_t unstable_end; /* end of the furthest unstable write */
+	uint64_t committing_end; /* the same of what is being committed */
 	uint32_t unstable_epoch; /* oldest write epoch of the unstable writes, 0: none */
 	uint32_t met_epoch; /* newest write epoch that a store has told of */
 	uint64_t wanted_size; /* of stripe_truncate() under way, else UINT64_MAX; attach_lock */
@@ -372,7 +373,13 @@ bool file_met_generation(struct stripe_file *file, uint64_t generation);
  * perhaps.
  */
 int file_next_version(struct stripe_file *file, const struct segment *segment, uint32_t write_epoch,
-	uint64_t above, store_version *version);
+	uint64_t above, bool truncation, store_version *version);
+
+/*
+ * True if this engine is a gateway's, and the file has another one now: what is still on its way
+ * here was given up by its client, and must not come after what the other one was asked to write.
+ */
+bool file_is_elsewhere(struct stripe_file *file);
 
 /*
  * Asks exportd for the file's epochs, size and first nodes. The caller holds attach_lock.
@@ -655,8 +662,9 @@ struct write_run {
 	uint32_t write_epoch; /* the file's before the base was read: what was read under an older
 				 one may have been truncated since */
 	bool stable;
-	bool fenced; /* nothing can have been decided over the base: stores that could not tell may
-			take it, too */
+	bool truncation; /* what one cuts: nothing can have been decided over the base, so stores
+			    that could not tell may take it, too; and any engine may write it, not
+			    only the file's write gateway */
 };
 
 /*
@@ -686,11 +694,12 @@ int block_write_recover(struct stripe_file *file, const struct segment *segment,
 /*
  * Records on the shards in *holders that `missed` did not get a run. Those that cannot be told, or
  * do not have the run any more, drop out of *holders, and the others are told of them as well: in
- * the end each holder knows of all shards that do not count. Returns 0; -EIO if fewer than
- * `least` are left, or -EAGAIN if that is because somebody had the run discarded.
+ * the end each holder knows of all shards that do not count. Those whose stores did not answer, or
+ * could not do it, are added to *silent. Returns 0; -EIO if fewer than `least` are left, or -EAGAIN
+ * if that is because somebody had the run discarded.
  */
 int run_record_missed(struct stripe_file *file, const struct run *run, unsigned int least,
-	uint32_t missed, uint32_t *holders);
+	uint32_t missed, uint32_t *holders, uint32_t *silent);
 
 /* After a failure: some store may hold a version that was never decided. */
 void run_doubt(struct stripe_file *file, store_version version);

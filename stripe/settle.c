@@ -252,7 +252,7 @@ static int make_decided(struct stripe_file *file, const struct opinions *opinion
 
 	if (!forward->count)
 		return 0;
-	uint32_t flushed = flush_stores(file, opinions), fenced = 0;
+	uint32_t flushed = flush_stores(file, opinions), fenced = 0, silent = 0;
 	for (unsigned int s = 0; s < opinions->segment->shard_count; s++) {
 		if ((flushed & ~opinions->segment->rebuilding & (1u << s)) &&
 			opinions->results[s].write_epoch >= opinions->segment->switch_epoch)
@@ -269,10 +269,10 @@ static int make_decided(struct stripe_file *file, const struct opinions *opinion
 		struct run *run = &forward->runs[i];
 		int error = 0;
 
-		run->holders &= flushed;
+		run->holders &= flushed & ~silent;
 		if (run->holders != all)
 			error = run_record_missed(
-				file, run, least, all & ~run->holders, &run->holders);
+				file, run, least, all & ~run->holders, &run->holders, &silent);
 		if (!error && !versions_reach(file, run->segment, least, run->holders, fenced))
 			error = -EIO;
 		if (error) {

@@ -50,7 +50,7 @@ static int cut_block(struct stripe_file *file, uint64_t size, uint32_t write_epo
 			.write_epoch = write_epoch,
 			.stable = true,
 			/* min_shards stores refuse what is older than the truncation. */
-			.fenced = true,
+			.truncation = true,
 		};
 		error = block_write_run(file, &run, &newest);
 		if (error == 0 || error == -ESTALE)
@@ -172,8 +172,10 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 		.holders = holders,
 	};
 	run->untold = holders;
-	int error =
-		missed ? run_record_missed(file, run, file->min_shards, missed, &run->holders) : 0;
+	uint32_t silent = 0;
+	int error = missed ? run_record_missed(
+				     file, run, file->min_shards, missed, &run->holders, &silent)
+			   : 0;
 	if (!error && !versions_reach(file, segment, file->min_shards, run->holders, 0))
 		error = -EIO;
 	if (error)
@@ -248,6 +250,11 @@ static void unstable_passed(struct stripe_file *file, uint64_t size, uint32_t wr
 	/* What has been collected meanwhile, under the older epoch, no store will take. */
 	if (file->unstable_epoch && atomic_load(&file->cached.dirty_bytes) == 0)
 		file->unstable_epoch = write_epoch;
+	/* What is noted from now on is noted under the epoch of before, and COMMIT hears of it. */
+	if (file->unstable_end > size)
+		file->unstable_end = size;
+	file->size =
+		file->size_reported > file->unstable_end ? file->size_reported : file->unstable_end;
 	for (const struct run *run = file->unstable; run; run = run->next) {
 		uint64_t end =
 			run->segment->number * file->segment_blocks + run->first_block + run->count;
@@ -293,8 +300,6 @@ int stripe_truncate(struct stripe_file *file, uint64_t size)
 	pthread_mutex_lock(&file->lock);
 	file->size = size;
 	file->size_reported = size;
-	if (file->unstable_end > size)
-		file->unstable_end = size;
 	pthread_mutex_unlock(&file->lock);
 	/*
 	 * exportd tells of the truncation, and of the segments there are by now: others have

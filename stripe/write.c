@@ -131,15 +131,11 @@ static int write_whole(struct stripe_file *file, const struct segment *segment,
 
 int file_learn_epoch(struct stripe_file *file)
 {
-	uint32_t before = stripe_file_layout_epoch(file);
 	int error = stripe_file_refresh(file);
 
 	if (error)
 		return error;
-	if (file->stripe->local_node && stripe_file_layout_epoch(file) != before &&
-		stripe_file_write_gateway(file) != file->stripe->local_node)
-		return -ESTALE;
-	return 0;
+	return file_is_elsewhere(file) ? -ESTALE : 0;
 }
 
 /* A piece of a write inside one segment, at most a round's worth of blocks. */

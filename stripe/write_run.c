@@ -73,10 +73,10 @@ static int encode_run(
 
 /*
  * Tells some holders of a run which shards did not get it. Returns those that could not be told;
- * *gone tells if one of them does not have it any more.
+ * those of them that do not have it any more are added to *gone.
  */
 static uint32_t tell_missed(struct stripe_file *file, const struct run *run, uint32_t missed,
-	uint32_t holders, bool *gone)
+	uint32_t holders, uint32_t *gone)
 {
 	store_missed_args args = {
 		.file = file_store_file(file, run->segment),
@@ -91,17 +91,17 @@ static uint32_t tell_missed(struct stripe_file *file, const struct run *run, uin
 		segment_ask(file, run->segment, holders, STORE_MISSED, &args, 0, results, calls);
 
 	for (unsigned int s = 0; s < run->segment->shard_count; s++) {
-		*gone |= fanout_call_refused(&calls[s], -EAGAIN);
+		if (fanout_call_refused(&calls[s], -EAGAIN))
+			*gone |= 1u << s;
 		fanout_call_free(&calls[s]);
 	}
 	return holders & ~told;
 }
 
 int run_record_missed(struct stripe_file *file, const struct run *run, unsigned int least,
-	uint32_t missed, uint32_t *holders)
+	uint32_t missed, uint32_t *holders, uint32_t *silent)
 {
-	uint32_t untold = missed;
-	bool gone = false;
+	uint32_t untold = missed, before = *holders, gone = 0;
 
 	atomic_fetch_add(&file->stripe->missed_shards,
 		(uint64_t)run->count * (unsigned int)__builtin_popcount(missed));
@@ -111,6 +111,7 @@ int run_record_missed(struct stripe_file *file, const struct run *run, unsigned 
 		untold = tell_missed(file, run, missed, *holders, &gone);
 		*holders &= ~untold;
 	}
+	*silent |= before & ~*holders & ~gone;
 	if ((unsigned int)__builtin_popcount(*holders) >= least)
 		return 0;
 	return gone ? -EAGAIN : -EIO;
@@ -329,7 +330,7 @@ static uint32_t blind_shards(const struct write_run *write)
 	uint32_t base_epoch = (uint32_t)(write->base.generation >> GENERATION_COUNTER_BITS);
 	uint32_t blind = 0;
 
-	if (write->exact_base == STORE_BASE_ANY || write->fenced)
+	if (write->exact_base == STORE_BASE_ANY || write->truncation)
 		return 0;
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		if ((segment->rebuilding & (1u << s)) && base_epoch < segment->since[s])
@@ -435,7 +436,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	unsigned int n = segment->shard_count;
 	unsigned int decided_count, undecided_count;
 	struct fanout fanout;
-	uint32_t left_out = 0, holders, missed;
+	uint32_t left_out = 0, silent = 0, holders, missed;
 	int error = -ENOMEM;
 
 	*newest = (store_version){0};
@@ -456,8 +457,8 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 		unstable_met_older(file, segment, write->first_block, write->count, write->base);
 	left_out = shards_left_out(file, write);
 	store_version version;
-	error = file_next_version(
-		file, segment, write->write_epoch, write->base.generation, &version);
+	error = file_next_version(file, segment, write->write_epoch, write->base.generation,
+		write->truncation, &version);
 	if (error)
 		goto out;
 	fanout_init(&fanout, file->stripe);
@@ -508,7 +509,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 		(uint64_t)write->count * (unsigned int)__builtin_popcount(left_out));
 	if (missed & ~left_out) {
 		error = run_record_missed(
-			file, run, run->wanted, missed & ~left_out, &run->holders);
+			file, run, run->wanted, missed & ~left_out, &run->holders, &silent);
 		if (!error)
 			error = segment_reach(file, segment, run->wanted, run->holders);
 		if (error) {

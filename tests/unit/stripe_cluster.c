@@ -18,6 +18,15 @@ struct cluster cluster;
 
 /* -------- exportd -------- */
 
+static void hold(atomic_bool *held)
+{
+	if (!atomic_load(held))
+		return;
+	atomic_fetch_add(&cluster.held, 1);
+	while (atomic_load(held))
+		usleep(1000);
+}
+
 static void meta_placement(
 	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
 {
@@ -30,9 +39,10 @@ static void meta_placement(
 		res->status = ESTALE;
 		return;
 	}
+	hold(&cluster.hold_placement);
 	pthread_mutex_lock(&cluster.lock);
 	struct test_file *file = &cluster.files[args->file.file_id];
-	res->layout_epoch = 1;
+	res->layout_epoch = 1 + file->layouts;
 	if (args->met_epoch > file->write_epoch && !cluster.knows_better)
 		file->write_epoch = file->truncate_epoch = args->met_epoch + 1;
 	bool claimed = !cluster.claims ||
@@ -59,7 +69,7 @@ static void meta_placement(
 			args->segment < file->hole_until ? file->hole_until : META_SEGMENTS_MAX;
 		return;
 	}
-	res->write_gateway = 1;
+	res->write_gateway = res->layout_epoch;
 	unsigned int n = cluster.code.k + cluster.code.m;
 	res->nodes.nodes_val = calloc(n, sizeof(uint32_t));
 	res->nodes.nodes_len = n;
@@ -106,6 +116,7 @@ static void meta_written(
 		file->size = args->size;
 	res->attributes.size = file->size;
 	pthread_mutex_unlock(&cluster.lock);
+	hold(&cluster.hold_written);
 }
 
 static void meta_truncated(

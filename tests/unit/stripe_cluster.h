@@ -43,6 +43,7 @@ struct test_file {
 	uint32_t segment_count;
 	uint32_t hole_until; /* segments before this one, but the first, do not exist */
 	uint32_t write_epoch;
+	uint32_t layouts; /* that followed the first one, whose write gateway is node 1 */
 	uint64_t writer; /* whose claimed_epoch is */
 	uint32_t claimed_epoch;
 	bool truncate;
@@ -80,6 +81,8 @@ struct cluster {
 	bool knows_better; /* exportd does not believe stores that tell of a newer write epoch */
 	bool claims; /* each writer has an epoch of its own, as of the real exportd */
 	atomic_uint check_delay_ms; /* before META_CHECK_EPOCH is answered */
+	atomic_bool hold_placement, hold_written; /* answers, until these are false again */
+	atomic_uint held; /* answers that are ready, and held */
 	uint64_t placements_asked; /* guarded by lock while calls may be under way */
 	struct stripe *stripe;
 };

@@ -1683,6 +1683,39 @@ static void a_busy_writer_does_not_keep_an_epoch_from_ending(void)
 	stop_gathering();
 }
 
+/* An epoch that has passed is told of once: COMMIT must not tell of it as long as others write. */
+static void a_busy_writer_does_not_make_each_commit_fail(void)
+{
+	uint8_t bytes[BLOCK];
+	unsigned int turns = 0;
+	uint64_t verifier;
+	pthread_t thread;
+
+	random_seed(75);
+	start_gathering(FOR_EVER);
+	struct stripe_file *file = open_file(1);
+	fill(bytes, sizeof(bytes));
+	atomic_store(&sprinkle_ends, false);
+	pthread_create(&thread, NULL, sprinkle, file);
+	while (count().collected < 1000)
+		usleep(5000);
+	/* A shard moves, or some other engine claims the file. */
+	pthread_mutex_lock(&cluster.lock);
+	cluster.files[1].write_epoch++;
+	pthread_mutex_unlock(&cluster.lock);
+	CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
+	do {
+		verifier = stripe_write_verifier(cluster.stripe);
+		CU_ASSERT_EQUAL(stripe_write(file, 200 * BLOCK, bytes, BLOCK, false), 0);
+		CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	} while (verifier != stripe_write_verifier(cluster.stripe) && ++turns < 20);
+	CU_ASSERT(turns < 5);
+	atomic_store(&sprinkle_ends, true);
+	pthread_join(thread, NULL);
+	stripe_file_put(file);
+	stop_gathering();
+}
+
 static rpc_handler plain_truncate;
 static atomic_bool truncate_held, truncate_goes_on;
 
@@ -1746,6 +1779,290 @@ static void bytes_collected_during_a_truncation_are_sent_again(void)
 	stripe_destroy(other);
 	stripe_file_put(file);
 	stop_gathering();
+}
+
+/* Written before the truncation takes its range: gone, and then the file is not as long as that. */
+static void a_truncation_takes_the_size_of_what_is_written_meanwhile(void)
+{
+	uint8_t model[4 * BLOCK] = {0};
+	pthread_t truncating;
+
+	random_seed(76);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(1);
+	fill(model, 2 * BLOCK);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, 2 * BLOCK, true), 0);
+	atomic_store(&cluster.held, 0);
+	atomic_store(&cluster.hold_placement, true);
+	pthread_create(&truncating, NULL, truncate_to_a_block, file);
+	while (!atomic_load(&cluster.held))
+		usleep(1000);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	fill(model + 2 * BLOCK, 2 * BLOCK);
+	CU_ASSERT_EQUAL(stripe_write(file, 2 * BLOCK, model + 2 * BLOCK, 2 * BLOCK, false), 0);
+	atomic_store(&cluster.hold_placement, false);
+	pthread_join(truncating, NULL);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	/* Before the truncation; or after it, and there; or to be sent again. */
+	CU_ASSERT(stripe_write_verifier(cluster.stripe) != verifier ||
+		  cluster.files[1].size == BLOCK || reads_as(file, model, 2 * BLOCK, 2 * BLOCK));
+	stripe_file_put(file);
+	cluster_stop();
+}
+
+/* Whoever is to carry it out comes late: others have, and the file has grown since. */
+static void a_truncation_that_comes_late_takes_no_size(void)
+{
+	uint8_t model[4 * BLOCK] = {0};
+
+	random_seed(78);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(1);
+	fill(model, sizeof(model));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, 2 * BLOCK, true), 0);
+	begin_truncation(1, BLOCK);
+	CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
+	CU_ASSERT_FALSE(cluster.files[1].truncate);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	CU_ASSERT_EQUAL(stripe_write(file, BLOCK, model + BLOCK, 3 * BLOCK, false), 0);
+	CU_ASSERT_EQUAL(stripe_truncate(file, BLOCK), 0);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT(reads_as(file, model, 0, sizeof(model)));
+	CU_ASSERT(stripe_write_verifier(cluster.stripe) != verifier ||
+		  cluster.files[1].size == 4 * BLOCK);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
+static rpc_handler plain_missed;
+static atomic_bool missed_is_slow;
+
+static void slow_missed(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	for (unsigned int i = 0; i < 700 && atomic_load(&missed_is_slow); i++)
+		usleep(10000);
+	plain_missed(context, caller, arguments, result);
+}
+
+/* One node went away after it took the writes, another one cannot write any more. */
+static void commit_waits_once_for_a_slow_node(void)
+{
+	struct timespec begun, ended;
+	uint8_t bytes[BLOCK];
+
+	random_seed(79);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(1);
+	fill(bytes, sizeof(bytes));
+	for (unsigned int i = 0; i < 4; i++)
+		CU_ASSERT_EQUAL(stripe_write(file, 2 * i * BLOCK, bytes, BLOCK, false), 0);
+	plain_missed = cluster.nodes[3].procedures[STORE_MISSED].handler;
+	cluster.nodes[3].procedures[STORE_MISSED].handler = slow_missed;
+	atomic_store(&missed_is_slow, true);
+	node_stop(0);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	clock_gettime(CLOCK_MONOTONIC, &ended);
+	CU_ASSERT(ended.tv_sec - begun.tv_sec < 10);
+	atomic_store(&missed_is_slow, false);
+	node_start(0);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
+static rpc_handler plain_sync;
+static atomic_bool sync_is_held, sync_came;
+
+static void held_sync(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	atomic_store(&sync_came, true);
+	while (atomic_load(&sync_is_held))
+		usleep(1000);
+	plain_sync(context, caller, arguments, result);
+}
+
+/* Else readers at the gateway are told of an end of the file before bytes that they have seen. */
+static void a_file_does_not_shrink_while_it_is_committed(void)
+{
+	uint8_t bytes[BLOCK];
+	pthread_t committing;
+
+	random_seed(80);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(1);
+	fill(bytes, sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, BLOCK, false), 0);
+	CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
+	CU_ASSERT_EQUAL(stripe_file_size(file), BLOCK);
+	plain_sync = cluster.nodes[3].procedures[STORE_SYNC].handler;
+	cluster.nodes[3].procedures[STORE_SYNC].handler = held_sync;
+	atomic_store(&sync_is_held, true);
+	atomic_store(&sync_came, false);
+	pthread_create(&committing, NULL, commit_once, file);
+	while (!atomic_load(&sync_came))
+		usleep(1000);
+	CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
+	CU_ASSERT_EQUAL(stripe_file_size(file), BLOCK);
+	atomic_store(&sync_is_held, false);
+	pthread_join(committing, NULL);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
+static rpc_handler plain_write;
+static atomic_bool write_is_held;
+
+/* The first one that comes. */
+static void held_write(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	if (atomic_fetch_add(&cluster.held, 1) == 0) {
+		while (atomic_load(&write_is_held))
+			usleep(1000);
+	}
+	plain_write(context, caller, arguments, result);
+}
+
+struct late_write {
+	struct stripe_file *file;
+	uint8_t byte;
+	int error;
+};
+
+static void *write_late(void *argument)
+{
+	struct late_write *late = argument;
+	uint8_t bytes[BLOCK];
+
+	memset(bytes, late->byte, sizeof(bytes));
+	late->error = stripe_write(late->file, 0, bytes, BLOCK, true);
+	return NULL;
+}
+
+/* Two writes are on their way at a gateway when the file gets another one. */
+static void a_former_gateway_writes_nothing_any_more(void)
+{
+	uint8_t newest[BLOCK], model[BLOCK] = {0};
+	pthread_t threads[2];
+
+	random_seed(81);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe *former = engine_create_at(0), *successor = engine_create_at(1);
+	struct stripe_file *file, *others;
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(former, EXPORT, 1, &file), 0);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, BLOCK, true), 0);
+	plain_write = cluster.nodes[3].procedures[STORE_WRITE].handler;
+	atomic_store(&cluster.held, 0);
+	atomic_store(&write_is_held, true);
+	cluster.nodes[3].procedures[STORE_WRITE].handler = held_write;
+	struct late_write late[2] = {{.file = file, .byte = 1}, {.file = file, .byte = 2}};
+	pthread_create(&threads[0], NULL, write_late, &late[0]);
+	while (!atomic_load(&cluster.held))
+		usleep(1000);
+	pthread_create(&threads[1], NULL, write_late, &late[1]);
+	usleep(100000); /* it waits for the block */
+	pthread_mutex_lock(&cluster.lock);
+	cluster.files[1].layouts++;
+	cluster.files[1].write_epoch++;
+	pthread_mutex_unlock(&cluster.lock);
+	fill(newest, sizeof(newest));
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(successor, EXPORT, 1, &others), 0);
+	CU_ASSERT_EQUAL(stripe_write(others, 0, newest, BLOCK, true), 0);
+	atomic_store(&write_is_held, false);
+	for (unsigned int i = 0; i < 2; i++) {
+		pthread_join(threads[i], NULL);
+		CU_ASSERT_EQUAL(late[i].error, -ESTALE);
+	}
+	CU_ASSERT(reads_as(others, newest, 0, BLOCK));
+	stripe_file_put(others);
+	stripe_file_put(file);
+	stripe_destroy(successor);
+	stripe_destroy(former);
+	cluster_stop();
+}
+
+/* Each time two nodes are away, and nothing is healed in between. */
+static void a_cached_block_brings_nothing_back_that_was_truncated(void)
+{
+	uint8_t bytes[BLOCK], model[BLOCK] = {0};
+
+	random_seed(82);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe *other = engine_create();
+	struct stripe_file *file = open_file(6), *others;
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 6, &others), 0);
+	fill(bytes, sizeof(bytes));
+	node_stop(4);
+	node_stop(5);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, BLOCK - 1, true), 0);
+	node_start(4);
+	node_start(5);
+	wait_for_nodes(others, 0x3f);
+	wait_for_nodes(file, 0x3f);
+	node_stop(0);
+	node_stop(1);
+	CU_ASSERT_EQUAL(truncate_file(others, 6, 0), 0);
+	node_start(0);
+	node_start(1);
+	/* As a read of another block does, which meets a store that knows the newer epoch. */
+	CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
+	wait_for_nodes(file, 0x3f);
+	node_stop(2);
+	node_stop(3);
+	memset(model + 100, 77, 10);
+	int error = stripe_write(file, 100, model + 100, 10, true);
+	node_start(2);
+	node_start(3);
+	wait_for_nodes(others, 0x3f);
+	wait_for_nodes(file, 0x3f);
+	if (error)
+		CU_ASSERT_EQUAL(stripe_write(file, 100, model + 100, 10, true), 0);
+	CU_ASSERT(reads_as(others, model, 0, BLOCK));
+	stripe_file_put(others);
+	stripe_destroy(other);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
+static void *write_stably(void *argument)
+{
+	uint8_t bytes[BLOCK] = {1};
+
+	CU_ASSERT_EQUAL(stripe_write(argument, 3 * BLOCK, bytes, BLOCK, true), 0);
+	return NULL;
+}
+
+/* exportd's answer to a write of before arrives when the file has been truncated by others. */
+static void what_exportd_said_before_a_truncation_does_not_count(void)
+{
+	uint8_t model[4 * BLOCK] = {0};
+	pthread_t writing;
+
+	random_seed(77);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(1), *others;
+	struct stripe *other = engine_create();
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 1, &others), 0);
+	fill(model, sizeof(model));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, BLOCK, true), 0);
+	atomic_store(&cluster.held, 0);
+	atomic_store(&cluster.hold_written, true);
+	pthread_create(&writing, NULL, write_stably, file);
+	while (!atomic_load(&cluster.held))
+		usleep(1000);
+	CU_ASSERT_EQUAL(truncate_file(others, 1, BLOCK), 0);
+	/* As by whoever meets a store that refuses the older epoch. */
+	CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
+	atomic_store(&cluster.hold_written, false);
+	pthread_join(writing, NULL);
+	CU_ASSERT_EQUAL(stripe_write(file, BLOCK, model + BLOCK, BLOCK, true), 0);
+	CU_ASSERT_EQUAL(cluster.files[1].size, 2 * BLOCK);
+	stripe_file_put(others);
+	stripe_destroy(other);
+	stripe_file_put(file);
+	cluster_stop();
 }
 
 static void truncation_and_collected_bytes(void)
@@ -2149,8 +2466,23 @@ int main(void)
 		{"truncation of a file that has grown", truncation_of_a_file_that_has_grown},
 		{"a busy writer does not keep an epoch from ending",
 			a_busy_writer_does_not_keep_an_epoch_from_ending},
+		{"a busy writer does not make each commit fail",
+			a_busy_writer_does_not_make_each_commit_fail},
 		{"bytes collected during a truncation are sent again",
 			bytes_collected_during_a_truncation_are_sent_again},
+		{"a truncation takes the size of what is written meanwhile",
+			a_truncation_takes_the_size_of_what_is_written_meanwhile},
+		{"a truncation that comes late takes no size",
+			a_truncation_that_comes_late_takes_no_size},
+		{"a former gateway writes nothing any more",
+			a_former_gateway_writes_nothing_any_more},
+		{"a cached block brings nothing back that was truncated",
+			a_cached_block_brings_nothing_back_that_was_truncated},
+		{"a file does not shrink while it is committed",
+			a_file_does_not_shrink_while_it_is_committed},
+		{"commit waits once for a slow node", commit_waits_once_for_a_slow_node},
+		{"what exportd said before a truncation does not count",
+			what_exportd_said_before_a_truncation_does_not_count},
 		{"truncation and collected bytes", truncation_and_collected_bytes},
 		{"truncation and bytes collected at the end of a segment",
 			truncation_and_bytes_collected_at_the_end_of_a_segment},
