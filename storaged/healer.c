@@ -48,6 +48,13 @@
 #define RATE_WINDOW_MS 4000
 #define LEVELS 32 /* more than a block has shards */
 
+/* Where a turn ended. */
+struct place {
+	bool set;
+	store_file file;
+	uint64_t block;
+};
+
 struct healer {
 	struct periodic periodic;
 	struct store *store;
@@ -58,6 +65,10 @@ struct healer {
 	/* Only the thread uses the rest. */
 	unsigned int waited; /* passes in a row that left something to others */
 	struct noticed noticed; /* to be tried again */
+	/* For each endangerment: the next turn begins there, so that what is in vain does not hide
+	 * the rest. */
+	struct place places[LEVELS];
+	bool seeking; /* this scan has not met the place yet */
 	uint64_t truncations_tried;
 	int64_t missed_due_ms, rebuild_due_ms; /* none of it before */
 	int64_t begun_ms; /* the turn */
@@ -223,18 +234,32 @@ static void heal_run(struct healer *healer, struct stripe_file *file, const stor
 	}
 }
 
+static bool same_file(const store_file *a, const store_file *b)
+{
+	return a->export_id == b->export_id && a->file_id == b->file_id && a->segment == b->segment;
+}
+
 static int heal_file(void *context, const struct store_missed_file *missed)
 {
 	uint32_t shards = missed->geometry.k + missed->geometry.m;
 	struct store_missed_block blocks[BATCH];
 	struct healer *healer = context;
+	struct place *place = &healer->places[healer->level];
 	struct stripe_file *file;
 	uint64_t next = 0;
 
 	if (periodic_stopping(&healer->periodic))
 		return -ECANCELED;
-	if (turn_is_over(healer))
+	if (healer->seeking) {
+		if (!same_file(&place->file, &missed->file))
+			return 0;
+		healer->seeking = false;
+		next = place->block;
+	}
+	if (turn_is_over(healer)) {
+		*place = (struct place){.set = true, .file = missed->file, .block = next};
 		return -EAGAIN;
+	}
 	if (stripe_file_get(healer->stripe, missed->file.export_id, missed->file.file_id, &file))
 		return 0;
 	uint32_t up = stripe_shards_up(file, missed->file.segment);
@@ -257,7 +282,28 @@ static int heal_file(void *context, const struct store_missed_file *missed)
 		}
 	}
 	stripe_file_put(file);
-	return 0;
+	if (next == UINT64_MAX || !turn_is_over(healer))
+		return 0;
+	*place = (struct place){.set = true, .file = missed->file, .block = next};
+	return -EAGAIN;
+}
+
+/* A turn over what is as endangered as healer->level. Returns 0 or a negative errno. */
+static int heal_level(struct healer *healer)
+{
+	struct place *place = &healer->places[healer->level];
+	int error = -EAGAIN;
+
+	healer->begun_ms = clock_now_ms();
+	healer->seeking = place->set;
+	if (place->set)
+		error = store_missed_scan(healer->store, heal_file, healer);
+	/* The end has come before that of the turn, or the place is not there any more. */
+	if (!place->set || (error != -EAGAIN && error != -ECANCELED)) {
+		place->set = healer->seeking = false;
+		error = store_missed_scan(healer->store, heal_file, healer);
+	}
+	return error;
 }
 
 /* A pass over what nodes have missed. */
@@ -278,8 +324,7 @@ static void heal_missed(struct healer *healer)
 		healer->level--) {
 		if (!(healer->levels & (1u << healer->level)))
 			continue;
-		healer->begun_ms = clock_now_ms();
-		error = store_missed_scan(healer->store, heal_file, healer);
+		error = heal_level(healer);
 	}
 	healer->waited = healer->left_to_others ? healer->waited + 1 : 0;
 	pthread_mutex_lock(&healer->work->lock);

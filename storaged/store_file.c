@@ -406,14 +406,17 @@ static void close_both(struct store *store, const int descriptors[STORE_SIDES])
 	}
 }
 
-/* The mark of a file made while a device was out of service, if it may have been. */
+/*
+ * The mark of a file made while a device was out of service, if it may have been; and of one that
+ * has lost its side a, since that may have gone on behind what is made of it again.
+ */
 static uint32_t degraded_unless_known(const struct shard_file *file)
 {
 	if (!file->exists)
 		return 0;
 	/* A blank one has no mark yet. */
 	if (file->blank ? store_device_any_failed(file->store)
-			: file->flags_lost && file->store->device_count > 1)
+			: file->lost[0] || (file->flags_lost && file->store->device_count > 1))
 		return STORE_FLAG_DEGRADED;
 	return 0;
 }

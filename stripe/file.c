@@ -638,6 +638,27 @@ static int find_segment(struct stripe_file *file, uint32_t number, bool allocate
 	return -EIO;
 }
 
+int segment_confirm_former(struct stripe_file *file, const struct segment *former)
+{
+	meta_placement_res placement = {0};
+	const struct segment *now = NULL;
+
+	if (!former->former)
+		return 0;
+	int error =
+		ask_placement(file, former->number, false, 0, false, CHECK_TIMEOUT_MS, &placement);
+	if (error)
+		return error == -ESTALE ? error : -EIO;
+	pthread_mutex_lock(&file->lock);
+	if (placement.write_epoch >= file->placed_epoch)
+		now = add_segment(file, former->number, &placement);
+	pthread_mutex_unlock(&file->lock);
+	rpc_free(RPC_XDR(xdr_meta_placement_res), &placement);
+	bool same = now && (now->rebuilding & former->former) == former->former &&
+		    now->switch_epoch == former->switch_epoch;
+	return same ? 0 : -ESTALE;
+}
+
 int file_segment(
 	struct stripe_file *file, uint32_t number, bool allocate, const struct segment **segment)
 {

@@ -401,6 +401,15 @@ int file_claim(struct stripe_file *file);
 uint32_t segment_next_formers(
 	const struct segment *segment, uint32_t *asked, struct segment *former);
 
+/*
+ * To be called when former stores have answered, before anything is concluded from it: asks exportd
+ * whether their shards are still being made. When they have been, a former store removes what it
+ * had, and what it says then would be taken for a proof that there was nothing; nobody is told of
+ * the end of a move. Returns 0 (also if no store of the segment is a former one); -ESTALE (not all
+ * of them: ask those that are the segment's now); or -EIO (exportd cannot be asked).
+ */
+int segment_confirm_former(struct stripe_file *file, const struct segment *former);
+
 /* The newest write epoch that is known here: of the file, or of the last move of its shards. */
 uint32_t segment_newest_epoch(struct stripe_file *file, const struct segment *segment);
 
@@ -526,14 +535,17 @@ struct block_judgement versions_judge(
 bool versions_tellable(const struct stripe_file *file, const struct block_answer *answers,
 	uint32_t holders, store_version version);
 
-/* More are not tried: with all nodes up it is a matter of milliseconds for each. */
+/* More are not tried, and none after this time: with all nodes up it is a matter of milliseconds
+ * for each, but of many calls' timeouts where the network loses messages. */
 #define FORMER_CHOICES_MAX 16
+#define FORMER_CHOICES_MS 10000
 
 /* Which former nodes are asked in the place of new ones. All zeros before the first choice. */
 struct former_choice {
 	uint32_t possible; /* bit i: origin i of the segment is up */
 	uint32_t chosen;
 	unsigned int count;
+	uint64_t begun_us;
 };
 
 /*
@@ -600,6 +612,14 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
  */
 int versions_settle_former(struct stripe_file *file, const struct segment *segment,
 	uint64_t first_block, uint32_t count, uint64_t *largest_generation);
+
+/*
+ * The same for one block that neither those that make their shards, with the others, nor the former
+ * ones (segment_former()) in their place can tell alone: both are asked and told. Fewer than k
+ * shards may be being made.
+ */
+int versions_settle_both(struct stripe_file *file, const struct segment *segment,
+	const struct segment *former, uint64_t block);
 
 /* -------- blocks (read.c, write_run.c, write.c, commit.c) -------- */
 

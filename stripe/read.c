@@ -455,6 +455,12 @@ static int ask_all(struct stripe_file *file, const struct segment *segment, uint
 	return error;
 }
 
+/* True if fewer than k shards are being made: what is said of them all together counts then. */
+static bool makes_few(const struct stripe_file *file, const struct segment *segment)
+{
+	return __builtin_popcount(segment->rebuilding) < file->code.k;
+}
+
 /*
  * One block, of which former stores are asked as well as those that took over from them: together
  * they vouch for all that was ever written. Returns 0 if a version is known to be decided, and then
@@ -472,13 +478,14 @@ static int ask_both(struct stripe_file *file, const struct segment *segment,
 	struct block_shards new, old;
 	int error = now && then ? 0 : -ENOMEM;
 
-	if (__builtin_popcount(segment->rebuilding) >= file->code.k)
+	if (!error && !makes_few(file, segment))
 		error = -EIO;
 	if (!error) {
 		round_ask(now, all & ~segment_known_down(segment, file->code.k));
 		round_ask(then, former->former);
-		if (round_is_ahead(now) || round_is_ahead(then))
-			error = -ESTALE;
+		error = round_is_ahead(now) || round_is_ahead(then)
+				? -ESTALE
+				: segment_confirm_former(file, former);
 	}
 	if (!error) {
 		round_block(now, 0, &new);
@@ -524,6 +531,12 @@ int block_read_former(struct stripe_file *file, const struct segment *segment,
 		return -ENOMEM;
 	while (error == -EIO && segment_former(segment, &choice, &former)) {
 		error = ask_both(file, segment, &former, block_number, block, scratch);
+		if (error == -EIO && makes_few(file, segment)) {
+			error = versions_settle_both(file, segment, &former, block_number);
+			if (!error)
+				error = ask_both(
+					file, segment, &former, block_number, block, scratch);
+		}
 		if (error != -EIO)
 			break;
 		/* What the new stores know to be undecided would be in doubt among the former ones.
@@ -534,6 +547,8 @@ int block_read_former(struct stripe_file *file, const struct segment *segment,
 		if (!error)
 			error = ask_all(file, &former, block_number,
 				how & BLOCK_READ_ONCE ? 0 : RETRIES, block, scratch);
+		if (!error)
+			error = segment_confirm_former(file, &former);
 		if (!error && !block->committed && !VERSION_IS_EMPTINESS(block->version))
 			error = -EIO;
 	}

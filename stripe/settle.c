@@ -241,30 +241,30 @@ static uint32_t flush_stores(struct stripe_file *file, const struct opinions *op
  * must be durable on min_shards stores, and they must know who does not have it. Deciding ones will
  * do if min_shards could be asked: its writer did not get further, and only what is decided is
  * healed. Otherwise it can at least be read from then on (versions_tellable()).
+ * segment: the one of the opinions, or if former stores are among these, the one that took over.
  * Returns 0, or -EIO if that cannot be had for some, -ESTALE if that is since a store knows a newer
  * write epoch; those that it was had for are in *decided.
  */
-static int make_decided(struct stripe_file *file, const struct opinions *opinions,
-	struct forward *forward, struct verdicts *decided)
+static int make_decided(struct stripe_file *file, const struct segment *segment,
+	const struct opinions *opinions, struct forward *forward, struct verdicts *decided)
 {
-	uint32_t all = (1u << opinions->segment->shard_count) - 1;
+	uint32_t all = (1u << segment->shard_count) - 1;
 	int result = 0;
 
 	if (!forward->count)
 		return 0;
 	uint32_t flushed = flush_stores(file, opinions), fenced = 0, silent = 0;
-	for (unsigned int s = 0; s < opinions->segment->shard_count; s++) {
-		if ((flushed & ~opinions->segment->rebuilding & (1u << s)) &&
-			opinions->results[s].write_epoch >= opinions->segment->switch_epoch)
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if ((flushed & ~segment->rebuilding & (1u << s)) &&
+			opinions->results[s].write_epoch >= segment->switch_epoch)
 			fenced |= 1u << s;
 	}
 	unsigned int least = (unsigned int)__builtin_popcount(flushed) >= file->min_shards
 				     ? versions_deciding(file)
 				     : file->min_shards;
 	bool stale = false;
-	if (!versions_reach(file, opinions->segment, 0, 0, fenced))
-		fenced |= segment_fence(file, opinions->segment,
-			segment_newest_epoch(file, opinions->segment), &stale);
+	if (!versions_reach(file, segment, 0, 0, fenced))
+		fenced |= segment_fence(file, segment, segment_newest_epoch(file, segment), &stale);
 	for (unsigned int i = 0; i < forward->count; i++) {
 		struct run *run = &forward->runs[i];
 		int error = 0;
@@ -273,7 +273,7 @@ static int make_decided(struct stripe_file *file, const struct opinions *opinion
 		if (run->holders != all)
 			error = run_record_missed(
 				file, run, least, all & ~run->holders, &run->holders, &silent);
-		if (!error && !versions_reach(file, run->segment, least, run->holders, fenced))
+		if (!error && !versions_reach(file, segment, least, run->holders, fenced))
 			error = -EIO;
 		if (error) {
 			result = stale ? -ESTALE : -EIO;
@@ -372,9 +372,10 @@ static int settle(struct stripe_file *file, const struct segment *segment, uint6
 	/* Who has others refuse something does not offer it to them. */
 	file_met_generation(file, open.generation);
 	/* Those who can tell may be others by now. */
-	if (opinions_are_ahead(file, opinions)) {
+	error = opinions_are_ahead(file, opinions) ? -ESTALE
+						   : segment_confirm_former(file, segment);
+	if (error) {
 		opinions_free(opinions);
-		error = -ESTALE;
 		goto out;
 	}
 	for (uint32_t i = 0; i < count; i++) {
@@ -422,7 +423,7 @@ static int settle(struct stripe_file *file, const struct segment *segment, uint6
 		if (judgement.largest_generation > *largest_generation)
 			*largest_generation = judgement.largest_generation;
 	}
-	int failed = make_decided(file, opinions, &forward, &decided);
+	int failed = make_decided(file, segment, opinions, &forward, &decided);
 	if (failed)
 		error = failed;
 	verdicts_tell(file, segment, &back, true);
@@ -478,5 +479,181 @@ int versions_settle_former(struct stripe_file *file, const struct segment *segme
 
 	while (error == -EIO && segment_former(segment, &choice, &former))
 		error = versions_settle(file, &former, first_block, count, largest_generation);
+	return error;
+}
+
+/* What the stores of a segment, and former ones of shards that are being made, say of one block. */
+struct joint {
+	struct opinions now, then;
+	store_version newest; /* that is open on any of them */
+	store_version
+		refused; /* all that answered will not take this one, or older ones, any more */
+};
+
+static void joint_ask(struct stripe_file *file, struct joint *joint, store_version refuse)
+{
+	store_version then;
+
+	opinions_ask(file, &joint->now, refuse);
+	opinions_ask(file, &joint->then, refuse);
+	joint->refused = refuse;
+	joint->newest = opinions_newest_open(&joint->now);
+	then = opinions_newest_open(&joint->then);
+	if (version_compare(then, joint->newest) > 0)
+		joint->newest = then;
+}
+
+static void joint_free(struct joint *joint)
+{
+	opinions_free(&joint->now);
+	opinions_free(&joint->then);
+}
+
+/* Judges them as one: what both stores of a shard that moved say, one behind the other. */
+static struct block_judgement joint_judge(const struct stripe_file *file, const struct joint *joint)
+{
+	const struct segment *former = joint->then.segment;
+	struct block_answer now[MOJETTE_N_MAX], then[MOJETTE_N_MAX];
+
+	opinions_of_block(&joint->now, 0, now);
+	opinions_of_block(&joint->then, 0, then);
+	for (unsigned int s = 0; s < former->shard_count; s++) {
+		if (former->former & (1u << s))
+			then[s].successor = &now[s];
+		else
+			then[s] = now[s];
+	}
+	return versions_judge(file, then);
+}
+
+/*
+ * Takes for each shard the store that holds a version, if one does, the new one before the former
+ * one: *chosen receives these with their answers, *segment their nodes. Nothing of *chosen is to be
+ * freed. Returns the shards that have one; *known tells if any store knows that it is decided.
+ */
+static uint32_t joint_holders(const struct joint *joint, store_version version,
+	struct segment *segment, struct opinions *chosen, bool *known)
+{
+	uint32_t holders = 0;
+
+	*segment = *joint->now.segment;
+	*chosen = joint->now;
+	chosen->segment = segment;
+	*known = false;
+	for (unsigned int i = 0; i < 2; i++) {
+		const struct opinions *asked = i == 0 ? &joint->now : &joint->then;
+		struct block_answer answers[MOJETTE_N_MAX];
+		bool decided;
+
+		opinions_of_block(asked, 0, answers);
+		uint32_t here = holders_of(asked->segment, answers, version, &decided) & ~holders;
+		holders |= here;
+		*known = *known || decided;
+		for (unsigned int s = 0; s < segment->shard_count; s++) {
+			if (!(here & (1u << s)))
+				continue;
+			segment->nodes[s] = asked->segment->nodes[s];
+			chosen->calls[s] = asked->calls[s];
+			chosen->results[s] = asked->results[s];
+		}
+	}
+	return holders;
+}
+
+/* versions_settle_both(), when all have been asked. */
+static int joint_settle(struct stripe_file *file, const struct joint *joint, uint64_t block)
+{
+	const struct segment *segment = joint->now.segment, *former = joint->then.segment;
+	/* Each store has one newest version, and there is the one that counts. */
+	store_decided lists[3][2 * MOJETTE_N_MAX + 1];
+	struct verdicts decided = {.runs = lists[0]};
+	struct verdicts undecided = {.runs = lists[1]}, superseded = {.runs = lists[2]};
+	struct run run;
+	struct forward forward = {.runs = &run};
+	struct block_judgement judgement = joint_judge(file, joint);
+	store_version version = judgement.version;
+	struct block_answer answers[MOJETTE_N_MAX];
+	struct segment mixed;
+	bool known;
+	int error = 0;
+
+	struct opinions *chosen = malloc(sizeof(*chosen));
+	if (!chosen)
+		return -ENOMEM;
+	uint32_t holders = joint_holders(joint, version, &mixed, chosen, &known);
+	/* Nobody promised to leave that alone; or it cannot be told. */
+	if (judgement.verdict == BLOCK_UNKNOWN || judgement.verdict == BLOCK_IN_DOUBT ||
+		(version.generation && !known && version_compare(version, joint->refused) > 0))
+		error = -EIO;
+	/* Whoever carries a truncation out tells all stores. */
+	else if (VERSION_IS_EMPTINESS(version) &&
+		 version.generation >> GENERATION_COUNTER_BITS > file_write_epoch(file))
+		error = -ESTALE;
+	if (error)
+		goto out;
+	if (version.generation && known)
+		verdict_add(&decided, block, version);
+	else if (version.generation && holders && !VERSION_IS_EMPTINESS(version))
+		forward_add(&forward, chosen, 0, version, holders);
+	error = make_decided(file, segment, chosen, &forward, &decided);
+	opinions_of_block(&joint->now, 0, answers);
+	others_add(&undecided, &superseded, &decided, segment, answers, block, version,
+		joint->refused);
+	opinions_of_block(&joint->then, 0, answers);
+	others_add(
+		&undecided, &superseded, &decided, former, answers, block, version, joint->refused);
+	for (unsigned int i = 0; i < 2; i++) {
+		const struct opinions *asked = i == 0 ? &joint->now : &joint->then;
+
+		verdicts_tell(file, asked->segment, &undecided, true);
+		/* As in settle(). */
+		if (undecided.count)
+			flush_stores(file, asked);
+		verdicts_tell(file, asked->segment, &decided, false);
+		if (!error)
+			verdicts_tell(file, asked->segment, &superseded, true);
+	}
+out:
+	free(chosen);
+	return error;
+}
+
+int versions_settle_both(struct stripe_file *file, const struct segment *segment,
+	const struct segment *former, uint64_t block)
+{
+	struct joint *joint = malloc(sizeof(*joint));
+	int error;
+
+	if (!joint)
+		return -ENOMEM;
+	*joint = (struct joint){
+		.now = {.segment = segment,
+			.first_block = block,
+			.count = 1,
+			.left_out = segment_known_down(segment, file->code.k)},
+		.then = {.segment = former,
+			.first_block = block,
+			.count = 1,
+			.left_out = ~former->former},
+	};
+	joint_ask(file, joint, (store_version){0});
+	/* As in settle(): what is found not to be decided stays so. */
+	for (unsigned int round = 0;
+		version_compare(joint->newest, joint->refused) > 0 && round < SETTLE_ROUNDS;
+		round++) {
+		store_version refuse = joint->newest;
+
+		refuse.generation += SETTLE_AHEAD;
+		joint_free(joint);
+		joint_ask(file, joint, refuse);
+	}
+	file_met_generation(file, joint->refused.generation);
+	error = opinions_are_ahead(file, &joint->now) || opinions_are_ahead(file, &joint->then)
+			? -ESTALE
+			: segment_confirm_former(file, former);
+	if (!error)
+		error = joint_settle(file, joint, block);
+	joint_free(joint);
+	free(joint);
 	return error;
 }

@@ -132,6 +132,7 @@ bool segment_former(
 	const struct segment *segment, struct former_choice *choice, struct segment *former)
 {
 	if (choice->count == 0) {
+		choice->begun_us = latency_now_us();
 		for (uint32_t i = 0; i < segment->origin_count; i++) {
 			if (node_usable(segment->origins[i].node))
 				choice->possible |= 1u << i;
@@ -142,6 +143,9 @@ bool segment_former(
 	}
 	while (choice->chosen != 0 && !put_origins(segment, choice->chosen, former))
 		choice->chosen = (choice->chosen - 1) & choice->possible;
+	if (choice->count > 0 &&
+		latency_now_us() - choice->begun_us > FORMER_CHOICES_MS * UINT64_C(1000))
+		return false;
 	return choice->chosen != 0 && choice->count++ < FORMER_CHOICES_MAX;
 }
 

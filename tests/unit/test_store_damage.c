@@ -367,6 +367,31 @@ static void a_side_cut_to_nothing_is_noticed(void)
 
 #define BLOCKS_8 (8 * 31)
 
+/* Side b ends before side a did, and cannot tell how far that went. */
+static void a_longer_side_made_again_stays_lost(void)
+{
+	fixture_begin(&fixture, 1);
+	for (unsigned int group = 0; group < 8; group++)
+		PUT(&fixture, .version = VERSION(1, 1), .first = group * 31);
+	fixture_commit(&fixture, VERSION(1, 1), 0, 8 * 31);
+	/* Only the first group has a page on side b. */
+	PUT(&fixture, .version = VERSION(2, 1), .first = 0);
+	fixture_commit(&fixture, VERSION(2, 1), 0, 1);
+	fixture_side(&fixture, 0, side_a, sizeof(side_a));
+	fixture_close(&fixture);
+	CU_ASSERT_EQUAL(unlink(side_a), 0);
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(fixture_state(&fixture, 5 * 31, NULL), STORE_DAMAGED);
+	/* A new version of block 0 makes it again. */
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(3, 1), .exact = true,
+				.base = VERSION(2, 1), .first = 0),
+		0);
+	CU_ASSERT_EQUAL(fixture_state(&fixture, 5 * 31, NULL), STORE_DAMAGED);
+	fixture_reopen(&fixture);
+	CU_ASSERT_EQUAL(fixture_state(&fixture, 5 * 31, NULL), STORE_DAMAGED);
+	fixture_end(&fixture);
+}
+
 /* Eight groups of version 1, decided, and of version 2, which is on the side b that is then lost:
  * removed, or cut to so many bytes. Opened on a device that fails. */
 static void begin_without_side_b(int cut)
@@ -580,6 +605,7 @@ int main(void)
 	TEST(a_missing_side_b_is_damage);
 	TEST(a_missing_side_a_is_damage);
 	TEST(a_side_cut_to_nothing_is_noticed);
+	TEST(a_longer_side_made_again_stays_lost);
 	TEST(a_side_made_again_in_part_stays_lost);
 	TEST(a_side_made_again_before_a_loss_of_power_stays_lost);
 	TEST(what_was_left_of_making_a_side_again_goes);

@@ -542,6 +542,153 @@ static void an_undecided_leftover_does_not_make_zeros(void)
 	stop();
 }
 
+/*
+ * Both former nodes are back, two others are dead. A dead writer has left something on one store
+ * that is known not to be decided: three lack it. Where nothing has moved the older version is
+ * read.
+ */
+static void a_leftover_does_not_hide_what_former_nodes_know(void)
+{
+	store_write_block block = {.length_bytes = 0};
+	store_write_args leftover = {
+		.file = {.export_id = EXPORT, .file_id = FILE_ID},
+		.geometry = {MOJETTE_NON_SYSTEMATIC, 4, 2, 4096},
+		.shard = 4,
+		.first_block = 10,
+		.blocks = {1, &block},
+	};
+
+	for (unsigned int moved = 0; moved <= 1; moved++) {
+		store_write_res res = {0};
+		unsigned int spares[2];
+
+		start();
+		if (moved) {
+			write_and_move_two_shards(spares);
+		} else {
+			struct stripe_file *file = open_in(cluster.stripe);
+			change(file, 0, SIZE, true);
+			stripe_file_put(file);
+			stripe_destroy(cluster.stripe);
+		}
+		store_read_block before = {0};
+		block_header(FILE_ID, 4, 10, &before);
+		leftover.write_epoch = (uint32_t)(before.block_version.generation >> 40);
+		leftover.block_version =
+			(store_version){before.block_version.generation + 1000, 77};
+		store_write(cluster.nodes[4].store, &leftover, &res);
+		CU_ASSERT_EQUAL(res.status, 0);
+		node_stop(2);
+		node_stop(3);
+		engine_start();
+		struct stripe_file *file = open_in(cluster.stripe);
+		CU_ASSERT(reads_right(file));
+		stripe_file_put(file);
+		stop();
+	}
+}
+
+/*
+ * The same of what was acknowledged by a writer that died before the stores knew it decided (or
+ * they have forgotten that with their power).
+ */
+static void what_was_acknowledged_is_read_from_former_nodes(void)
+{
+	for (unsigned int moved = 0; moved <= 1; moved++) {
+		for (unsigned int dead = 1; dead <= 2; dead++) {
+			start();
+			struct stripe *silent = silent_engine();
+			struct stripe_file *file = open_in(silent);
+			change(file, 0, SIZE, true);
+			for (unsigned int i = 0; i < 2 && moved; i++)
+				move_shard(FILE_ID, i, i);
+			node_stop(2);
+			if (dead == 2)
+				node_stop(3);
+			struct stripe *other = engine_create();
+			struct stripe_file *seen = open_in(other);
+			CU_ASSERT(reads_right(seen));
+			change(seen, 5 * BLOCK, BLOCK, true);
+			stripe_file_put(seen);
+			stripe_destroy(other);
+			stripe_file_put(file);
+			stripe_destroy(silent);
+			stop();
+		}
+	}
+}
+
+/* What a node forgets with its power: that a block's version, on side b, is decided. */
+static void forget_mark(unsigned int node, unsigned int block)
+{
+	const uint32_t written = 0x0f69c35a, committed = 0xf0963ca5;
+	uint32_t record_bytes, state;
+	char path[512];
+
+	node_stop(node);
+	for (char side = 'a'; side <= 'b'; side++) {
+		snprintf(path, sizeof(path), "%s/shards/%x/2d/%016x.0.%c",
+			cluster.nodes[node].directory, EXPORT, FILE_ID, side);
+		int descriptor = open(path, O_RDWR);
+		CU_ASSERT_FATAL(descriptor >= 0);
+		CU_ASSERT_EQUAL(pread(descriptor, &record_bytes, 4, 36), 4);
+		off_t at = 128 + (off_t)block * record_bytes + 40;
+		CU_ASSERT_EQUAL(pread(descriptor, &state, 4, at), 4);
+		if (side == 'b')
+			CU_ASSERT_EQUAL(state, committed);
+		if (side == 'b')
+			CU_ASSERT_EQUAL(pwrite(descriptor, &written, 4, at), 4);
+		close(descriptor);
+	}
+	node_start(node);
+}
+
+/*
+ * A former node that was told to remove its copy, since the shard has been made, knows nothing any
+ * more: for who has not heard that it was made it is no witness that a version is not decided.
+ */
+static void who_removed_its_copy_is_no_witness(void)
+{
+	const store_remove_args removal = {.file = {.export_id = EXPORT, .file_id = FILE_ID}};
+	struct stripe_heal_result sum;
+	store_status_res removed = {0};
+	uint8_t bytes[BLOCK];
+
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	change(file, 0, SIZE, true);
+	node_stop(0);
+	node_stop(1);
+	change(file, 10 * BLOCK, BLOCK, true); /* 2 to 5 have it, and who does not on record */
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe); /* the stores know that it is decided */
+	unsigned int spare = move_shard(FILE_ID, 5, 0);
+	struct stripe *late = engine_create();
+	struct stripe_file *seen = open_in(late);
+	struct stripe *worker = engine_create_at(spare);
+	CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
+	stripe_destroy(worker);
+	end_rebuilding(FILE_ID, 5);
+	store_remove(cluster.nodes[5].store, &removal, &removed);
+	CU_ASSERT_EQUAL(removed.status, 0);
+	node_stop(spare);
+	for (unsigned int node = 2; node < 5; node++)
+		forget_mark(node, 10);
+	node_start(0);
+	node_start(1);
+	wait_for_nodes(seen, 0x1f);
+	CU_ASSERT_EQUAL(stripe_read(seen, 10 * BLOCK, bytes, BLOCK), -EIO);
+	/* When the new node is back, four have it. */
+	node_start(spare);
+	engine_start();
+	file = open_in(cluster.stripe);
+	CU_ASSERT(reads_right(file));
+	stripe_file_put(file);
+	stripe_file_put(seen);
+	stripe_destroy(late);
+	stop();
+}
+
 static void who_knows_only_the_old_nodes_decides_nothing_without_asking(void)
 {
 	struct stripe_heal_result sum;
@@ -1127,6 +1274,11 @@ static void a_lost_page_is_made_again_with_what_it_never_had(void)
 int main(void)
 {
 	static CU_TestInfo tests[] = {
+		{"a leftover does not hide what former nodes know",
+			a_leftover_does_not_hide_what_former_nodes_know},
+		{"what was acknowledged is read from former nodes",
+			what_was_acknowledged_is_read_from_former_nodes},
+		{"who removed its copy is no witness", who_removed_its_copy_is_no_witness},
 		{"what is written while a shard moves is on the new node",
 			what_is_written_while_a_shard_moves_is_on_the_new_node},
 		{"a block is made of a new and a former shard",
