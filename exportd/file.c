@@ -72,7 +72,7 @@ static int file_set_size(const struct meta_file *file, uint64_t size, struct rec
 	if (!inode->truncate_pending || size < inode->truncate_size)
 		inode->truncate_size = size;
 	inode->truncate_pending = true;
-	inode->truncate_epoch = inode->write_epoch;
+	inode->valid_epoch = inode->write_epoch;
 	inode->size = size;
 	return 0;
 }
@@ -264,9 +264,9 @@ static int check_epoch_operation(struct kv_txn *txn, void *context)
 	error = inode_load_regular(txn, args->file.export_id, args->file.file_id, &inode);
 	if (error != 0)
 		return error;
-	/* One that waits is carried out under the newest epoch. */
-	uint32_t truncated = inode.truncate_pending ? inode.write_epoch : inode.truncate_epoch;
-	return args->write_epoch < truncated ? -EAGAIN : 0;
+	/* A truncation that waits is carried out under the newest epoch. */
+	uint32_t valid = inode.truncate_pending ? inode.write_epoch : inode.valid_epoch;
+	return args->write_epoch < valid ? -EAGAIN : 0;
 }
 
 void file_check_epoch(struct exportd *exportd, const struct meta_check_epoch_args *args,
@@ -379,7 +379,7 @@ static int catch_up(
 		inode->write_epoch);
 	/* A truncation that waits has to be newer than anything there is. */
 	inode->write_epoch = args->met_epoch + 1;
-	inode->truncate_epoch = inode->write_epoch;
+	inode->valid_epoch = inode->write_epoch;
 	return record_inode_put(txn, args->file.export_id, args->file.file_id, inode);
 }
 

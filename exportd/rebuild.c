@@ -617,6 +617,24 @@ void rebuild_list(struct exportd *exportd, const struct meta_rebuild_args *args,
 	result->items.items_val = call.items;
 }
 
+/*
+ * Who has not heard of a move that is over may write to former nodes, which have removed what they
+ * had, with all that they knew, and take anything. It must not be acknowledged.
+ */
+static int invalidate_before(
+	struct kv_txn *txn, const struct candidate *candidate, uint32_t write_epoch)
+{
+	struct record_inode inode;
+	int error = inode_load(txn, candidate->export_id, candidate->file_id, &inode);
+
+	if (error == -ENOENT || error == -ESTALE)
+		return 0; /* removed meanwhile */
+	if (error != 0 || inode.valid_epoch >= write_epoch)
+		return error;
+	inode.valid_epoch = write_epoch;
+	return record_inode_put(txn, candidate->export_id, candidate->file_id, &inode);
+}
+
 static int done_operation(struct kv_txn *txn, void *context)
 {
 	const struct meta_rebuilt_args *args = context;
@@ -650,6 +668,9 @@ static int done_operation(struct kv_txn *txn, void *context)
 	entry.urgency = (uint8_t)placement.urgency;
 	error = record_rebuild_remove(txn, &entry);
 	if (error != 0 && error != -ENOENT)
+		return error;
+	error = invalidate_before(txn, &candidate, placement.since[s]);
+	if (error != 0)
 		return error;
 	placement.since[s] = 0;
 	placement.rebuilding &= ~(1u << s);

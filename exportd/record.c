@@ -383,8 +383,8 @@ int record_inode_decode(struct kv_bytes key, struct kv_bytes value, struct recor
 		.segment_count = le32toh(disk.segment_count),
 		.layout_epoch = le32toh(disk.layout_epoch),
 		.write_epoch = le32toh(disk.write_epoch),
-		.truncate_epoch = disk.truncate_epoch[0] | (uint32_t)disk.truncate_epoch[1] << 8 |
-				  (uint32_t)disk.truncate_epoch[2] << 16,
+		.valid_epoch = disk.valid_epoch[0] | (uint32_t)disk.valid_epoch[1] << 8 |
+			       (uint32_t)disk.valid_epoch[2] << 16,
 		.write_gateway = le32toh(disk.write_gateway),
 	};
 	return value_text(key, rest, disk.name_bytes, RECORD_NAME_MAX, inode->name);
@@ -435,9 +435,8 @@ int record_inode_put(
 		.type = inode->type,
 		.flags = inode->truncate_pending ? DISK_INODE_TRUNCATE_PENDING : 0,
 		.name_bytes = (uint8_t)name_bytes,
-		.truncate_epoch = {(uint8_t)inode->truncate_epoch,
-			(uint8_t)(inode->truncate_epoch >> 8),
-			(uint8_t)(inode->truncate_epoch >> 16)},
+		.valid_epoch = {(uint8_t)inode->valid_epoch, (uint8_t)(inode->valid_epoch >> 8),
+			(uint8_t)(inode->valid_epoch >> 16)},
 	};
 
 	memcpy(value, &disk, sizeof(disk));

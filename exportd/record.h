@@ -110,7 +110,9 @@ struct record_inode {
 	uint32_t segment_count; /* one more than the highest that has a placement */
 	uint32_t layout_epoch; /* regular files, with the next two */
 	uint32_t write_epoch;
-	uint32_t truncate_epoch; /* that of the last truncation, 0: none */
+	/* What was written under an older write epoch must not be acknowledged any more: that of
+	 * the last truncation, or move of shards that is over; 0: neither. */
+	uint32_t valid_epoch;
 	uint32_t write_gateway;
 };
 

@@ -101,7 +101,7 @@ struct disk_inode {
 	uint8_t type;
 	uint8_t flags; /* DISK_INODE_* */
 	uint8_t name_bytes;
-	uint8_t truncate_epoch[3]; /* write epochs have 24 bits */
+	uint8_t valid_epoch[3]; /* write epochs have 24 bits */
 	uint32_t segment_count;
 	/* name */
 };

@@ -370,8 +370,17 @@ static int carry_out(struct write_call *call)
 	uint32_t count, total = args->blocks.blocks_len;
 	int error = 0;
 
-	if (!file->exists)
+	if (!file->exists) {
+		struct store_page *page;
+		uint64_t rows = call->shape.rows;
+
 		error = shard_file_make(file, &call->shape);
+		/* While the file ends before them: behind a row, a page must be read to be known.
+		 */
+		for (uint64_t group = args->first_block / rows;
+			error == 0 && group <= (args->first_block + total - 1) / rows; group++)
+			error = store_pages_get(&call->pages, group, 0, &page);
+	}
 	if (error == 0 && args->missed != 0)
 		error = shard_file_mark(file);
 	for (uint32_t i = 0; i < total && error == 0; i += count)

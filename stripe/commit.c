@@ -252,7 +252,8 @@ static int commit_locked(struct stripe_file *file)
 		 * Truncated since, or discarded by somebody who could not tell what became of it:
 		 * the clients are to send again what they think is there.
 		 */
-		error = file_learn_epoch(file);
+		uint32_t layout_epoch = stripe_file_layout_epoch(file);
+		error = file_learn_epoch(file, &layout_epoch);
 		unstable_forget_end(file);
 		atomic_fetch_add(&file->stripe->verifier, 1);
 		return error;

@@ -797,21 +797,21 @@ static void pass_generation(struct stripe_file *file, uint64_t generation, uint3
 }
 
 /* Called with file->lock. */
-static bool is_elsewhere(const struct stripe_file *file)
+static bool is_elsewhere(const struct stripe_file *file, const uint32_t *layout_epoch)
 {
-	return file->stripe->local_node && file->write_gateway != file->stripe->local_node;
+	return file->stripe->local_node && layout_epoch && file->layout_epoch != *layout_epoch;
 }
 
-bool file_is_elsewhere(struct stripe_file *file)
+bool file_is_elsewhere(struct stripe_file *file, const uint32_t *layout_epoch)
 {
 	pthread_mutex_lock(&file->lock);
-	bool elsewhere = is_elsewhere(file);
+	bool elsewhere = is_elsewhere(file, layout_epoch);
 	pthread_mutex_unlock(&file->lock);
 	return elsewhere;
 }
 
 int file_next_version(struct stripe_file *file, const struct segment *segment, uint32_t write_epoch,
-	uint64_t above, bool truncation, store_version *version)
+	uint64_t above, const uint32_t *layout_epoch, store_version *version)
 {
 	int error = 0;
 
@@ -827,7 +827,7 @@ int file_next_version(struct stripe_file *file, const struct segment *segment, u
 	 * the store that had the shard then.
 	 */
 	if (write_epoch < file->write_epoch || write_epoch < segment->switch_epoch ||
-		segment->superseded || behind || (!truncation && is_elsewhere(file))) {
+		segment->superseded || behind || is_elsewhere(file, layout_epoch)) {
 		error = -ESTALE;
 	} else {
 		pass_generation(file, above, write_epoch);

@@ -199,10 +199,10 @@ static int read_base(struct stripe_file *file, const struct segment *segment, ui
 /*
  * Writes a block with a patch, and with what was collected of it, if anything was. cached: pinned
  * by the caller, or NULL. With no patch, what was collected may turn out to be lost: that is no
- * error.
+ * error. mode: NULL for what was collected, of any client; unstably.
  */
 static int send_block(struct stripe_file *file, const struct segment *segment, uint64_t number,
-	struct cache_block *cached, const struct patch *patch, bool stable)
+	struct cache_block *cached, const struct patch *patch, const struct write_mode *mode)
 {
 	struct cache *cache = &file->stripe->cache;
 	struct block block = {.bytes = malloc(file->block_bytes)};
@@ -249,7 +249,8 @@ static int send_block(struct stripe_file *file, const struct segment *segment, u
 			.exact_base = exact_base,
 			.base = block.version,
 			.write_epoch = cached && cached->dirty ? cached->write_epoch : write_epoch,
-			.stable = stable,
+			.stable = mode && mode->stable,
+			.layout_epoch = mode ? &mode->layout_epoch : NULL,
 		};
 		error = block_write_run(file, &run, &newest);
 		if (error == 0) {
@@ -344,13 +345,14 @@ static int collectable(struct stripe_file *file, const struct segment *segment, 
 /* Returns true if the patch was collected. *error: that of sending the block, if it was complete.
  */
 static bool collect(struct stripe_file *file, const struct segment *segment,
-	struct cache_block *cached, const struct patch *patch, int *error)
+	struct cache_block *cached, const struct patch *patch, const uint32_t *layout_epoch,
+	int *error)
 {
 	static const struct patch nothing;
 	uint32_t write_epoch = file_write_epoch(file);
 
 	if (!cached->dirty) {
-		if (cached->write_epoch != write_epoch || file_is_elsewhere(file) ||
+		if (cached->write_epoch != write_epoch || file_is_elsewhere(file, layout_epoch) ||
 			!cache_set_dirty(&file->stripe->cache, cached, latency_now_us() / 1000))
 			return false;
 		cached->covered = 0;
@@ -364,12 +366,12 @@ static bool collect(struct stripe_file *file, const struct segment *segment,
 	atomic_fetch_add(&file->stripe->collected, 1);
 	*error = 0;
 	if (cached->covered == UINT64_MAX)
-		*error = send_block(file, segment, cached->number, cached, &nothing, false);
+		*error = send_block(file, segment, cached->number, cached, &nothing, NULL);
 	return true;
 }
 
 int gather_write(struct stripe_file *file, const struct segment *segment, uint64_t number,
-	uint32_t from, uint32_t length, const uint8_t *bytes, bool stable)
+	uint32_t from, uint32_t length, const uint8_t *bytes, const struct write_mode *mode)
 {
 	struct cache *cache = &file->stripe->cache;
 	struct patch patch = {.from = from, .length = length, .bytes = bytes};
@@ -387,16 +389,16 @@ int gather_write(struct stripe_file *file, const struct segment *segment, uint64
 	}
 	if (found && !cached)
 		cache_unpin(cache, found);
-	if (!stable && may_collect(file)) {
+	if (!mode->stable && may_collect(file)) {
 		bool was_there = cached != NULL;
 		error = collectable(file, segment, number, &cached);
 		if (!error && cached) {
 			atomic_fetch_add(&file->stripe->cached_bases, was_there);
-			done = collect(file, segment, cached, &patch, &error);
+			done = collect(file, segment, cached, &patch, &mode->layout_epoch, &error);
 		}
 	}
 	if (!done && !error)
-		error = send_block(file, segment, number, cached, &patch, stable);
+		error = send_block(file, segment, number, cached, &patch, mode);
 	if (cached)
 		cache_unpin(cache, cached);
 	return error;
@@ -424,12 +426,13 @@ static int send_collected(struct stripe_file *file, struct cache_block *cached, 
 	if (left && cached->write_epoch != file_write_epoch(file))
 		lose(cached, "the file was truncated or has another gateway");
 	else if (left)
-		error = send_block(file, segment, cached->number, cached, &nothing, false);
+		error = send_block(file, segment, cached->number, cached, &nothing, NULL);
 	left = cached->dirty;
 	range_release(&file->ranges, &hold);
 	if (left && error == -ESTALE && learn) {
 		/* Not with the range held. If the epoch grew, nothing collected is left by now. */
-		error = file_learn_epoch(file);
+		uint32_t layout_epoch = stripe_file_layout_epoch(file);
+		error = file_learn_epoch(file, &layout_epoch);
 		range_acquire(&file->ranges, &hold, cached->number, cached->number, true);
 		if (!error && cached->dirty && cached->write_epoch == file_write_epoch(file))
 			error = -EIO; /* the stores and exportd disagree */

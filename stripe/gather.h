@@ -31,7 +31,7 @@ void gather_stop(struct stripe *stripe);
  * Returns as block_write_recover().
  */
 int gather_write(struct stripe_file *file, const struct segment *segment, uint64_t number,
-	uint32_t from, uint32_t length, const uint8_t *bytes, bool stable);
+	uint32_t from, uint32_t length, const uint8_t *bytes, const struct write_mode *mode);
 
 /*
  * Before an unstable write: sends some of what the file has collected if there is no room for more.

@@ -370,16 +370,17 @@ bool file_met_generation(struct stripe_file *file, uint64_t generation);
  * being carried out), newer than `above`, for a write to the stores of a segment. No version is
  * given twice.
  * Returns 0, or -ESTALE: the file has a newer write epoch by now, or the segment other nodes,
- * perhaps.
+ * perhaps; or file_is_elsewhere().
  */
 int file_next_version(struct stripe_file *file, const struct segment *segment, uint32_t write_epoch,
-	uint64_t above, bool truncation, store_version *version);
+	uint64_t above, const uint32_t *layout_epoch, store_version *version);
 
 /*
- * True if this engine is a gateway's, and the file has another one now: what is still on its way
- * here was given up by its client, and must not come after what the other one was asked to write.
+ * True if this engine is a gateway's, and the file had another layout epoch when a client's write
+ * came: the client has given up waiting by now, and the write must not come after what another
+ * gateway was asked for since. layout_epoch: that epoch; NULL: of no client, never true.
  */
-bool file_is_elsewhere(struct stripe_file *file);
+bool file_is_elsewhere(struct stripe_file *file, const uint32_t *layout_epoch);
 
 /*
  * Asks exportd for the file's epochs, size and first nodes. The caller holds attach_lock.
@@ -669,6 +670,12 @@ bool unstable_overlaps(struct stripe_file *file, const struct segment *segment,
 void unstable_met_older(struct stripe_file *file, const struct segment *segment,
 	uint64_t first_block, uint32_t count, store_version version);
 
+/* How a client's bytes are written. */
+struct write_mode {
+	bool stable;
+	uint32_t layout_epoch; /* of the file when they came */
+};
+
 /* What block_write_run() is to write. */
 struct write_run {
 	const struct segment *segment;
@@ -682,9 +689,9 @@ struct write_run {
 	uint32_t write_epoch; /* the file's before the base was read: what was read under an older
 				 one may have been truncated since */
 	bool stable;
-	bool truncation; /* what one cuts: nothing can have been decided over the base, so stores
-			    that could not tell may take it, too; and any engine may write it, not
-			    only the file's write gateway */
+	bool fenced; /* nothing can have been decided over the base: stores that could not tell may
+			take it, too */
+	const uint32_t *layout_epoch; /* file_is_elsewhere() */
 };
 
 /*
@@ -746,9 +753,9 @@ bool runs_are_many(struct stripe_file *file);
 /*
  * After the stores refused our write epoch: learns the new one. No range may be held: a truncation
  * may have to be carried out.
- * Returns 0 to try again, -ESTALE if this writer is fenced, or an error of exportd's.
+ * Returns 0 to try again, -ESTALE if file_is_elsewhere(), or an error of exportd's.
  */
-int file_learn_epoch(struct stripe_file *file);
+int file_learn_epoch(struct stripe_file *file, const uint32_t *layout_epoch);
 
 /* Frees a list of runs. */
 void runs_free(struct run *runs);

@@ -50,7 +50,7 @@ static int cut_block(struct stripe_file *file, uint64_t size, uint32_t write_epo
 			.write_epoch = write_epoch,
 			.stable = true,
 			/* min_shards stores refuse what is older than the truncation. */
-			.truncation = true,
+			.fenced = true,
 		};
 		error = block_write_run(file, &run, &newest);
 		if (error == 0 || error == -ESTALE)

@@ -105,7 +105,7 @@ int block_write_recover(struct stripe_file *file, const struct segment *segment,
 }
 
 static int write_whole(struct stripe_file *file, const struct segment *segment,
-	uint64_t first_block, uint32_t count, const uint8_t *bytes, bool stable)
+	uint64_t first_block, uint32_t count, const uint8_t *bytes, const struct write_mode *mode)
 {
 	struct write_run run = {
 		.segment = segment,
@@ -113,7 +113,8 @@ static int write_whole(struct stripe_file *file, const struct segment *segment,
 		.count = count,
 		.bytes = bytes,
 		.length_bytes = file->block_bytes,
-		.stable = stable,
+		.stable = mode->stable,
+		.layout_epoch = &mode->layout_epoch,
 	};
 
 	for (unsigned int attempt = 0;; attempt++) {
@@ -129,18 +130,18 @@ static int write_whole(struct stripe_file *file, const struct segment *segment,
 	}
 }
 
-int file_learn_epoch(struct stripe_file *file)
+int file_learn_epoch(struct stripe_file *file, const uint32_t *layout_epoch)
 {
 	int error = stripe_file_refresh(file);
 
 	if (error)
 		return error;
-	return file_is_elsewhere(file) ? -ESTALE : 0;
+	return file_is_elsewhere(file, layout_epoch) ? -ESTALE : 0;
 }
 
 /* A piece of a write inside one segment, at most a round's worth of blocks. */
 static int write_blocks(struct stripe_file *file, const struct segment *segment, uint64_t offset,
-	const uint8_t *bytes, size_t length, bool stable)
+	const uint8_t *bytes, size_t length, const struct write_mode *mode)
 {
 	int error = 0;
 
@@ -153,7 +154,7 @@ static int write_blocks(struct stripe_file *file, const struct segment *segment,
 			uint32_t count = (uint32_t)(length / file->block_bytes);
 			taken = (size_t)count * file->block_bytes;
 			error = write_whole(
-				file, segment, number % file->segment_blocks, count, bytes, stable);
+				file, segment, number % file->segment_blocks, count, bytes, mode);
 			if (!error)
 				gather_forget(file, number, number + count - 1, true);
 		} else {
@@ -161,7 +162,7 @@ static int write_blocks(struct stripe_file *file, const struct segment *segment,
 			if (taken > length)
 				taken = length;
 			error = gather_write(
-				file, segment, number, from, (uint32_t)taken, bytes, stable);
+				file, segment, number, from, (uint32_t)taken, bytes, mode);
 		}
 		offset += taken;
 		bytes += taken;
@@ -170,8 +171,8 @@ static int write_blocks(struct stripe_file *file, const struct segment *segment,
 	return error;
 }
 
-static int write_piece(
-	struct stripe_file *file, uint64_t offset, const uint8_t *bytes, size_t length, bool stable)
+static int write_piece(struct stripe_file *file, uint64_t offset, const uint8_t *bytes,
+	size_t length, const struct write_mode *mode)
 {
 	uint64_t first = offset / file->block_bytes;
 	uint64_t last = (offset + length - 1) / file->block_bytes;
@@ -186,7 +187,7 @@ static int write_piece(
 		if (error)
 			break;
 		range_acquire(&file->ranges, &hold, first, last, true);
-		error = write_blocks(file, segment, offset, bytes, length, stable);
+		error = write_blocks(file, segment, offset, bytes, length, mode);
 		range_release(&file->ranges, &hold);
 		if (error == -EIO && !doubted && file_doubt_rebuilding(file)) {
 			doubted = true;
@@ -195,7 +196,7 @@ static int write_piece(
 		if (error != -ESTALE)
 			break;
 		/* Not with the range held: a truncation may have to be carried out first. */
-		error = file_learn_epoch(file);
+		error = file_learn_epoch(file, &mode->layout_epoch);
 		if (error)
 			break;
 		error = -EIO; /* if this was the last attempt */
@@ -204,8 +205,8 @@ static int write_piece(
 }
 
 /* All pieces of a write, and nothing else. */
-static int write_range(
-	struct stripe_file *file, uint64_t offset, const uint8_t *bytes, size_t length, bool stable)
+static int write_range(struct stripe_file *file, uint64_t offset, const uint8_t *bytes,
+	size_t length, const struct write_mode *mode)
 {
 	size_t round_bytes = ROUND_BYTES_MAX;
 	int error = 0;
@@ -223,7 +224,7 @@ static int write_range(
 			piece = length - done;
 		if (piece > segment_end - (offset + done))
 			piece = segment_end - (offset + done);
-		error = write_piece(file, offset + done, bytes + done, piece, stable);
+		error = write_piece(file, offset + done, bytes + done, piece, mode);
 		done += piece;
 	}
 	return error;
@@ -240,6 +241,8 @@ bool runs_are_many(struct stripe_file *file)
 int stripe_write(
 	struct stripe_file *file, uint64_t offset, const void *buffer, size_t length, bool stable)
 {
+	const struct write_mode mode = {
+		.stable = stable, .layout_epoch = stripe_file_layout_epoch(file)};
 	uint64_t end = offset + length;
 	int error = 0;
 
@@ -255,13 +258,13 @@ int stripe_write(
 		gather_make_room(file);
 	for (unsigned int attempt = 0; !error; attempt++) {
 		uint32_t write_epoch = file_write_epoch(file);
-		error = write_range(file, offset, buffer, length, stable);
+		error = write_range(file, offset, buffer, length, &mode);
 		if (error == -ENOSPC && attempt == 0) {
 			/* What has been replaced, but is not committed, is kept as well. */
 			stripe_commit(file);
 			runs_tell_decided(file);
 			write_epoch = file_write_epoch(file);
-			error = write_range(file, offset, buffer, length, stable);
+			error = write_range(file, offset, buffer, length, &mode);
 		}
 		if (error)
 			break;
@@ -280,7 +283,7 @@ int stripe_write(
 		if (error != -EAGAIN || attempt + 1 == ATTEMPTS_MAX)
 			break;
 		/* Truncated since: what was written belongs to the time before. */
-		error = file_learn_epoch(file);
+		error = file_learn_epoch(file, &mode.layout_epoch);
 	}
 	if (!error)
 		atomic_fetch_add(&file->stripe->written_bytes, length);

@@ -330,7 +330,7 @@ static uint32_t blind_shards(const struct write_run *write)
 	uint32_t base_epoch = (uint32_t)(write->base.generation >> GENERATION_COUNTER_BITS);
 	uint32_t blind = 0;
 
-	if (write->exact_base == STORE_BASE_ANY || write->truncation)
+	if (write->exact_base == STORE_BASE_ANY || write->fenced)
 		return 0;
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		if ((segment->rebuilding & (1u << s)) && base_epoch < segment->since[s])
@@ -458,7 +458,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	left_out = shards_left_out(file, write);
 	store_version version;
 	error = file_next_version(file, segment, write->write_epoch, write->base.generation,
-		write->truncation, &version);
+		write->layout_epoch, &version);
 	if (error)
 		goto out;
 	fanout_init(&fanout, file->stripe);

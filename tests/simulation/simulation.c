@@ -559,6 +559,8 @@ static void nemesis(void *context)
 			scheduler_sleep(scheduler_below(scheduler_chance(500) ? 50000 : 1500000));
 		if (run.clients_left == 0)
 			break;
+		if (run.spares && scheduler_chance(500))
+			world_remove_former_copies();
 		if (choice < 30) {
 			if (run.calm_nodes || !may_fail(node) || !world_node_is_up(node))
 				continue;
@@ -718,6 +720,7 @@ static void come_to_rest(void)
 	}
 	if (!rebuilt)
 		fail("a shard cannot be made with all nodes up", UINT_MAX);
+	world_remove_former_copies();
 	run.doing = "read at the end";
 	for (unsigned int i = 0; i < 2 && !run.failed; i++)
 		do_read(any_engine(4), 0, world.cell_count, true);

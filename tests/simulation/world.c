@@ -44,7 +44,7 @@ static struct {
 	uint32_t write_epoch, layout_epoch, write_gateway;
 	bool truncate;
 	uint64_t truncate_size;
-	uint32_t truncate_epoch; /* of the last truncation */
+	uint32_t valid_epoch; /* of the last truncation, or move of a shard that is over */
 	uint32_t segment_count;
 	uint64_t writer; /* who asked for the write epoch; 0: nobody yet */
 } file;
@@ -77,6 +77,13 @@ static struct move {
 	unsigned int taken; /* spare nodes */
 	uint32_t switch_epoch;
 } moves[(WORLD_BLOCKS + WORLD_SEGMENT_BLOCKS - 1) / WORLD_SEGMENT_BLOCKS];
+
+/* What former nodes have of shards that have been made, and are to remove. */
+static struct removal {
+	unsigned int node;
+	uint32_t segment;
+} removals[2 * MOJETTE_N_MAX];
+static unsigned int removal_count;
 
 /* -------- disks: volatile_io.h, as a process sees it that may be dead -------- */
 
@@ -240,7 +247,7 @@ void world_meta(uint32_t procedure, const void *args, void *result)
 			((meta_status_res *)result)->status = EAGAIN;
 		break;
 	case META_CHECK_EPOCH:
-		if (check->write_epoch < (file.truncate ? file.write_epoch : file.truncate_epoch) &&
+		if (check->write_epoch < (file.truncate ? file.write_epoch : file.valid_epoch) &&
 			world.mutation != HIDES_TRUNCATIONS)
 			((meta_status_res *)result)->status = EAGAIN;
 		break;
@@ -255,7 +262,7 @@ void world_begin_truncation(uint64_t size)
 		file.truncate_size = size;
 	file.size = size;
 	file.truncate = true;
-	file.truncate_epoch = ++file.write_epoch;
+	file.valid_epoch = ++file.write_epoch;
 }
 
 void world_move_gateway(struct engine *engine)
@@ -407,6 +414,8 @@ void world_rebuilt(uint32_t segment, unsigned int shard, uint32_t write_epoch)
 	if (write_epoch < move->switch_epoch)
 		return;
 	move->rebuilding &= ~(1u << shard);
+	if (move->since[shard] > file.valid_epoch)
+		file.valid_epoch = move->since[shard];
 	move->since[shard] = 0;
 	if (!move->rebuilding)
 		move->switch_epoch = 0;
@@ -414,8 +423,48 @@ void world_rebuilt(uint32_t segment, unsigned int shard, uint32_t write_epoch)
 	for (unsigned int i = 0; i < move->origin_count; i++) {
 		if (move->origins[i].shard != shard)
 			move->origins[left++] = move->origins[i];
+		else if (removal_count < sizeof(removals) / sizeof(removals[0]))
+			removals[removal_count++] = (struct removal){
+				.node = move->origins[i].node - 1, .segment = segment};
 	}
 	move->origin_count = left;
+}
+
+struct removing {
+	struct store *store;
+	uint32_t segment;
+};
+
+/* In a fiber of the former node's process, which may be dead by then, with its store. */
+static void remove_former_copy(void *context)
+{
+	struct removing *removing = context;
+	const store_remove_args args = {.file = {.export_id = WORLD_EXPORT,
+						.segment = removing->segment,
+						.file_id = WORLD_FILE}};
+	store_status_res res = {0};
+
+	world_execute(removing->store, STORE_REMOVE, &args, &res);
+	free(removing);
+}
+
+void world_remove_former_copies(void)
+{
+	unsigned int left = 0;
+
+	for (unsigned int i = 0; i < removal_count; i++) {
+		struct process *process;
+		struct store *store = world_store(removals[i].node, &process);
+		struct removing *removing = store ? malloc(sizeof(*removing)) : NULL;
+
+		if (!removing) {
+			removals[left++] = removals[i];
+			continue;
+		}
+		*removing = (struct removing){.store = store, .segment = removals[i].segment};
+		scheduler_start(process, remove_former_copy, removing);
+	}
+	removal_count = left;
 }
 
 /* -------- processes -------- */
@@ -658,6 +707,7 @@ void world_reset(struct world_shape shape, enum mutation mutation, unsigned int 
 	memset(nodes, 0, sizeof(nodes));
 	memset(&file, 0, sizeof(file));
 	memset(moves, 0, sizeof(moves));
+	removal_count = 0;
 	file.write_epoch = 1;
 	file.layout_epoch = 1;
 	file.write_gateway = 1;

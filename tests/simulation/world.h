@@ -90,6 +90,10 @@ bool world_move_shard(uint32_t segment, unsigned int shard);
 /* What exportd does for META_REBUILT. */
 void world_rebuilt(uint32_t segment, unsigned int shard, uint32_t write_epoch);
 
+/* Former nodes that are up hear that they may remove what they had of shards that have been made.
+ */
+void world_remove_former_copies(void);
+
 /* True if shards of a segment are still being made. */
 bool world_is_rebuilding(uint32_t segment);
 

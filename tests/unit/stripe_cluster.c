@@ -44,7 +44,7 @@ static void meta_placement(
 	struct test_file *file = &cluster.files[args->file.file_id];
 	res->layout_epoch = 1 + file->layouts;
 	if (args->met_epoch > file->write_epoch && !cluster.knows_better)
-		file->write_epoch = file->truncate_epoch = args->met_epoch + 1;
+		file->write_epoch = file->valid_epoch = args->met_epoch + 1;
 	bool claimed = !cluster.claims ||
 		       (file->writer == args->writer && file->claimed_epoch == file->write_epoch);
 	if (args->writer && !claimed && !args->if_free) {
@@ -144,7 +144,7 @@ static void meta_check_epoch(
 	usleep(atomic_load(&cluster.check_delay_ms) * 1000);
 	pthread_mutex_lock(&cluster.lock);
 	const struct test_file *file = &cluster.files[args->file.file_id];
-	if (args->write_epoch < (file->truncate ? file->write_epoch : file->truncate_epoch))
+	if (args->write_epoch < (file->truncate ? file->write_epoch : file->valid_epoch))
 		((meta_status_res *)result)->status = EAGAIN;
 	pthread_mutex_unlock(&cluster.lock);
 }
@@ -176,7 +176,7 @@ uint32_t begin_truncation(uint64_t id, uint64_t size)
 		file->truncate_size = size;
 	file->size = size;
 	file->truncate = true;
-	uint32_t epoch = file->truncate_epoch = ++file->write_epoch;
+	uint32_t epoch = file->valid_epoch = ++file->write_epoch;
 	pthread_mutex_unlock(&cluster.lock);
 	return epoch;
 }
@@ -272,6 +272,8 @@ void end_rebuilding(uint64_t id, unsigned int shard)
 {
 	pthread_mutex_lock(&cluster.lock);
 	cluster.files[id].rebuilding &= ~(1u << shard);
+	if (cluster.files[id].since[shard] > cluster.files[id].valid_epoch)
+		cluster.files[id].valid_epoch = cluster.files[id].since[shard];
 	if (cluster.files[id].rebuilding == 0)
 		cluster.files[id].switch_epoch = 0;
 	pthread_mutex_unlock(&cluster.lock);

@@ -48,7 +48,7 @@ struct test_file {
 	uint32_t claimed_epoch;
 	bool truncate;
 	uint64_t truncate_size;
-	uint32_t truncate_epoch; /* of the last truncation */
+	uint32_t valid_epoch; /* of the last truncation, or move of a shard that is over */
 	uint32_t moved[NODES_MAX]; /* by shard: the node that has taken it over, 0: none */
 	uint32_t rebuilding;
 	uint32_t switch_epoch;

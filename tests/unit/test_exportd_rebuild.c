@@ -125,6 +125,17 @@ static uint32_t rebuilt(uint32_t node, const struct meta_rebuild_item *item, uin
 	return result.status;
 }
 
+static uint32_t acknowledged(uint64_t file_id, uint32_t write_epoch)
+{
+	struct meta_check_epoch_args args = {
+		.file = {.export_id = FIXTURE_EXPORT, .file_id = file_id},
+		.write_epoch = write_epoch};
+	struct meta_status_res result = {0};
+
+	file_check_epoch(fixture.exportd, &args, &result);
+	return result.status;
+}
+
 static uint32_t strays; /* among the items that were listed last */
 
 /* Items that a node has to free; all of them are said to be freed if `done`. */
@@ -217,11 +228,15 @@ static void a_shard_moves_and_the_old_copy_stays_until_it_is_made(void)
 	CU_ASSERT_EQUAL(item.origin, dead);
 	CU_ASSERT_EQUAL(item.urgency, 1);
 	CU_ASSERT_EQUAL(rebuilt(spare, &item, epoch), EAGAIN);
+	CU_ASSERT_EQUAL(acknowledged(file_id, epoch), 0);
 	fixture_reopen(&fixture);
 	fixture_all_up(&fixture);
 	CU_ASSERT_EQUAL(rebuilt(spare, &item, epoch + 1), 0);
 	CU_ASSERT_EQUAL(rebuilds(spare, &item, 1), 0);
 	CU_ASSERT_EQUAL(placement_of(file_id, 0).rebuilding, 0);
+	/* Who writes as before the move may have found the former node with nothing. */
+	CU_ASSERT_EQUAL(acknowledged(file_id, epoch), EAGAIN);
+	CU_ASSERT_EQUAL(acknowledged(file_id, epoch + 1), 0);
 	CU_ASSERT_EQUAL(fixture_faults(&fixture), 0);
 	CU_ASSERT_EQUAL(to_free(spare, false), 0);
 	CU_ASSERT_EQUAL(to_free(dead, true), 1);

@@ -689,6 +689,46 @@ static void who_removed_its_copy_is_no_witness(void)
 	stop();
 }
 
+/*
+ * An engine that has not heard of two moves that are over writes to the former nodes: these have
+ * removed what they had, with the epochs they knew, and take anything. It must not be acknowledged
+ * before the new nodes have it.
+ */
+static void who_has_not_heard_of_moves_acknowledges_nothing(void)
+{
+	static const unsigned int shards[] = {0, 2};
+	const store_remove_args removal = {.file = {.export_id = EXPORT, .file_id = FILE_ID}};
+	uint8_t bytes[BLOCK];
+
+	cluster.spare_nodes = 2;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 2, 1, 4096);
+	random_seed(6);
+	struct stripe_file *file = open_in(cluster.stripe);
+	change(file, 0, BLOCK, true);
+	for (unsigned int i = 0; i < 2; i++) {
+		struct stripe_heal_result sum;
+		store_status_res removed = {0};
+		struct stripe *worker = engine_create_at(move_shard(FILE_ID, shards[i], i));
+
+		CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
+		stripe_destroy(worker);
+		end_rebuilding(FILE_ID, shards[i]);
+		store_remove(cluster.nodes[shards[i]].store, &removal, &removed);
+		CU_ASSERT_EQUAL(removed.status, 0);
+	}
+	node_stop(1); /* it would say that there is a newer epoch */
+	change(file, 0, BLOCK, true);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe);
+	node_start(1);
+	engine_start();
+	file = open_in(cluster.stripe);
+	CU_ASSERT_EQUAL(stripe_read(file, 0, bytes, BLOCK), 0);
+	CU_ASSERT(memcmp(bytes, model, BLOCK) == 0);
+	stripe_file_put(file);
+	stop();
+}
+
 static void who_knows_only_the_old_nodes_decides_nothing_without_asking(void)
 {
 	struct stripe_heal_result sum;
@@ -1279,6 +1319,8 @@ int main(void)
 		{"what was acknowledged is read from former nodes",
 			what_was_acknowledged_is_read_from_former_nodes},
 		{"who removed its copy is no witness", who_removed_its_copy_is_no_witness},
+		{"who has not heard of moves acknowledges nothing",
+			who_has_not_heard_of_moves_acknowledges_nothing},
 		{"what is written while a shard moves is on the new node",
 			what_is_written_while_a_shard_moves_is_on_the_new_node},
 		{"a block is made of a new and a former shard",
