@@ -406,17 +406,14 @@ static void close_both(struct store *store, const int descriptors[STORE_SIDES])
 	}
 }
 
-/*
- * The mark of a file made while a device was out of service, if it may have been; and of one that
- * has lost its side a, since that may have gone on behind what is made of it again.
- */
+/* The mark of a file made while a device was out of service, if it may have been. */
 static uint32_t degraded_unless_known(const struct shard_file *file)
 {
 	if (!file->exists)
 		return 0;
 	/* A blank one has no mark yet. */
 	if (file->blank ? store_device_any_failed(file->store)
-			: file->lost[0] || (file->flags_lost && file->store->device_count > 1))
+			: file->flags_lost && file->store->device_count > 1)
 		return STORE_FLAG_DEGRADED;
 	return 0;
 }
@@ -539,7 +536,10 @@ static int look_for(struct shard_file *file)
 				close_both(store, descriptors);
 				goto failed;
 			}
-			keep = !file->blank && (!newer || (file->flags & STORE_FLAG_DEGRADED) != 0);
+			/* Of one that lost its side a it is not known that it was marked. */
+			keep = !file->blank &&
+			       (!newer || (file->flags & (STORE_FLAG_DEGRADED | STORE_FLAG_CUT)) ==
+						  STORE_FLAG_DEGRADED);
 			rozo_log(ERROR,
 				"%s: also on device %s: it was made anew while a device was out of "
 				"service; "
@@ -576,7 +576,7 @@ static int look_for(struct shard_file *file)
 			goto failed;
 	}
 	file->copied = copied;
-	file->flags |= degraded_unless_known(file);
+	file->flags |= degraded_unless_known(file) | (file->lost[0] ? STORE_FLAG_CUT : 0);
 	if (file->exists) {
 		pthread_mutex_lock(&file->flush_lock);
 		for (unsigned int side = 0; side < STORE_SIDES; side++)
@@ -707,6 +707,17 @@ static int make_again(struct shard_file *file, unsigned int side, const char *pa
 	for (uint64_t group = 0; group < groups && error == 0; group++) {
 		struct iovec part = {.iov_base = bytes, .iov_len = STORE_PAGE_BYTES};
 
+		if (group == 0) {
+			const struct store_header_fields fields = {
+				.side = side,
+				.flags = side == 0 ? file->flags : 0,
+				.write_epoch = file->write_epoch,
+				.refused = file->refused,
+			};
+			store_header_put(bytes, &file->key, &file->shape, &fields);
+		} else if (group == 1) {
+			store_page_fill_lost(bytes);
+		}
 		end = store_page_offset(&file->shape, group);
 		error = store_io_write_all(io, descriptor, &part, 1, end);
 		end += STORE_PAGE_BYTES;

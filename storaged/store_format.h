@@ -48,6 +48,8 @@ static_assert(STORE_ROWS_MAX <= 64, "a group's rows are the bits of a 64-bit mas
 /* Bits of store_header.flags; in page 0 of side a only. */
 #define STORE_FLAG_SIDE_B 1u /* side b exists and was made durable once */
 #define STORE_FLAG_DEGRADED 2u /* made while another device of the node was out of service */
+#define STORE_FLAG_CUT                                                                             \
+	4u /* side a was lost, and may have gone on behind what was made of it again */
 
 /*
  * The first 128 bytes of a group page. They fit in one 512-byte sector, so that a page is never

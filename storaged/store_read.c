@@ -105,7 +105,7 @@ static int judge_block(struct read_call *call, uint32_t i)
 	if (error != 0)
 		return error;
 	/* Nobody knows what a device had of it that was out of service when the file was made. */
-	if (pair.newest < 0 && (file->flags & STORE_FLAG_DEGRADED) != 0)
+	if (pair.newest < 0 && (file->flags & (STORE_FLAG_DEGRADED | STORE_FLAG_CUT)) != 0)
 		pair.damaged = true;
 	side = pair.newest;
 	if (args->block_version.generation == 0 && pair.damaged) {

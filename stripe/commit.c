@@ -119,17 +119,17 @@ static int commit_runs(struct stripe_file *file, struct run *runs)
 			sync_segment(file, run->segment, runs);
 	}
 	const struct segment *segment = NULL;
-	uint32_t silent = 0; /* of the segment: not waited for again by each run */
+	uint32_t silent =
+		0; /* of the segment: not waited for again by each run that must be told of */
 	for (struct run *run = runs; run && !error; run = run->next) {
 		if (run->segment != segment)
 			silent = 0;
 		segment = run->segment;
-		run->holders &= ~silent;
-		uint32_t lost = run->written & ~run->holders;
-
-		if (lost && !run->replaced)
-			error = run_record_missed(
-				file, run, run->wanted, lost, &run->holders, &silent);
+		if (!run->replaced && (run->written & ~run->holders)) {
+			run->holders &= ~silent;
+			error = run_record_missed(file, run, run->wanted,
+				run->written & ~run->holders, &run->holders, &silent);
+		}
 		if (!error)
 			error = segment_reach(file, run->segment, run->wanted, run->holders);
 		if (error == -ESTALE)
@@ -203,6 +203,7 @@ static void unstable_forget_end(struct stripe_file *file)
 	pthread_mutex_lock(&file->lock);
 	file->unstable_end = 0;
 	file->unstable_epoch = 0;
+	file->committing_end = 0;
 	pthread_mutex_unlock(&file->lock);
 }
 
@@ -253,8 +254,8 @@ static int commit_locked(struct stripe_file *file)
 		 * the clients are to send again what they think is there.
 		 */
 		uint32_t layout_epoch = stripe_file_layout_epoch(file);
-		error = file_learn_epoch(file, &layout_epoch);
 		unstable_forget_end(file);
+		error = file_learn_epoch(file, &layout_epoch);
 		atomic_fetch_add(&file->stripe->verifier, 1);
 		return error;
 	}

@@ -638,25 +638,47 @@ static int find_segment(struct stripe_file *file, uint32_t number, bool allocate
 	return -EIO;
 }
 
-int segment_confirm_former(struct stripe_file *file, const struct segment *former)
+/* Asks exportd which nodes have a segment now. *now: NULL if the answer was overtaken. */
+static int ask_again(
+	struct stripe_file *file, const struct segment *segment, const struct segment **now)
 {
 	meta_placement_res placement = {0};
-	const struct segment *now = NULL;
+	int error =
+		ask_placement(file, segment->number, false, 0, false, CHECK_TIMEOUT_MS, &placement);
+
+	*now = NULL;
+	if (error)
+		return error;
+	pthread_mutex_lock(&file->lock);
+	if (placement.write_epoch >= file->placed_epoch)
+		*now = add_segment(file, segment->number, &placement);
+	pthread_mutex_unlock(&file->lock);
+	rpc_free(RPC_XDR(xdr_meta_placement_res), &placement);
+	return 0;
+}
+
+int segment_confirm_former(struct stripe_file *file, const struct segment *former)
+{
+	const struct segment *now;
 
 	if (!former->former)
 		return 0;
-	int error =
-		ask_placement(file, former->number, false, 0, false, CHECK_TIMEOUT_MS, &placement);
+	int error = ask_again(file, former, &now);
 	if (error)
-		return error == -ESTALE ? error : -EIO;
-	pthread_mutex_lock(&file->lock);
-	if (placement.write_epoch >= file->placed_epoch)
-		now = add_segment(file, former->number, &placement);
-	pthread_mutex_unlock(&file->lock);
-	rpc_free(RPC_XDR(xdr_meta_placement_res), &placement);
+		return error;
 	bool same = now && (now->rebuilding & former->former) == former->former &&
 		    now->switch_epoch == former->switch_epoch;
 	return same ? 0 : -ESTALE;
+}
+
+int segment_confirm(struct stripe_file *file, const struct segment *segment)
+{
+	const struct segment *now;
+	int error = ask_again(file, segment, &now);
+
+	if (error)
+		return error == -ESTALE ? error : 0;
+	return now == segment ? 0 : -ESTALE;
 }
 
 int file_segment(

@@ -407,9 +407,17 @@ uint32_t segment_next_formers(
  * whether their shards are still being made. When they have been, a former store removes what it
  * had, and what it says then would be taken for a proof that there was nothing; nobody is told of
  * the end of a move. Returns 0 (also if no store of the segment is a former one); -ESTALE (not all
- * of them: ask those that are the segment's now); or -EIO (exportd cannot be asked).
+ * of them: ask those that are the segment's now); or another error, as rpc_call(): exportd cannot
+ * be asked, and that is no reason to try others.
  */
 int segment_confirm_former(struct stripe_file *file, const struct segment *former);
+
+/*
+ * The same for a segment that is taken for the newest, before it is concluded that there is nothing
+ * from what a store says that has nothing of the whole segment, and so knows of no write epoch: it
+ * may have been told to remove what it had. Returns 0, also if exportd cannot be asked; or -ESTALE.
+ */
+int segment_confirm(struct stripe_file *file, const struct segment *segment);
 
 /* The newest write epoch that is known here: of the file, or of the last move of its shards. */
 uint32_t segment_newest_epoch(struct stripe_file *file, const struct segment *segment);

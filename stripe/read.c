@@ -43,6 +43,7 @@ struct round {
 	unsigned int latency_class;
 	uint32_t started; /* bit s: shard s was asked */
 	uint32_t asked; /* and has answered, or failed to */
+	bool confirmed; /* exportd was asked for the segment's nodes since */
 	struct fanout fanout;
 	struct fanout_call calls[MOJETTE_N_MAX];
 	store_read_args args[MOJETTE_N_MAX];
@@ -275,6 +276,24 @@ static bool round_is_ahead(const struct round *round)
 	return segment_is_outdated(round->file, round->segment, newest);
 }
 
+/* The stores say that there is nothing. Returns 0, or -ESTALE: others are to be asked. */
+static int round_nothing(struct round *round, struct block *block)
+{
+	const struct segment *segment = round->segment;
+	int error = 0;
+
+	/* Whether former ones count, who asked them finds out. */
+	for (unsigned int s = 0; s < segment->shard_count && !segment->former; s++) {
+		if (round->confirmed || !round->offsets[s] || round->results[s].write_epoch)
+			continue;
+		error = segment_confirm(round->file, segment);
+		round->confirmed = true;
+	}
+	if (!error)
+		block_clear(round->file, block);
+	return error;
+}
+
 /*
  * True if all stores asked so far answered and said the same of the block, and they are enough:
  * none of them lacks a newer version that was decided, and what they hold was itself decided, or
@@ -332,8 +351,8 @@ static bool needs_care(const struct round *round, const struct block_shards *sha
  * complete: all stores were asked, so what can be judged is.
  * Returns 0; -EAGAIN if more must be asked; -ESTALE if exportd must be asked first.
  */
-static int round_value(const struct round *round, uint32_t index, bool complete,
-	struct block *block, void *scratch)
+static int round_value(
+	struct round *round, uint32_t index, bool complete, struct block *block, void *scratch)
 {
 	struct block_shards shards;
 
@@ -349,10 +368,8 @@ static int round_value(const struct round *round, uint32_t index, bool complete,
 			if (shards.answers[s].answered)
 				version = shards.answers[s].newest;
 		}
-		if (version.generation == 0) {
-			block_clear(round->file, block);
-			return 0;
-		}
+		if (version.generation == 0)
+			return round_nothing(round, block);
 		/* A version that nobody knows to be decided is our own on its way, or was left so.
 		 */
 		if (version.writer != round->file->stripe->writer && needs_care(round, &shards))
@@ -363,10 +380,8 @@ static int round_value(const struct round *round, uint32_t index, bool complete,
 	if (needs_care(round, &shards))
 		notice_block(round->file, round->segment, round->first_block + index);
 	struct block_judgement judgement = versions_judge(round->file, shards.answers);
-	if (judgement.verdict == BLOCK_EMPTY) {
-		block_clear(round->file, block);
-		return 0;
-	}
+	if (judgement.verdict == BLOCK_EMPTY)
+		return round_nothing(round, block);
 	/* Too few if some stores hold it as their older version: asked for by name then. */
 	if (judgement.verdict == BLOCK_VERSION &&
 		decode(round->file, &shards, judgement.version, block, scratch) == 0)
@@ -412,8 +427,7 @@ static int ask_all(struct stripe_file *file, const struct segment *segment, uint
 		store_version version = judgement.version;
 		switch (judgement.verdict) {
 		case BLOCK_EMPTY:
-			block_clear(file, block);
-			error = 0;
+			error = round_nothing(newest, block);
 			break;
 		case BLOCK_VERSION:
 			if (decode(file, &shards, version, block, scratch) == 0) {

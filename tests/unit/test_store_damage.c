@@ -367,19 +367,24 @@ static void a_side_cut_to_nothing_is_noticed(void)
 
 #define BLOCKS_8 (8 * 31)
 
-/* Side b ends before side a did, and cannot tell how far that went. */
-static void a_longer_side_made_again_stays_lost(void)
+/* Eight groups on side a, which is then lost; only the first has a page on side b. */
+static void begin_without_side_a(void)
 {
 	fixture_begin(&fixture, 1);
 	for (unsigned int group = 0; group < 8; group++)
 		PUT(&fixture, .version = VERSION(1, 1), .first = group * 31);
 	fixture_commit(&fixture, VERSION(1, 1), 0, 8 * 31);
-	/* Only the first group has a page on side b. */
 	PUT(&fixture, .version = VERSION(2, 1), .first = 0);
 	fixture_commit(&fixture, VERSION(2, 1), 0, 1);
 	fixture_side(&fixture, 0, side_a, sizeof(side_a));
 	fixture_close(&fixture);
 	CU_ASSERT_EQUAL(unlink(side_a), 0);
+}
+
+/* Side b ends before side a did, and cannot tell how far that went. */
+static void a_longer_side_made_again_stays_lost(void)
+{
+	begin_without_side_a();
 	fixture_open(&fixture);
 	CU_ASSERT_EQUAL(fixture_state(&fixture, 5 * 31, NULL), STORE_DAMAGED);
 	/* A new version of block 0 makes it again. */
@@ -390,6 +395,76 @@ static void a_longer_side_made_again_stays_lost(void)
 	fixture_reopen(&fixture);
 	CU_ASSERT_EQUAL(fixture_state(&fixture, 5 * 31, NULL), STORE_DAMAGED);
 	fixture_end(&fixture);
+}
+
+/* Killed, or without power, at any moment in which it is made again. */
+static void a_longer_side_made_again_in_part_stays_lost(void)
+{
+	for (unsigned int i = 0; i < 60; i++) {
+		bool power = i % 2 != 0;
+
+		begin_without_side_a();
+		faulty_reset();
+		faulty_remember();
+		fixture.io = &faulty_io;
+		fixture_open(&fixture);
+		fixture_seed(i + 1);
+		if (!power)
+			faulty_writes_left((int)i / 2);
+		PUT(&fixture, .version = VERSION(3, 1), .exact = true, .base = VERSION(2, 1),
+			.first = 0, .unstable = i % 3 != 0);
+		faulty_dead(true);
+		fixture_close(&fixture);
+		faulty_dead(false);
+		faulty_writes_left(-1);
+		if (power)
+			faulty_power_loss(fixture_random);
+		fixture_open(&fixture);
+		CU_ASSERT_EQUAL(fixture_state(&fixture, 5 * 31, NULL), STORE_DAMAGED);
+		fixture_end(&fixture);
+	}
+}
+
+/* Of two copies the one made while the other's device was away counts, though that has lost a side
+ * and had it made again. */
+static void a_side_made_again_makes_no_copy_newer(void)
+{
+	for (uint64_t id = 0x1234; id < 0x1238; id++) {
+		const store_file key = {.export_id = 1, .file_id = id, .segment = 2};
+		const store_read_args args = {
+			.file = key, .geometry = fixture_4_2, .count = 1, .headers_only = 1};
+		char label[600], hidden[700];
+		store_read_res res = {0};
+
+		fixture_begin(&fixture, 2);
+		PUT(&fixture, .file = key, .version = VERSION(1, 1), .first = 0);
+		PUT(&fixture, .file = key, .version = VERSION(2, 1), .first = 0,
+			.commit = {.first_block = 0, .count = 1, .block_version = VERSION(1, 1)});
+		fixture_sync(&fixture, key);
+		fixture_side_of(&fixture, key, 0, side_a, sizeof(side_a));
+		const char *home = fixture.devices[strstr(side_a, "device1") ? 1 : 0];
+		fixture_close(&fixture);
+		CU_ASSERT_EQUAL(unlink(side_a), 0);
+		fixture_open(&fixture);
+		PUT(&fixture, .file = key, .version = VERSION(3, 1), .first = 0, .exact = true,
+			.base = VERSION(2, 1));
+		fixture_close(&fixture);
+		snprintf(label, sizeof(label), "%s/rozo-label", home);
+		snprintf(hidden, sizeof(hidden), "%s.hidden", label);
+		CU_ASSERT_EQUAL(rename(label, hidden), 0);
+		fixture_open(&fixture);
+		CU_ASSERT_EQUAL(
+			PUT(&fixture, .file = key, .version = VERSION(9, 1), .first = 0), 0);
+		fixture_close(&fixture);
+		CU_ASSERT_EQUAL(rename(hidden, label), 0);
+		fixture_open(&fixture);
+		store_read(fixture.store, &args, &res);
+		CU_ASSERT_EQUAL_FATAL(res.blocks.blocks_len, 1);
+		CU_ASSERT(store_version_compare(
+				  res.blocks.blocks_val[0].block_version, VERSION(9, 1)) == 0);
+		rpc_free(RPC_XDR(xdr_store_read_res), &res);
+		fixture_end(&fixture);
+	}
 }
 
 /* Eight groups of version 1, decided, and of version 2, which is on the side b that is then lost:
@@ -606,6 +681,8 @@ int main(void)
 	TEST(a_missing_side_a_is_damage);
 	TEST(a_side_cut_to_nothing_is_noticed);
 	TEST(a_longer_side_made_again_stays_lost);
+	TEST(a_longer_side_made_again_in_part_stays_lost);
+	TEST(a_side_made_again_makes_no_copy_newer);
 	TEST(a_side_made_again_in_part_stays_lost);
 	TEST(a_side_made_again_before_a_loss_of_power_stays_lost);
 	TEST(what_was_left_of_making_a_side_again_goes);

@@ -1784,6 +1784,29 @@ static void bytes_collected_during_a_truncation_are_sent_again(void)
 	stop_gathering();
 }
 
+static void a_commit_that_finds_the_file_truncated_knows_its_size(void)
+{
+	uint8_t model[4 * BLOCK] = {0};
+
+	random_seed(83);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe *other = engine_create();
+	struct stripe_file *file = open_file(1), *others;
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 1, &others), 0);
+	fill(model, sizeof(model));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, BLOCK, true), 0);
+	CU_ASSERT_EQUAL(stripe_write(file, BLOCK, model + BLOCK, 3 * BLOCK, false), 0);
+	CU_ASSERT_EQUAL(truncate_file(others, 1, BLOCK), 0);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT(stripe_write_verifier(cluster.stripe) != verifier);
+	CU_ASSERT_EQUAL(stripe_file_size(file), BLOCK);
+	stripe_file_put(others);
+	stripe_destroy(other);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 /* Written before the truncation takes its range: gone, and then the file is not as long as that. */
 static void a_truncation_takes_the_size_of_what_is_written_meanwhile(void)
 {
@@ -1870,6 +1893,34 @@ static void commit_waits_once_for_a_slow_node(void)
 	CU_ASSERT(ended.tv_sec - begun.tv_sec < 10);
 	atomic_store(&missed_is_slow, false);
 	node_start(0);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
+/* Of two runs only one has to be recorded as missed: the other one needs the slow store. */
+static void a_slow_node_counts_where_nothing_is_to_be_recorded(void)
+{
+	uint8_t bytes[BLOCK];
+
+	random_seed(84);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(1);
+	fill(bytes, sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 20 * BLOCK, bytes, BLOCK, true), 0);
+	node_stop(4);
+	node_stop(5);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, BLOCK, false), 0);
+	node_start(4);
+	node_start(5);
+	wait_for_nodes(file, 0x3f);
+	CU_ASSERT_EQUAL(stripe_write(file, 2 * BLOCK, bytes, BLOCK, false), 0);
+	plain_missed = cluster.nodes[3].procedures[STORE_MISSED].handler;
+	cluster.nodes[3].procedures[STORE_MISSED].handler = slow_missed;
+	atomic_store(&missed_is_slow, true);
+	node_stop(5);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	atomic_store(&missed_is_slow, false);
+	node_start(5);
 	stripe_file_put(file);
 	cluster_stop();
 }
@@ -2473,6 +2524,10 @@ int main(void)
 			a_busy_writer_does_not_make_each_commit_fail},
 		{"bytes collected during a truncation are sent again",
 			bytes_collected_during_a_truncation_are_sent_again},
+		{"a commit that finds the file truncated knows its size",
+			a_commit_that_finds_the_file_truncated_knows_its_size},
+		{"a slow node counts where nothing is to be recorded",
+			a_slow_node_counts_where_nothing_is_to_be_recorded},
 		{"a truncation takes the size of what is written meanwhile",
 			a_truncation_takes_the_size_of_what_is_written_meanwhile},
 		{"a truncation that comes late takes no size",

@@ -703,7 +703,8 @@ static void who_has_not_heard_of_moves_acknowledges_nothing(void)
 	cluster.spare_nodes = 2;
 	cluster_start(MOJETTE_NON_SYSTEMATIC, 2, 1, 4096);
 	random_seed(6);
-	struct stripe_file *file = open_in(cluster.stripe);
+	struct stripe *reader = engine_create();
+	struct stripe_file *file = open_in(cluster.stripe), *seen = open_in(reader);
 	change(file, 0, BLOCK, true);
 	for (unsigned int i = 0; i < 2; i++) {
 		struct stripe_heal_result sum;
@@ -717,6 +718,11 @@ static void who_has_not_heard_of_moves_acknowledges_nothing(void)
 		CU_ASSERT_EQUAL(removed.status, 0);
 	}
 	node_stop(1); /* it would say that there is a newer epoch */
+	/* Nor are there zeros because those who are asked have nothing any more. */
+	CU_ASSERT_EQUAL(stripe_read(seen, 0, bytes, BLOCK), 0);
+	CU_ASSERT(memcmp(bytes, model, BLOCK) == 0);
+	stripe_file_put(seen);
+	stripe_destroy(reader);
 	change(file, 0, BLOCK, true);
 	stripe_file_put(file);
 	stripe_destroy(cluster.stripe);
