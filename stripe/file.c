@@ -343,7 +343,7 @@ static const struct segment *add_segment(
 		return NULL;
 	segment->number = number;
 	segment->shard_count = placement->nodes.nodes_len;
-	segment->placed_epoch = placement->write_epoch;
+	segment->told_epoch = segment->placed_epoch = placement->write_epoch;
 	segment->switch_epoch = placement->switch_epoch;
 	segment->rebuilding = placement->rebuilding;
 	segment->asked = now_s();
@@ -839,10 +839,12 @@ int file_next_version(struct stripe_file *file, const struct segment *segment, u
 
 	pthread_mutex_lock(&file->lock);
 	/*
-	 * A segment that exportd told of under a newer epoch than the file's: it has been truncated
-	 * since, and these stores need not have heard of it.
+	 * A segment that exportd told of under a newer epoch, the file's or, while a truncation is
+	 * carried out here, the one that is still written under: the file has been truncated since,
+	 * and these stores need not have heard of it.
 	 */
-	bool behind = segment->placed_epoch > file->placed_epoch;
+	bool behind =
+		segment->placed_epoch > file->placed_epoch || segment->told_epoch > write_epoch;
 	/*
 	 * The stores must not see the new epoch of a file from one who asks the old nodes, nor
 	 * those that make a shard a version from before they were asked to: it would be sought at

@@ -71,6 +71,7 @@ struct segment {
 	uint32_t origin_count;
 	uint32_t former; /* bit s: shard s's node is one of these (segment_former()), until then: */
 	uint32_t until[MOJETTE_N_MAX];
+	uint32_t told_epoch; /* the write epoch when exportd first told of it */
 	time_t asked; /* exportd, monotonic seconds */
 	/* Guarded by stripe_file.lock. */
 	uint32_t placed_epoch; /* the write epoch under which it was known to be so */

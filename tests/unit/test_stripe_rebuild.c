@@ -626,7 +626,7 @@ static void forget_mark(unsigned int node, unsigned int block)
 	char path[512];
 
 	node_stop(node);
-	for (char side = 'a'; side <= 'b'; side++) {
+	for (int side = 'a'; side <= 'b'; side++) {
 		snprintf(path, sizeof(path), "%s/shards/%x/2d/%016x.0.%c",
 			cluster.nodes[node].directory, EXPORT, FILE_ID, side);
 		int descriptor = open(path, O_RDWR);
