@@ -1719,16 +1719,16 @@ static void a_busy_writer_does_not_make_each_commit_fail(void)
 	stop_gathering();
 }
 
-static rpc_handler plain_truncate;
-static atomic_bool truncate_held, truncate_goes_on;
+static rpc_handler plain_held;
+static atomic_bool call_held, call_goes_on;
 
-static void held_truncate(
+static void held_call(
 	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
 {
-	atomic_store(&truncate_held, true);
-	while (!atomic_load(&truncate_goes_on))
+	atomic_store(&call_held, true);
+	while (!atomic_load(&call_goes_on))
 		usleep(1000);
-	plain_truncate(context, caller, arguments, result);
+	plain_held(context, caller, arguments, result);
 }
 
 static void *truncate_to_a_block(void *argument)
@@ -1755,12 +1755,12 @@ static void bytes_collected_during_a_truncation_are_sent_again(void)
 	struct stripe_file *file = open_file(1), *others;
 	fill(model, sizeof(model));
 	CU_ASSERT_EQUAL(stripe_write(file, 0, model, sizeof(model), true), 0);
-	plain_truncate = cluster.nodes[3].procedures[STORE_TRUNCATE].handler;
-	cluster.nodes[3].procedures[STORE_TRUNCATE].handler = held_truncate;
-	atomic_store(&truncate_held, false);
-	atomic_store(&truncate_goes_on, false);
+	plain_held = cluster.nodes[3].procedures[STORE_TRUNCATE].handler;
+	cluster.nodes[3].procedures[STORE_TRUNCATE].handler = held_call;
+	atomic_store(&call_held, false);
+	atomic_store(&call_goes_on, false);
 	pthread_create(&truncating, NULL, truncate_to_a_block, file);
-	while (!atomic_load(&truncate_held))
+	while (!atomic_load(&call_held))
 		usleep(1000);
 	uint64_t verifier = stripe_write_verifier(cluster.stripe);
 	uint64_t writes = count().calls[STORE_WRITE];
@@ -1769,7 +1769,7 @@ static void bytes_collected_during_a_truncation_are_sent_again(void)
 	pthread_create(&committing, NULL, commit_once, file);
 	for (unsigned int i = 0; i < 3000 && count().calls[STORE_WRITE] < writes + 6; i++)
 		usleep(1000);
-	atomic_store(&truncate_goes_on, true);
+	atomic_store(&call_goes_on, true);
 	pthread_join(truncating, NULL);
 	pthread_join(committing, NULL);
 	CU_ASSERT_NOT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
@@ -2115,6 +2115,64 @@ static void what_exportd_said_before_a_truncation_does_not_count(void)
 	CU_ASSERT_EQUAL(cluster.files[1].size, 2 * BLOCK);
 	stripe_file_put(others);
 	stripe_destroy(other);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
+static void *write_behind(void *argument)
+{
+	uint8_t bytes[BLOCK] = {1};
+
+	CU_ASSERT_EQUAL(stripe_write(argument, 8 * BLOCK, bytes, BLOCK, true), 0);
+	return NULL;
+}
+
+/*
+ * A truncation that others have finished is still being carried out here when a segment is made: it
+ * was not there for the others, so its stores have not heard of the new epoch. Under the old one
+ * somebody might read what the truncation takes away again.
+ */
+static void a_segment_made_after_a_truncation_gets_nothing_from_before(void)
+{
+	uint8_t model[2 * BLOCK] = {0};
+	pthread_t truncating, writing;
+
+	random_seed(85);
+	cluster.tell_delay_ms = 3600000;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	cluster.tell_delay_ms = 0;
+	cluster.segment_blocks = 8;
+	struct stripe_file *file = open_file(1);
+	fill(model, sizeof(model));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, sizeof(model), true), 0);
+	plain_held = cluster.nodes[3].procedures[STORE_COMMIT].handler;
+	cluster.nodes[3].procedures[STORE_COMMIT].handler = held_call;
+	atomic_store(&call_held, false);
+	atomic_store(&call_goes_on, false);
+	pthread_create(&truncating, NULL, truncate_to_a_block, file);
+	while (!atomic_load(&call_held))
+		usleep(1000);
+	pthread_mutex_lock(&cluster.lock);
+	cluster.files[1].truncate = false;
+	uint64_t asked = cluster.placements_asked;
+	pthread_mutex_unlock(&cluster.lock);
+	uint64_t writes = count().calls[STORE_WRITE];
+	pthread_create(&writing, NULL, write_behind, file);
+	for (bool goes_on = false; !goes_on;) {
+		usleep(1000);
+		pthread_mutex_lock(&cluster.lock);
+		goes_on = cluster.placements_asked > asked;
+		pthread_mutex_unlock(&cluster.lock);
+	}
+	/* Where it is not put off, it has the time to be written. (The truncation waits before it
+	 * has the range to itself: it tells the stores first what is decided.) */
+	for (unsigned int i = 0; i < 300 && count().calls[STORE_WRITE] == writes; i++)
+		usleep(1000);
+	CU_ASSERT_EQUAL(count().calls[STORE_WRITE], writes);
+	atomic_store(&call_goes_on, true);
+	pthread_join(truncating, NULL);
+	pthread_join(writing, NULL);
+	CU_ASSERT_EQUAL(cluster.files[1].size, 9 * BLOCK);
 	stripe_file_put(file);
 	cluster_stop();
 }
@@ -2541,6 +2599,8 @@ int main(void)
 		{"commit waits once for a slow node", commit_waits_once_for_a_slow_node},
 		{"what exportd said before a truncation does not count",
 			what_exportd_said_before_a_truncation_does_not_count},
+		{"a segment made after a truncation gets nothing from before",
+			a_segment_made_after_a_truncation_gets_nothing_from_before},
 		{"truncation and collected bytes", truncation_and_collected_bytes},
 		{"truncation and bytes collected at the end of a segment",
 			truncation_and_bytes_collected_at_the_end_of_a_segment},
