@@ -531,6 +531,14 @@ struct block_judgement {
 };
 
 /*
+ * Puts together what both stores of a shard that moved say of a block, one behind the other. now:
+ * of those that took over and the others; then: of the former ones of the segment, and receives all
+ * answers, some as successors in now, which must stay as long.
+ */
+void versions_join(
+	const struct segment *former, const struct block_answer *now, struct block_answer *then);
+
+/*
  * What a read returns (docs/protocol.md): the newest version that k stores can deliver, unless a
  * newer one may have been decided.
  */

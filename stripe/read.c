@@ -504,12 +504,7 @@ static int ask_both(struct stripe_file *file, const struct segment *segment,
 	if (!error) {
 		round_block(now, 0, &new);
 		round_block(then, 0, &old);
-		for (unsigned int s = 0; s < segment->shard_count; s++) {
-			if (!(former->former & (1u << s)))
-				old.answers[s] = new.answers[s];
-			else
-				old.answers[s].successor = &new.answers[s];
-		}
+		versions_join(former, new.answers, old.answers);
 		struct block_judgement judgement = versions_judge(file, old.answers);
 		for (unsigned int s = 0; s < segment->shard_count; s++) {
 			if (!(former->former & (1u << s)) ||

@@ -524,7 +524,7 @@ static void joint_free(struct joint *joint)
 	opinions_free(&joint->then);
 }
 
-/* Judges them as one: what both stores of a shard that moved say, one behind the other. */
+/* Judges them as one. */
 static struct block_judgement joint_judge(const struct stripe_file *file, const struct joint *joint)
 {
 	const struct segment *former = joint->then.segment;
@@ -532,12 +532,7 @@ static struct block_judgement joint_judge(const struct stripe_file *file, const 
 
 	opinions_of_block(&joint->now, 0, now);
 	opinions_of_block(&joint->then, 0, then);
-	for (unsigned int s = 0; s < former->shard_count; s++) {
-		if (former->former & (1u << s))
-			then[s].successor = &now[s];
-		else
-			then[s] = now[s];
-	}
+	versions_join(former, now, then);
 	return versions_judge(file, then);
 }
 

@@ -149,6 +149,17 @@ bool segment_former(
 	return choice->chosen != 0 && choice->count++ < FORMER_CHOICES_MAX;
 }
 
+void versions_join(
+	const struct segment *former, const struct block_answer *now, struct block_answer *then)
+{
+	for (unsigned int s = 0; s < former->shard_count; s++) {
+		if (former->former & (1u << s))
+			then[s].successor = &now[s];
+		else
+			then[s] = now[s];
+	}
+}
+
 bool block_answer_is_sound(const struct block_answer *answer)
 {
 	return answer->answered && answer->state != STORE_TORN && answer->state != STORE_DAMAGED;

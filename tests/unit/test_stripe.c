@@ -1719,16 +1719,43 @@ static void a_busy_writer_does_not_make_each_commit_fail(void)
 	stop_gathering();
 }
 
-static rpc_handler plain_held;
-static atomic_bool call_held, call_goes_on;
+static struct {
+	rpc_handler plain;
+	atomic_uint calls;
+	atomic_bool goes_on;
+} held;
 
+/* The first one that comes waits. */
 static void held_call(
 	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
 {
-	atomic_store(&call_held, true);
-	while (!atomic_load(&call_goes_on))
+	if (atomic_fetch_add(&held.calls, 1) == 0) {
+		while (!atomic_load(&held.goes_on))
+			usleep(1000);
+	}
+	held.plain(context, caller, arguments, result);
+}
+
+/* Until let_go(). */
+static void hold_first_call(unsigned int node, uint32_t procedure)
+{
+	rpc_handler *handler = &cluster.nodes[node].procedures[procedure].handler;
+
+	held.plain = *handler;
+	atomic_store(&held.calls, 0);
+	atomic_store(&held.goes_on, false);
+	*handler = held_call;
+}
+
+static void wait_until_held(void)
+{
+	while (!atomic_load(&held.calls))
 		usleep(1000);
-	plain_held(context, caller, arguments, result);
+}
+
+static void let_go(void)
+{
+	atomic_store(&held.goes_on, true);
 }
 
 static void *truncate_to_a_block(void *argument)
@@ -1755,13 +1782,9 @@ static void bytes_collected_during_a_truncation_are_sent_again(void)
 	struct stripe_file *file = open_file(1), *others;
 	fill(model, sizeof(model));
 	CU_ASSERT_EQUAL(stripe_write(file, 0, model, sizeof(model), true), 0);
-	plain_held = cluster.nodes[3].procedures[STORE_TRUNCATE].handler;
-	cluster.nodes[3].procedures[STORE_TRUNCATE].handler = held_call;
-	atomic_store(&call_held, false);
-	atomic_store(&call_goes_on, false);
+	hold_first_call(3, STORE_TRUNCATE);
 	pthread_create(&truncating, NULL, truncate_to_a_block, file);
-	while (!atomic_load(&call_held))
-		usleep(1000);
+	wait_until_held();
 	uint64_t verifier = stripe_write_verifier(cluster.stripe);
 	uint64_t writes = count().calls[STORE_WRITE];
 	fill(model + 100, 200);
@@ -1769,7 +1792,7 @@ static void bytes_collected_during_a_truncation_are_sent_again(void)
 	pthread_create(&committing, NULL, commit_once, file);
 	for (unsigned int i = 0; i < 3000 && count().calls[STORE_WRITE] < writes + 6; i++)
 		usleep(1000);
-	atomic_store(&call_goes_on, true);
+	let_go();
 	pthread_join(truncating, NULL);
 	pthread_join(committing, NULL);
 	CU_ASSERT_NOT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
@@ -1871,6 +1894,15 @@ static void slow_missed(
 	plain_missed(context, caller, arguments, result);
 }
 
+static void make_missed_slow(unsigned int node)
+{
+	rpc_handler *handler = &cluster.nodes[node].procedures[STORE_MISSED].handler;
+
+	plain_missed = *handler;
+	*handler = slow_missed;
+	atomic_store(&missed_is_slow, true);
+}
+
 /* One node went away after it took the writes, another one cannot write any more. */
 static void commit_waits_once_for_a_slow_node(void)
 {
@@ -1883,9 +1915,7 @@ static void commit_waits_once_for_a_slow_node(void)
 	fill(bytes, sizeof(bytes));
 	for (unsigned int i = 0; i < 4; i++)
 		CU_ASSERT_EQUAL(stripe_write(file, 2 * i * BLOCK, bytes, BLOCK, false), 0);
-	plain_missed = cluster.nodes[3].procedures[STORE_MISSED].handler;
-	cluster.nodes[3].procedures[STORE_MISSED].handler = slow_missed;
-	atomic_store(&missed_is_slow, true);
+	make_missed_slow(3);
 	node_stop(0);
 	clock_gettime(CLOCK_MONOTONIC, &begun);
 	CU_ASSERT_EQUAL(stripe_commit(file), 0);
@@ -1914,27 +1944,13 @@ static void a_slow_node_counts_where_nothing_is_to_be_recorded(void)
 	node_start(5);
 	wait_for_nodes(file, 0x3f);
 	CU_ASSERT_EQUAL(stripe_write(file, 2 * BLOCK, bytes, BLOCK, false), 0);
-	plain_missed = cluster.nodes[3].procedures[STORE_MISSED].handler;
-	cluster.nodes[3].procedures[STORE_MISSED].handler = slow_missed;
-	atomic_store(&missed_is_slow, true);
+	make_missed_slow(3);
 	node_stop(5);
 	CU_ASSERT_EQUAL(stripe_commit(file), 0);
 	atomic_store(&missed_is_slow, false);
 	node_start(5);
 	stripe_file_put(file);
 	cluster_stop();
-}
-
-static rpc_handler plain_sync;
-static atomic_bool sync_is_held, sync_came;
-
-static void held_sync(
-	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
-{
-	atomic_store(&sync_came, true);
-	while (atomic_load(&sync_is_held))
-		usleep(1000);
-	plain_sync(context, caller, arguments, result);
 }
 
 /* Else readers at the gateway are told of an end of the file before bytes that they have seen. */
@@ -1950,33 +1966,15 @@ static void a_file_does_not_shrink_while_it_is_committed(void)
 	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, BLOCK, false), 0);
 	CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
 	CU_ASSERT_EQUAL(stripe_file_size(file), BLOCK);
-	plain_sync = cluster.nodes[3].procedures[STORE_SYNC].handler;
-	cluster.nodes[3].procedures[STORE_SYNC].handler = held_sync;
-	atomic_store(&sync_is_held, true);
-	atomic_store(&sync_came, false);
+	hold_first_call(3, STORE_SYNC);
 	pthread_create(&committing, NULL, commit_once, file);
-	while (!atomic_load(&sync_came))
-		usleep(1000);
+	wait_until_held();
 	CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
 	CU_ASSERT_EQUAL(stripe_file_size(file), BLOCK);
-	atomic_store(&sync_is_held, false);
+	let_go();
 	pthread_join(committing, NULL);
 	stripe_file_put(file);
 	cluster_stop();
-}
-
-static rpc_handler plain_write;
-static atomic_bool write_is_held;
-
-/* The first one that comes. */
-static void held_write(
-	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
-{
-	if (atomic_fetch_add(&cluster.held, 1) == 0) {
-		while (atomic_load(&write_is_held))
-			usleep(1000);
-	}
-	plain_write(context, caller, arguments, result);
 }
 
 struct late_write {
@@ -2007,14 +2005,10 @@ static void a_former_gateway_writes_nothing_any_more(void)
 	struct stripe_file *file, *others;
 	CU_ASSERT_EQUAL_FATAL(stripe_file_get(former, EXPORT, 1, &file), 0);
 	CU_ASSERT_EQUAL(stripe_write(file, 0, model, BLOCK, true), 0);
-	plain_write = cluster.nodes[3].procedures[STORE_WRITE].handler;
-	atomic_store(&cluster.held, 0);
-	atomic_store(&write_is_held, true);
-	cluster.nodes[3].procedures[STORE_WRITE].handler = held_write;
+	hold_first_call(3, STORE_WRITE);
 	struct late_write late[2] = {{.file = file, .byte = 1}, {.file = file, .byte = 2}};
 	pthread_create(&threads[0], NULL, write_late, &late[0]);
-	while (!atomic_load(&cluster.held))
-		usleep(1000);
+	wait_until_held();
 	pthread_create(&threads[1], NULL, write_late, &late[1]);
 	usleep(100000); /* it waits for the block */
 	pthread_mutex_lock(&cluster.lock);
@@ -2024,7 +2018,7 @@ static void a_former_gateway_writes_nothing_any_more(void)
 	fill(newest, sizeof(newest));
 	CU_ASSERT_EQUAL_FATAL(stripe_file_get(successor, EXPORT, 1, &others), 0);
 	CU_ASSERT_EQUAL(stripe_write(others, 0, newest, BLOCK, true), 0);
-	atomic_store(&write_is_held, false);
+	let_go();
 	for (unsigned int i = 0; i < 2; i++) {
 		pthread_join(threads[i], NULL);
 		CU_ASSERT_EQUAL(late[i].error, -ESTALE);
@@ -2145,13 +2139,9 @@ static void a_segment_made_after_a_truncation_gets_nothing_from_before(void)
 	struct stripe_file *file = open_file(1);
 	fill(model, sizeof(model));
 	CU_ASSERT_EQUAL(stripe_write(file, 0, model, sizeof(model), true), 0);
-	plain_held = cluster.nodes[3].procedures[STORE_COMMIT].handler;
-	cluster.nodes[3].procedures[STORE_COMMIT].handler = held_call;
-	atomic_store(&call_held, false);
-	atomic_store(&call_goes_on, false);
+	hold_first_call(3, STORE_COMMIT);
 	pthread_create(&truncating, NULL, truncate_to_a_block, file);
-	while (!atomic_load(&call_held))
-		usleep(1000);
+	wait_until_held();
 	pthread_mutex_lock(&cluster.lock);
 	cluster.files[1].truncate = false;
 	uint64_t asked = cluster.placements_asked;
@@ -2169,7 +2159,7 @@ static void a_segment_made_after_a_truncation_gets_nothing_from_before(void)
 	for (unsigned int i = 0; i < 300 && count().calls[STORE_WRITE] == writes; i++)
 		usleep(1000);
 	CU_ASSERT_EQUAL(count().calls[STORE_WRITE], writes);
-	atomic_store(&call_goes_on, true);
+	let_go();
 	pthread_join(truncating, NULL);
 	pthread_join(writing, NULL);
 	CU_ASSERT_EQUAL(cluster.files[1].size, 9 * BLOCK);
