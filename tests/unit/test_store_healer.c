@@ -5,12 +5,11 @@
  */
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "rpc/rpc.h"
 #include "storaged/healer.h"
-#include "storaged/periodic.h"
 #include "store_fixture.h"
+#include "store_periodic.h"
 #include "stripe/die_at_message.h"
 
 #define FILES 3
@@ -20,47 +19,6 @@
 static struct fixture fixture;
 static struct healer *healer;
 static struct work work;
-
-static int64_t now_ms;
-static void (*heal)(void *context);
-static void *heal_context;
-
-int __wrap_clock_gettime(clockid_t clock, struct timespec *now);
-
-int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
-{
-	(void)clock;
-	*now = (struct timespec){
-		.tv_sec = now_ms / 1000, .tv_nsec = (long)(now_ms % 1000) * 1000000};
-	return 0;
-}
-
-int periodic_start(struct periodic *periodic, unsigned int interval_ms,
-	void (*work_function)(void *), void *context)
-{
-	(void)periodic;
-	(void)interval_ms;
-	heal = work_function;
-	heal_context = context;
-	return 0;
-}
-
-void periodic_wait(struct periodic *periodic, unsigned int wait_ms)
-{
-	(void)periodic;
-	now_ms += wait_ms;
-}
-
-bool periodic_stopping(struct periodic *periodic)
-{
-	(void)periodic;
-	return false;
-}
-
-void periodic_stop(struct periodic *periodic)
-{
-	(void)periodic;
-}
 
 void die_at_message_exempt(void)
 {
@@ -138,7 +96,7 @@ int stripe_heal_range(struct stripe_file *file, uint32_t segment, uint64_t first
 	if (hopeless == 0)
 		hopeless = id;
 	tried[id] = true;
-	now_ms += STEP_MS;
+	periodic_now_ms += STEP_MS;
 	return 0;
 }
 
@@ -151,12 +109,12 @@ static void what_cannot_be_healed_does_not_hide_the_rest(void)
 						.version = VERSION(1, 1), .first = block,
 						.count = 64, .missed = 2),
 				0);
-	now_ms = 100000000;
+	periodic_now_ms = 100000000;
 	work_init(&work);
 	CU_ASSERT_EQUAL_FATAL(healer_start(&healer, 3, fixture.store, NULL, &work, 0), 0);
 	for (unsigned int pass = 0; pass < 50; pass++) {
-		heal(heal_context);
-		now_ms += 60000;
+		periodic_work();
+		periodic_now_ms += 60000;
 	}
 	for (uint64_t id = 1; id <= FILES; id++)
 		CU_ASSERT(tried[id]);

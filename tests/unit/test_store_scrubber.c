@@ -5,12 +5,11 @@
  */
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "storaged/orphans.h"
-#include "storaged/periodic.h"
 #include "storaged/scrubber.h"
 #include "store_fixture.h"
+#include "store_periodic.h"
 
 #define NODE 3
 #define INTERVAL_S 600
@@ -19,49 +18,6 @@
 static struct fixture fixture;
 static struct scrubber *scrubber;
 static struct work work;
-
-/* -------- the clock and the thread -------- */
-
-static time_t now_s;
-static void (*scrub)(void *context);
-static void *scrub_context;
-
-int __wrap_clock_gettime(clockid_t clock, struct timespec *now);
-
-int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
-{
-	(void)clock;
-	*now = (struct timespec){.tv_sec = now_s};
-	return 0;
-}
-
-int periodic_start(struct periodic *periodic, unsigned int interval_ms,
-	void (*work_function)(void *), void *context)
-{
-	(void)periodic;
-	(void)interval_ms;
-	scrub = work_function;
-	scrub_context = context;
-	return 0;
-}
-
-void periodic_wait(struct periodic *periodic, unsigned int wait_ms)
-{
-	(void)periodic;
-	(void)wait_ms;
-	now_s++;
-}
-
-bool periodic_stopping(struct periodic *periodic)
-{
-	(void)periodic;
-	return false;
-}
-
-void periodic_stop(struct periodic *periodic)
-{
-	(void)periodic;
-}
 
 /* -------- exportd and the other nodes -------- */
 
@@ -187,7 +143,8 @@ static void begin(void)
 		CU_ASSERT_EQUAL(PUT(&fixture, .file = {.export_id = 1, .file_id = id},
 					.version = VERSION(1, 1)),
 			0);
-	now_s = 100000;
+	periodic_now_ms = 100000000;
+	periodic_each_wait_ms = 1000;
 	compare_error = 0;
 	work_init(&work);
 	CU_ASSERT_EQUAL_FATAL(scrubber_start(&scrubber, fixture.store, NULL, &work, &options), 0);
@@ -205,13 +162,13 @@ static void end(void)
 static time_t next_pass(void)
 {
 	uint32_t passes = work.told.scrub_passes;
-	time_t start_s = now_s;
+	int64_t start_ms = periodic_now_ms;
 
-	while (work.told.scrub_passes == passes && now_s - start_s < 2 * INTERVAL_S) {
-		scrub(scrub_context);
-		now_s += work.told.scrub_passes == passes;
+	while (work.told.scrub_passes == passes && periodic_now_ms - start_ms < 2000 * INTERVAL_S) {
+		periodic_work();
+		periodic_now_ms += work.told.scrub_passes == passes ? 1000 : 0;
 	}
-	return now_s - start_s;
+	return (periodic_now_ms - start_ms) / 1000;
 }
 
 static void a_sound_store_is_gone_through_at_intervals(void)
