@@ -119,8 +119,7 @@ static int commit_runs(struct stripe_file *file, struct run *runs)
 			sync_segment(file, run->segment, runs);
 	}
 	const struct segment *segment = NULL;
-	uint32_t silent =
-		0; /* of the segment: not waited for again by each run that must be told of */
+	uint32_t silent = 0; /* shards of the segment whose stores are not asked again */
 	for (struct run *run = runs; run && !error; run = run->next) {
 		if (run->segment != segment)
 			silent = 0;
