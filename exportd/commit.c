@@ -132,7 +132,6 @@ int commit_execute(struct commit *commit, commit_operation operation, void *cont
 	struct commit_waiter *group, *waiter, *next;
 	unsigned int count;
 
-	rpc_handler_waits();
 	pthread_cond_init(&self.changed, NULL);
 	pthread_mutex_lock(&commit->mutex);
 	*commit->last = &self;

@@ -44,37 +44,34 @@ static void service_map(
 	map_answer(exportd->map, args, result);
 }
 
-/*
- * name, type of the arguments, type of the result, operation, whether it is quick (rpc/rpc.h):
- * those that read a few records, and wait in commit_execute() only, which says so.
- */
+/* name, type of the arguments, type of the result, operation */
 #define SERVICE_PROCEDURES(X)                                                                      \
-	X(ATTACH, meta_attach_args, meta_attach_res, namespace_attach, false)                      \
-	X(LOOKUP, meta_lookup_args, meta_attributes_res, namespace_lookup, true)                   \
-	X(GETATTR, meta_file, meta_attributes_res, namespace_getattr, true)                        \
-	X(SETATTR, meta_setattr_args, meta_setattr_res, file_setattr, false)                       \
-	X(TRUNCATED, meta_truncated_args, meta_status_res, file_truncated, true)                   \
-	X(CREATE, meta_create_args, meta_create_res, namespace_create, false)                      \
-	X(READLINK, meta_file, meta_readlink_res, namespace_readlink, true)                        \
-	X(LINK, meta_link_args, meta_attributes_res, namespace_link, false)                        \
-	X(UNLINK, meta_unlink_args, meta_unlink_res, namespace_unlink, false)                      \
-	X(RENAME, meta_rename_args, meta_rename_res, namespace_rename, false)                      \
-	X(READDIR, meta_readdir_args, meta_readdir_res, namespace_readdir, false)                  \
-	X(STATFS, meta_statfs_args, meta_statfs_res, namespace_statfs, true)                       \
-	X(PLACEMENT, meta_placement_args, meta_placement_res, file_placement, true)                \
-	X(LAYOUT, meta_layout_args, meta_layout_res, file_layout, true)                            \
-	X(WRITTEN, meta_written_args, meta_attributes_res, file_written, true)                     \
-	X(CHECK_EPOCH, meta_check_epoch_args, meta_status_res, file_check_epoch, true)             \
-	X(HEARTBEAT, meta_heartbeat_args, meta_heartbeat_res, service_heartbeat, false)            \
-	X(MAP, meta_map_args, meta_map_res, service_map, false)                                    \
-	X(FREE_LIST, meta_free_args, meta_free_res, free_queue_list, false)                        \
-	X(FREED, meta_freed_args, meta_status_res, free_queue_freed, false)                        \
-	X(REBUILD_LIST, meta_rebuild_args, meta_rebuild_res, rebuild_list, false)                  \
-	X(REBUILT, meta_rebuilt_args, meta_status_res, rebuild_done, false)                        \
-	X(TRUNCATIONS, meta_truncations_args, meta_truncations_res, truncation_list, false)        \
-	X(ORPHANS, meta_orphans_args, meta_orphans_res, orphan_judge, false)
+	X(ATTACH, meta_attach_args, meta_attach_res, namespace_attach)                             \
+	X(LOOKUP, meta_lookup_args, meta_attributes_res, namespace_lookup)                         \
+	X(GETATTR, meta_file, meta_attributes_res, namespace_getattr)                              \
+	X(SETATTR, meta_setattr_args, meta_setattr_res, file_setattr)                              \
+	X(TRUNCATED, meta_truncated_args, meta_status_res, file_truncated)                         \
+	X(CREATE, meta_create_args, meta_create_res, namespace_create)                             \
+	X(READLINK, meta_file, meta_readlink_res, namespace_readlink)                              \
+	X(LINK, meta_link_args, meta_attributes_res, namespace_link)                               \
+	X(UNLINK, meta_unlink_args, meta_unlink_res, namespace_unlink)                             \
+	X(RENAME, meta_rename_args, meta_rename_res, namespace_rename)                             \
+	X(READDIR, meta_readdir_args, meta_readdir_res, namespace_readdir)                         \
+	X(STATFS, meta_statfs_args, meta_statfs_res, namespace_statfs)                             \
+	X(PLACEMENT, meta_placement_args, meta_placement_res, file_placement)                      \
+	X(LAYOUT, meta_layout_args, meta_layout_res, file_layout)                                  \
+	X(WRITTEN, meta_written_args, meta_attributes_res, file_written)                           \
+	X(CHECK_EPOCH, meta_check_epoch_args, meta_status_res, file_check_epoch)                   \
+	X(HEARTBEAT, meta_heartbeat_args, meta_heartbeat_res, service_heartbeat)                   \
+	X(MAP, meta_map_args, meta_map_res, service_map)                                           \
+	X(FREE_LIST, meta_free_args, meta_free_res, free_queue_list)                               \
+	X(FREED, meta_freed_args, meta_status_res, free_queue_freed)                               \
+	X(REBUILD_LIST, meta_rebuild_args, meta_rebuild_res, rebuild_list)                         \
+	X(REBUILT, meta_rebuilt_args, meta_status_res, rebuild_done)                               \
+	X(TRUNCATIONS, meta_truncations_args, meta_truncations_res, truncation_list)               \
+	X(ORPHANS, meta_orphans_args, meta_orphans_res, orphan_judge)
 
-#define SERVICE_HANDLER(name, args_type, result_type, operation, is_quick)                         \
+#define SERVICE_HANDLER(name, args_type, result_type, operation)                                   \
 	static void handle_##name(                                                                 \
 		void *context, const struct rpc_caller *caller, const void *args, void *result)    \
 	{                                                                                          \
@@ -83,7 +80,7 @@ static void service_map(
 	}
 SERVICE_PROCEDURES(SERVICE_HANDLER)
 
-#define SERVICE_ENTRY(procedure, args_type, result_type, operation, is_quick)                      \
+#define SERVICE_ENTRY(procedure, args_type, result_type, operation)                                \
 	[META_##procedure] = {                                                                     \
 		.name = #procedure,                                                                \
 		.handler = handle_##procedure,                                                     \
@@ -91,7 +88,6 @@ SERVICE_PROCEDURES(SERVICE_HANDLER)
 		.args_bytes = sizeof(struct args_type),                                            \
 		.result_xdr = RPC_XDR(xdr_##result_type),                                          \
 		.result_bytes = sizeof(struct result_type),                                        \
-		.quick = is_quick,                                                                 \
 	},
 static void handle_CLUSTER(
 	void *context, const struct rpc_caller *caller, const void *args, void *result)

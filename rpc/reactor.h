@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
  * Waits for sockets and for one point in time. The client side has one reactor for the process,
- * with a thread of its own; each server has one, which its threads take turns to run.
+ * with a thread of its own; each server has one, which all its idle threads run at once.
  *
- * The reactor's thread is whoever runs it at the moment. Callbacks run in it, without any lock of
- * the reactor held.
+ * Threads wait side by side, but call what they waited for one at a time: whoever calls is the
+ * reactor's thread for that moment. Callbacks must not block.
  */
 #ifndef ROZO_RPC_REACTOR_H
 #define ROZO_RPC_REACTOR_H
@@ -18,9 +18,13 @@
 
 struct reactor;
 
-/* Something with a descriptor; embedded in what it belongs to. events: EPOLL*. */
+/* Something with a descriptor; embedded in what it belongs to. */
 struct reactor_source {
-	void (*ready)(struct reactor_source *source, uint32_t events);
+	void (*ready)(struct reactor_source *source, uint32_t events); /* events: EPOLL* */
+	/* The reactor's, from reactor_add() on. */
+	int fd;
+	uint32_t events;
+	uint64_t key;
 };
 
 /* Milliseconds of the monotonic clock; all points in time here are of this kind. */
@@ -29,16 +33,23 @@ int64_t reactor_now_ms(void);
 /*
  * Makes a reactor. woken(context) is called after reactor_wake() and when the time given to
  * reactor_wake_by() has come, with the time as it then is.
+ * many: several threads may be in reactor_turn() at once.
  * Returns 0, -ENOMEM, -EMFILE or -ENFILE.
  */
-int reactor_create(
-	struct reactor **reactor, void (*woken)(void *context, int64_t now_ms), void *context);
+int reactor_create(struct reactor **reactor, bool many,
+	void (*woken)(void *context, int64_t now_ms), void *context);
 
 /*
- * Waits until there is something to do, does it, and runs what was deferred. One thread at a time;
- * the callers see to it that each has seen all that the one before it did (a mutex will do).
+ * Waits until there is something to do, does it, and runs what was deferred. Of several threads one
+ * wakes up for each source that is ready: the one that came last.
  */
 void reactor_turn(struct reactor *reactor);
+
+/* Lets a thread return from reactor_turn(), the next one that comes if none is there. */
+void reactor_call(struct reactor *reactor);
+
+/* From now on reactor_turn() does what there is to do and does not wait. */
+void reactor_hurry(struct reactor *reactor);
 
 /* Runs what was deferred and frees the reactor. Nobody runs it any more. */
 void reactor_destroy(struct reactor *reactor);
@@ -53,12 +64,17 @@ int reactor_start(struct reactor **reactor, const char *thread_name,
 /* Ends the thread and destroys the reactor. Not from the reactor's thread. */
 void reactor_stop(struct reactor *reactor);
 
-/* Level triggered. From any thread. Return 0 or a negative errno of epoll_ctl(2). */
+/*
+ * Has source->ready() called whenever one of the events is there (level triggered). The reactor's
+ * thread, or before anybody runs it. Returns 0, -ENOMEM or a negative errno of epoll_ctl(2).
+ */
 int reactor_add(struct reactor *reactor, int fd, uint32_t events, struct reactor_source *source);
-int reactor_change(struct reactor *reactor, int fd, uint32_t events, struct reactor_source *source);
 
-/* After it the source may still be called once, if events were fetched already. */
-void reactor_remove(struct reactor *reactor, int fd);
+/* From any thread. Returns 0 or a negative errno of epoll_ctl(2). */
+int reactor_change(struct reactor *reactor, uint32_t events, struct reactor_source *source);
+
+/* After it the source is not called any more. The reactor's thread, or when nobody runs it. */
+void reactor_remove(struct reactor *reactor, struct reactor_source *source);
 
 /* Has woken() called soon. From any thread. */
 void reactor_wake(struct reactor *reactor);
@@ -67,8 +83,8 @@ void reactor_wake(struct reactor *reactor);
 void reactor_wake_by(struct reactor *reactor, int64_t time_ms);
 
 /*
- * Runs release(object) when no source is called any more that was removed before this call. From
- * the reactor's thread, or when nobody runs it any more.
+ * Runs release(object) when the callback that is being called has returned. The reactor's thread,
+ * or when nobody runs it any more.
  */
 void reactor_defer(struct reactor *reactor, void (*release)(void *object), void *object);
 

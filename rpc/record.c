@@ -6,8 +6,8 @@
  * small message costs one system call and a large one is copied once, by the kernel. A record's
  * memory grows with the bytes that have come, not with the length that the peer announced.
  *
- * Locks: stream->lock, taken last. The socket is written without the lock, by the one thread that
- * has set `writing`; only that thread removes buffers from the queue.
+ * Locks: stream->lock, taken last but for the reactor's own. The socket is written without the
+ * lock, by the one thread that has set `writing`; only that thread removes buffers from the queue.
  */
 #include "rpc/record.h"
 
@@ -112,7 +112,6 @@ int record_stream_open(struct record_stream *stream, struct reactor *reactor, in
 	atomic_init(&stream->references, 1);
 	stream->release = release;
 	stream->record_bytes_limit = record_bytes_limit;
-	stream->events = events;
 	pthread_mutex_init(&stream->lock, NULL);
 	error = reactor_add(reactor, fd, events, &stream->source);
 	if (error) {
@@ -154,7 +153,7 @@ void record_stream_break(struct record_stream *stream)
 
 void record_stream_close(struct record_stream *stream)
 {
-	reactor_remove(stream->reactor, stream->fd);
+	reactor_remove(stream->reactor, &stream->source);
 	record_stream_break(stream);
 	reactor_defer(stream->reactor, release_deferred, stream);
 }
@@ -321,10 +320,9 @@ int record_stream_discard(struct record_stream *stream)
 
 static void change_events_locked(struct record_stream *stream, uint32_t events)
 {
-	if (events == stream->events || stream->broken)
+	if (events == stream->source.events || stream->broken)
 		return;
-	stream->events = events;
-	if (reactor_change(stream->reactor, stream->fd, events, &stream->source)) {
+	if (reactor_change(stream->reactor, events, &stream->source)) {
 		/* Cannot happen on an open socket; if it did, waiting for it would be for ever. */
 		stream->broken = true;
 		shutdown(stream->fd, SHUT_RDWR);
@@ -408,7 +406,7 @@ static void write_locked(struct record_stream *stream)
 			sent = 0;
 		pthread_mutex_lock(&stream->lock);
 		if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-			change_events_locked(stream, stream->events | EPOLLOUT);
+			change_events_locked(stream, stream->source.events | EPOLLOUT);
 			break;
 		}
 		if (sent < 0) {
@@ -427,7 +425,7 @@ static void write_locked(struct record_stream *stream)
 /* EPOLLOUT: the socket is full and the reactor goes on when it is not. */
 static bool must_wait_locked(const struct record_stream *stream)
 {
-	return stream->writing || (stream->events & EPOLLOUT);
+	return stream->writing || (stream->source.events & EPOLLOUT);
 }
 
 /* Copies what is lent of a chain. Returns false if memory is short. */
@@ -475,7 +473,7 @@ void record_stream_send(struct record_stream *stream, struct record_buffer *chai
 void record_stream_writable(struct record_stream *stream)
 {
 	pthread_mutex_lock(&stream->lock);
-	change_events_locked(stream, stream->events & ~(uint32_t)EPOLLOUT);
+	change_events_locked(stream, stream->source.events & ~(uint32_t)EPOLLOUT);
 	if (!stream->writing)
 		write_locked(stream);
 	pthread_mutex_unlock(&stream->lock);
@@ -494,7 +492,7 @@ size_t record_stream_unsent(struct record_stream *stream)
 void record_stream_want_input(struct record_stream *stream, bool wanted)
 {
 	pthread_mutex_lock(&stream->lock);
-	change_events_locked(
-		stream, wanted ? stream->events | EPOLLIN : stream->events & ~(uint32_t)EPOLLIN);
+	change_events_locked(stream, wanted ? stream->source.events | EPOLLIN
+					    : stream->source.events & ~(uint32_t)EPOLLIN);
 	pthread_mutex_unlock(&stream->lock);
 }

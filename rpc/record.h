@@ -54,7 +54,7 @@ bool record_buffer_keep(struct record_buffer *buffer);
 void record_buffer_free(struct record_buffer *buffer);
 
 struct record_stream {
-	struct reactor_source source; /* the owner sets ready */
+	struct reactor_source source; /* its events: changed with the lock */
 	struct reactor *reactor;
 	int fd;
 	atomic_uint references;
@@ -76,11 +76,10 @@ struct record_stream {
 	bool drained; /* the last read took all there was */
 
 	/* Output. */
-	pthread_mutex_t lock; /* guards the rest; taken last of all locks */
+	pthread_mutex_t lock; /* guards the rest; only the reactor takes locks inside it */
 	struct record_buffer *first;
 	struct record_buffer *last;
 	size_t unsent_bytes;
-	uint32_t events; /* that the reactor waits for */
 	bool writing; /* some thread is in sendmsg() */
 	bool broken; /* nothing more is sent */
 };

@@ -6,7 +6,7 @@
  * rpcgen makes from the .x files and by libntirpc's XDR. The record streams of both sides are our
  * own (docs/rpc.md says why). Client: one epoll thread for all connections of the process, xid
  * matching, a deadline for each call, reconnection with back-off. Server: a pool of threads each,
- * which take turns at epoll.
+ * which all wait for calls and execute what they read.
  */
 #ifndef ROZO_RPC_H
 #define ROZO_RPC_H
@@ -120,12 +120,6 @@ struct rpc_procedure {
 	size_t args_bytes;
 	rpc_xdr result_xdr; /* NULL: no result */
 	size_t result_bytes;
-	/*
-	 * The handler takes a few microseconds, or calls rpc_handler_waits() first. It may be
-	 * executed by the thread that reads the sockets, which saves waking another one; until it
-	 * is done, or has called that, no other call is looked at.
-	 */
-	bool quick;
 };
 
 struct rpc_program {
@@ -151,12 +145,6 @@ struct rpc_server;
  */
 int rpc_server_start(struct rpc_server **server, const char *address, uint16_t port,
 	const struct rpc_program *program, const struct rpc_key *key, unsigned int threads_max);
-
-/*
- * To be called in a quick procedure's handler before it waits for something: others go on reading
- * calls. Does nothing, and costs next to nothing, anywhere else.
- */
-void rpc_handler_waits(void);
 
 /* Stops accepting, waits for calls being executed, closes all connections, frees the server. */
 void rpc_server_stop(struct rpc_server *server);

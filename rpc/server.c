@@ -2,12 +2,10 @@
 /*
  * A server: its listening socket, its workers, its end.
  *
- * Workers are made when a call finds none idle, and stay. One of them runs the reactor; the call
- * that it reads it executes itself, after it has called another one to go on with the reactor, so a
- * call costs one thread's waking until it is executed. The reactor is never left without anybody:
- * there may be one worker more than calls at once, and who is the last to be free stays there. A
- * quick call that comes alone is executed without calling anybody; should it have to wait after
- * all, it says so before (rpc_handler_waits()).
+ * All workers wait in the reactor, and the one that reads a call executes it: a call costs the
+ * waking of one thread, and nobody else is disturbed. Who leaves the reactor for a call sees to it
+ * that somebody stays there, if need be a new thread; the last one that is free, of as many as
+ * there may be, stays itself. Calls that it reads wait for the first that becomes free.
  *
  * Locks: server->lock (queue, workers, end).
  */
@@ -33,9 +31,6 @@
 
 /* -------- workers -------- */
 
-/* The server for which this thread executes a call while nobody runs the reactor, or NULL. */
-static _Thread_local struct rpc_server *unread;
-
 static void *worker(void *argument);
 
 /* server->lock is held. Returns 0 or a negative errno of pthread_create(3). */
@@ -53,101 +48,29 @@ static int add_worker(struct rpc_server *server)
 	pthread_setname_np(server->thread[server->threads], "rozo_worker");
 	server->threads++;
 	server->running++;
-	server->coming++;
+	server->free++;
 	return 0;
 }
 
 /*
- * Calls one more thread to work, an idle or a new one. server->lock is held. An idle one is added
- * to *asleep: the caller gives it to wake_workers() once it has released the lock. Returns false if
- * all are at work; *error is set if there could be more.
+ * Takes a request that the calling thread, which is free, may execute: somebody else is. Returns
+ * NULL if there is none, or nobody else; *error is set if there could be. server->lock is held.
  */
-static bool call_worker(struct rpc_server *server, unsigned int *asleep, int *error)
+static struct server_request *take_request(struct rpc_server *server, int *error)
 {
-	if (server->idle_threads) {
-		server->idle_threads--;
-		server->called++;
-		(*asleep)++;
-		return true;
-	}
-	if (server->threads > server->threads_max)
-		return false;
-	*error = add_worker(server);
-	return !*error;
-}
+	struct server_request *request = server->first_request;
 
-/* Without the lock: who wakes up wants it first of all, and often is run at once. */
-static void wake_workers(struct rpc_server *server, unsigned int count)
-{
-	while (count--)
-		pthread_cond_signal(&server->work_cond);
-}
-
-static void log_missing_thread(const struct rpc_server *server, int error)
-{
-	if (error)
-		rozo_log_limited(WARNING, "rpc: %s: no thread for more calls at once: %s",
-			server->address, strerror(-error));
-}
-
-/* How many threads are on their way to work. server->lock is held. */
-static unsigned int on_their_way(const struct rpc_server *server)
-{
-	return server->called + server->coming;
-}
-
-/*
- * Runs the reactor until there is a call that this thread may leave it for. Then somebody else has
- * been called to go on, unless the call is alone and a quick one. server->lock is held before and
- * after. Adds to *asleep as call_worker() does.
- */
-static void poll_calls(struct rpc_server *server, unsigned int *asleep)
-{
-	server->polling = true;
-	while (!server->stopping) {
-		unsigned int waiting = 0;
-		int error = 0;
-
-		pthread_mutex_unlock(&server->lock);
-		reactor_turn(server->reactor);
-		pthread_mutex_lock(&server->lock);
-		for (struct server_request *request = server->first_request; request;
-			request = request->next)
-			waiting++;
-		if (waiting == 1 && (server->idle_threads || on_their_way(server)) &&
-			server_request_is_quick(server->first_request)) {
-			unread = server;
-			break;
-		}
-		/* This thread executes one of them, but another one has to take its place. */
-		while (on_their_way(server) < waiting && call_worker(server, asleep, &error))
-			;
-		if (error) {
-			pthread_mutex_unlock(&server->lock);
-			log_missing_thread(server, error);
-			pthread_mutex_lock(&server->lock);
-		}
-		if (server->first_request && on_their_way(server))
-			break;
-	}
-	server->polling = false;
-}
-
-void rpc_handler_waits(void)
-{
-	struct rpc_server *server = unread;
-	unsigned int asleep = 0;
-	int error = 0;
-
-	if (!server)
-		return;
-	unread = NULL;
-	pthread_mutex_lock(&server->lock);
-	if (!server->polling && !on_their_way(server))
-		call_worker(server, &asleep, &error);
-	pthread_mutex_unlock(&server->lock);
-	wake_workers(server, asleep);
-	log_missing_thread(server, error);
+	if (!request)
+		return NULL;
+	if (server->free == 1 && server->threads <= server->threads_max)
+		*error = add_worker(server);
+	if (server->free == 1)
+		return NULL;
+	server->first_request = request->next;
+	if (!server->first_request)
+		server->last_request = NULL;
+	server->free--;
+	return request;
 }
 
 static void *worker(void *argument)
@@ -156,36 +79,28 @@ static void *worker(void *argument)
 
 	rpc_thread_wants_short_slices();
 	pthread_mutex_lock(&server->lock);
-	server->coming--;
 	while (!server->stopping) {
-		struct server_request *request;
-		unsigned int asleep = 0;
+		int error = 0;
+		struct server_request *request = take_request(server, &error);
+		bool more = request && server->first_request;
 
-		/* First of all: without it the NULL calls of peers go unanswered, too. */
-		if (!server->polling)
-			poll_calls(server, &asleep);
-		request = server->first_request;
-		if (request) {
-			server->first_request = request->next;
-			if (!server->first_request)
-				server->last_request = NULL;
-			pthread_mutex_unlock(&server->lock);
-			wake_workers(server, asleep);
+		pthread_mutex_unlock(&server->lock);
+		if (error)
+			rozo_log_limited(WARNING, "rpc: %s: no thread for more calls at once: %s",
+				server->address, strerror(-error));
+		/* One read may have brought several calls: whoever comes for one calls the next. */
+		if (more)
+			reactor_call(server->reactor);
+		if (request)
 			server_request_execute(request);
-			unread = NULL;
-			pthread_mutex_lock(&server->lock);
-		} else if (server->polling) {
-			server->idle_threads++;
-			while (!server->called && !server->stopping)
-				pthread_cond_wait(&server->work_cond, &server->lock);
-			if (server->called)
-				server->called--;
-		}
+		else
+			reactor_turn(server->reactor);
+		pthread_mutex_lock(&server->lock);
+		if (request)
+			server->free++;
 	}
 	server->running--;
-	pthread_cond_broadcast(&server->work_cond);
 	pthread_mutex_unlock(&server->lock);
-	reactor_wake(server->reactor);
 	return NULL;
 }
 
@@ -213,7 +128,7 @@ void server_enqueue(struct rpc_server *server, struct server_request *request)
 static void stop_accepting(struct rpc_server *server)
 {
 	if (server->accepting)
-		reactor_remove(server->reactor, server->fd);
+		reactor_remove(server->reactor, &server->source);
 	server->accepting = false;
 }
 
@@ -379,12 +294,11 @@ int rpc_server_start(struct rpc_server **started, const char *address, uint16_t 
 	server->fd = -1;
 	server->accept_again_ms = REACTOR_NEVER;
 	pthread_mutex_init(&server->lock, NULL);
-	pthread_cond_init(&server->work_cond, NULL);
-	/* One more, that runs the reactor. */
+	/* One more, that stays at the reactor. */
 	server->thread = calloc(server->threads_max + 1, sizeof(*server->thread));
 	error = server->thread ? open_listener(server, address, port) : -ENOMEM;
 	if (!error)
-		error = reactor_create(&server->reactor, woken, server);
+		error = reactor_create(&server->reactor, true, woken, server);
 	if (error)
 		goto out;
 	server->accepting = true;
@@ -407,15 +321,24 @@ out:
 	if (server->fd >= 0)
 		close(server->fd);
 	free(server->thread);
-	pthread_cond_destroy(&server->work_cond);
 	pthread_mutex_destroy(&server->lock);
 	free(server);
 	return error;
 }
 
+/* What is left to be done at the end, nobody waits for in the reactor. */
+static void tick_while_stopping(struct rpc_server *server)
+{
+	static const struct timespec pause = {0, DRAIN_TICK_MS * 1000000};
+
+	reactor_turn(server->reactor);
+	nanosleep(&pause, NULL);
+}
+
 void rpc_server_stop(struct rpc_server *server)
 {
 	struct server_request *waiting;
+	unsigned int running;
 
 	if (!server)
 		return;
@@ -423,8 +346,8 @@ void rpc_server_stop(struct rpc_server *server)
 	server->stopping = true;
 	waiting = server->first_request;
 	server->first_request = server->last_request = NULL;
-	pthread_cond_broadcast(&server->work_cond);
 	pthread_mutex_unlock(&server->lock);
+	reactor_hurry(server->reactor);
 	reactor_wake(server->reactor);
 	while (waiting) {
 		struct server_request *next = waiting->next;
@@ -433,25 +356,23 @@ void rpc_server_stop(struct rpc_server *server)
 		waiting = next;
 	}
 	/* While calls are still being executed the others' sockets are looked after from here. */
-	pthread_mutex_lock(&server->lock);
-	while (server->polling)
-		pthread_cond_wait(&server->work_cond, &server->lock);
-	while (server->running) {
-		pthread_mutex_unlock(&server->lock);
-		reactor_turn(server->reactor);
+	do {
+		tick_while_stopping(server);
 		pthread_mutex_lock(&server->lock);
-	}
-	server->drain_ms = reactor_now_ms() + DRAIN_MS;
-	pthread_mutex_unlock(&server->lock);
+		running = server->running;
+		pthread_mutex_unlock(&server->lock);
+	} while (running);
 	for (unsigned int i = 0; i < server->threads; i++)
 		pthread_join(server->thread[i], NULL);
+	pthread_mutex_lock(&server->lock);
+	server->drain_ms = reactor_now_ms() + DRAIN_MS;
+	pthread_mutex_unlock(&server->lock);
 	reactor_wake(server->reactor);
 	while (!server->drained)
-		reactor_turn(server->reactor);
+		tick_while_stopping(server);
 	reactor_destroy(server->reactor);
 
 	free(server->thread);
-	pthread_cond_destroy(&server->work_cond);
 	pthread_mutex_destroy(&server->lock);
 	explicit_bzero(&server->key, sizeof(server->key));
 	free(server);

@@ -3,8 +3,8 @@
  * Inside of the server: what server.c (listening, workers, stopping) and server_connection.c (one
  * connection: authentication, calls in, replies out) share.
  *
- * Threads: workers, all alike. One of them at a time runs the server's reactor, which owns
- * connections and reads calls ("the reactor's thread"); the others execute calls or are idle.
+ * Threads: workers, all alike. Those that execute no call run the server's reactor, which owns
+ * connections and reads calls; "the reactor's thread" is the one that is being called by it.
  * Locks: server->lock guards the fields marked so; no other lock is taken inside it.
  */
 #ifndef ROZO_RPC_SERVER_H
@@ -73,13 +73,9 @@ struct rpc_server {
 	unsigned int strangers;
 
 	pthread_mutex_t lock; /* guards the rest */
-	pthread_cond_t work_cond;
 	struct server_request *first_request;
 	struct server_request *last_request;
-	bool polling; /* somebody runs the reactor */
-	unsigned int idle_threads; /* asleep, and not called for */
-	unsigned int called; /* asleep, and to wake up */
-	unsigned int coming; /* made, and not begun yet */
+	unsigned int free; /* threads that execute nothing: at the reactor, or about to be */
 	unsigned int running; /* threads that have not come to their end */
 	unsigned int threads; /* that were made, at most threads_max and one for the reactor */
 	pthread_t *thread;
@@ -104,9 +100,6 @@ void server_connection_close(struct server_connection *connection);
 
 /* Looks at deadlines and paused connections; returns when to look again. The reactor's thread. */
 int64_t server_connection_tick(struct server_connection *connection, int64_t now_ms);
-
-/* True if the request's procedure is a quick one. */
-bool server_request_is_quick(const struct server_request *request);
 
 /* Executes a request and frees it. A worker. */
 void server_request_execute(struct server_request *request);

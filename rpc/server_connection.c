@@ -456,12 +456,6 @@ out:
 	free(result);
 }
 
-bool server_request_is_quick(const struct server_request *request)
-{
-	return find_procedure(&request->connection->server->program, request->call.procedure)
-		->quick;
-}
-
 void server_request_execute(struct server_request *request)
 {
 	execute(request);

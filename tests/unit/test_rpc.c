@@ -8,6 +8,7 @@
  *   test_rpc --measure       latency and throughput of one connection
  */
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
@@ -42,7 +43,6 @@
 #define TEST_WHO 5 /* answers with the caller's uid in delay_ms, his address as bytes */
 #define TEST_TOO_MUCH 6 /* answers with more than the protocol allows */
 #define TEST_READ 7 /* answers with delay_ms bytes */
-#define TEST_QUICK 8 /* as TEST_ECHO; says so if it waits */
 #define PAYLOAD_MAX (8U << 20)
 #define LONG_MS 20000
 
@@ -101,16 +101,6 @@ static void handle_echo(
 	atomic_fetch_add(&executed, 1);
 }
 
-static void handle_quick(
-	void *context, const struct rpc_caller *caller, const void *args, void *result)
-{
-	const struct test_data *in = args;
-
-	if (in->delay_ms)
-		rpc_handler_waits();
-	handle_echo(context, caller, args, result);
-}
-
 static void handle_who(
 	void *context, const struct rpc_caller *caller, const void *args, void *result)
 {
@@ -156,8 +146,6 @@ static const struct rpc_procedure procedures[] = {
 		sizeof(struct test_data)},
 	[TEST_READ] = {"READ", handle_read, XDR_TEST, sizeof(struct test_data), XDR_TEST,
 		sizeof(struct test_data)},
-	[TEST_QUICK] = {"QUICK", handle_quick, XDR_TEST, sizeof(struct test_data), XDR_TEST,
-		sizeof(struct test_data), .quick = true},
 };
 
 static const struct rpc_program program = {
@@ -243,22 +231,16 @@ static void landed(void *context, int error)
 	free(passenger);
 }
 
-static void take_off_with(struct flight *flight, struct rpc_client *client, uint32_t procedure,
-	uint32_t bytes, uint32_t delay_ms, unsigned int timeout_ms)
+static void take_off(struct flight *flight, struct rpc_client *client, uint32_t bytes,
+	uint32_t delay_ms, unsigned int timeout_ms)
 {
 	struct passenger *passenger = calloc(1, sizeof(*passenger));
 	struct test_data args = {delay_ms, bytes, calloc(1, bytes + 1)};
 
 	passenger->flight = flight;
-	rpc_call_async(client, procedure, XDR_TEST, &args, XDR_TEST, &passenger->result, timeout_ms,
+	rpc_call_async(client, TEST_ECHO, XDR_TEST, &args, XDR_TEST, &passenger->result, timeout_ms,
 		landed, passenger);
 	free(args.value);
-}
-
-static void take_off(struct flight *flight, struct rpc_client *client, uint32_t bytes,
-	uint32_t delay_ms, unsigned int timeout_ms)
-{
-	take_off_with(flight, client, TEST_ECHO, bytes, delay_ms, timeout_ms);
 }
 
 static void wait_for(struct flight *flight, unsigned int count)
@@ -386,38 +368,6 @@ static void test_slow_call_does_not_hold_up_fast_ones(void)
 	rpc_server_stop(server);
 }
 
-static void test_quick_call_that_waits_does_not_hold_up_others(void)
-{
-	struct rpc_server *server = serve_at("127.0.0.1", &right_key, 4);
-	struct rpc_client *client = client_of(server, &right_key);
-	struct rpc_client *other = client_of(server, &right_key);
-	struct flight flight = FLIGHT_INITIALIZER;
-	unsigned int waited = 0;
-	int64_t start_us;
-
-	/* The first call of a server makes its second thread, the next ones find it idle. */
-	for (int i = 0; i < 3; i++) {
-		CU_ASSERT_EQUAL(echo(client, 10, 0, LONG_MS), 0);
-		CU_ASSERT_EQUAL(echo(other, 10, 0, LONG_MS), 0);
-	}
-	for (unsigned int round = 0; round < 3; round++) {
-		start_us = now_us();
-		take_off_with(&flight, client, TEST_QUICK, 10, 1500, LONG_MS);
-		waited++;
-		pause_ms(20);
-		for (int i = 0; i < 20; i++) {
-			take_off_with(&flight, client, TEST_QUICK, 10, 0, LONG_MS);
-			CU_ASSERT_EQUAL(echo(other, 10, 0, LONG_MS), 0);
-		}
-		CU_ASSERT(ms_since(start_us) < 1000);
-		wait_for(&flight, waited * 21);
-	}
-	CU_ASSERT_EQUAL(flight.ok, 3 * 21);
-	rpc_client_destroy(other);
-	rpc_client_destroy(client);
-	rpc_server_stop(server);
-}
-
 static void test_null_is_answered_when_all_threads_are_busy(void)
 {
 	struct rpc_server *server = serve_at("127.0.0.1", &right_key, 2);
@@ -428,7 +378,7 @@ static void test_null_is_answered_when_all_threads_are_busy(void)
 	CU_ASSERT_EQUAL(echo(client, 10, 0, LONG_MS), 0);
 	/* Two are executed, the others wait for them. */
 	for (int i = 0; i < 4; i++) {
-		take_off_with(&flight, client, i & 1 ? TEST_QUICK : TEST_ECHO, 10, 1500, LONG_MS);
+		take_off(&flight, client, 10, 1500, LONG_MS);
 		pause_ms(20);
 	}
 	for (int i = 0; i < 10; i++)
@@ -460,8 +410,7 @@ static void test_server_rests_after_a_burst(void)
 		for (unsigned int i = 0; i < 3; i++)
 			clients[i] = client_of(server, &right_key);
 		for (unsigned int i = 0; i < 60; i++)
-			take_off_with(&flight, clients[i % 3], i % 4 ? TEST_ECHO : TEST_QUICK, 100,
-				i % 3, LONG_MS);
+			take_off(&flight, clients[i % 3], 100, i % 3, LONG_MS);
 		wait_for(&flight, 60);
 		CU_ASSERT_EQUAL(flight.ok, 60);
 		/* Threads that have nothing to do must not go round in circles. */
@@ -473,6 +422,96 @@ static void test_server_rests_after_a_burst(void)
 			rpc_client_destroy(clients[i]);
 		rpc_server_stop(server);
 	}
+}
+
+static unsigned int workers(void)
+{
+	DIR *tasks = opendir("/proc/self/task");
+	const struct dirent *entry;
+	unsigned int count = 0;
+
+	CU_ASSERT_PTR_NOT_NULL_FATAL(tasks);
+	while ((entry = readdir(tasks)) != NULL) {
+		char path[300], name[32] = "";
+		FILE *file;
+
+		snprintf(path, sizeof(path), "/proc/self/task/%s/comm", entry->d_name);
+		file = entry->d_name[0] == '.' ? NULL : fopen(path, "r");
+		if (!file)
+			continue;
+		if (fgets(name, sizeof(name), file) && !strncmp(name, "rozo_worker", 11))
+			count++;
+		fclose(file);
+	}
+	closedir(tasks);
+	return count;
+}
+
+static void test_server_has_the_threads_it_needs(void)
+{
+	struct rpc_server *server = serve_at("127.0.0.1", &right_key, 6);
+	struct rpc_client *clients[2] = {
+		client_of(server, &right_key), client_of(server, &right_key)};
+	struct flight flight = FLIGHT_INITIALIZER;
+
+	/* A second one when the first leaves the reactor; few more if it is late in coming back. */
+	for (int i = 0; i < 300; i++)
+		CU_ASSERT_EQUAL(echo(clients[i % 2], i % 3 ? 10 : 100000, 0, LONG_MS), 0);
+	CU_ASSERT(workers() >= 2 && workers() <= 4);
+	/* Six execute, one waits for more. */
+	for (int i = 0; i < 20; i++)
+		take_off(&flight, clients[i % 2], 10, 50, LONG_MS);
+	wait_for(&flight, 20);
+	CU_ASSERT_EQUAL(flight.ok, 20);
+	CU_ASSERT_EQUAL(workers(), 7);
+	for (int i = 0; i < 2; i++)
+		rpc_client_destroy(clients[i]);
+	rpc_server_stop(server);
+	CU_ASSERT_EQUAL(workers(), 0);
+}
+
+struct visitors {
+	struct rpc_server *server;
+	atomic_uint failures;
+};
+
+static void *visit(void *argument)
+{
+	struct visitors *visitors = argument;
+
+	for (unsigned int i = 0; i < 40; i++) {
+		struct rpc_client *client = client_of(visitors->server, &right_key);
+		struct flight flight = FLIGHT_INITIALIZER;
+		int fd;
+
+		/* Some leave without waiting for the answers, or without a word. */
+		for (unsigned int call = 0; call < 4; call++)
+			take_off(&flight, client, call * 5000, 0, LONG_MS);
+		if (i % 2 && echo(client, 10, 0, LONG_MS))
+			atomic_fetch_add(&visitors->failures, 1);
+		rpc_client_destroy(client);
+		wait_for(&flight, 4);
+		fd = raw_connect(rpc_server_port(visitors->server));
+		close(fd);
+	}
+	return NULL;
+}
+
+static void test_connections_come_and_go_under_load(void)
+{
+	struct visitors visitors = {.server = serve_at("127.0.0.1", &right_key, 4)};
+	struct rpc_client *client = client_of(visitors.server, &right_key);
+	pthread_t threads[6];
+
+	for (int i = 0; i < 6; i++)
+		CU_ASSERT_EQUAL_FATAL(pthread_create(&threads[i], NULL, visit, &visitors), 0);
+	for (int i = 0; i < 300; i++)
+		CU_ASSERT_EQUAL(echo(client, 1000, 0, LONG_MS), 0);
+	for (int i = 0; i < 6; i++)
+		pthread_join(threads[i], NULL);
+	CU_ASSERT_EQUAL(atomic_load(&visitors.failures), 0);
+	rpc_client_destroy(client);
+	rpc_server_stop(visitors.server);
 }
 
 static void test_timeout_marks_down_until_server_answers(void)
@@ -1582,11 +1621,11 @@ int main(int argc, char **argv)
 		{"echo of all sizes", test_echo_of_all_sizes},
 		{"64 threads on one connection", test_64_threads_on_one_connection},
 		{"slow call does not hold up fast ones", test_slow_call_does_not_hold_up_fast_ones},
-		{"quick call that waits does not hold up others",
-			test_quick_call_that_waits_does_not_hold_up_others},
 		{"NULL is answered when all threads are busy",
 			test_null_is_answered_when_all_threads_are_busy},
 		{"server rests after a burst", test_server_rests_after_a_burst},
+		{"server has the threads it needs", test_server_has_the_threads_it_needs},
+		{"connections come and go under load", test_connections_come_and_go_under_load},
 		{"timeout marks down until server answers",
 			test_timeout_marks_down_until_server_answers},
 		{"deadlines end calls in their order", test_deadlines_end_calls_in_their_order},
