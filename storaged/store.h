@@ -106,6 +106,7 @@ void store_missed(struct store *store, const store_missed_args *args, store_stat
 void store_truncate(struct store *store, const store_truncate_args *args, store_status_res *res);
 void store_remove(struct store *store, const store_remove_args *args, store_status_res *res);
 void store_stat(struct store *store, const store_stat_args *args, store_stat_res *res);
+void store_tell(struct store *store, const store_tell_args *args, store_status_res *res);
 
 /*
  * Any of them by its number (STORE_WRITE ...): what the stripe engine calls for the store in its

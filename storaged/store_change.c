@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
- * The procedures that change records but write no shards (COMMIT, MISSED, TRUNCATE, REMOVE), and
- * those that only flush or look (SYNC, STAT).
+ * The procedures that change records but write no shards (COMMIT, TELL, MISSED, TRUNCATE, REMOVE),
+ * and those that only flush or look (SYNC, STAT).
  *
  * All change under the file's lock held exclusively and flush without it.
  */
@@ -206,6 +206,20 @@ out:
 	if (file != NULL)
 		shard_file_put(file);
 	res->status = store_status(error);
+}
+
+void store_tell(struct store *store, const store_tell_args *args, store_status_res *res)
+{
+	for (uint32_t i = 0; i < args->files.files_len; i++) {
+		const store_told *told = &args->files.files_val[i];
+		store_commit_args commit = {
+			.file = told->file,
+			.runs = {.runs_len = told->runs.runs_len, .runs_val = told->runs.runs_val},
+		};
+
+		store_commit(store, &commit, res);
+	}
+	*res = (store_status_res){.boot = store->boot};
 }
 
 void store_sync(struct store *store, const store_sync_args *args, store_status_res *res)

@@ -26,6 +26,7 @@ HANDLER(missed)
 HANDLER(truncate)
 HANDLER(remove)
 HANDLER(stat)
+HANDLER(tell)
 
 #define PROCEDURE(number, function, result_type)                                                   \
 	[number] = {                                                                               \
@@ -37,7 +38,7 @@ HANDLER(stat)
 		.result_bytes = sizeof(result_type),                                               \
 	}
 
-#define PROCEDURE_COUNT (STORE_STAT + 1)
+#define PROCEDURE_COUNT (STORE_TELL + 1)
 
 static struct rpc_procedure procedures[PROCEDURE_COUNT] = {
 	PROCEDURE(STORE_WRITE, write, store_write_res),
@@ -48,6 +49,7 @@ static struct rpc_procedure procedures[PROCEDURE_COUNT] = {
 	PROCEDURE(STORE_TRUNCATE, truncate, store_status_res),
 	PROCEDURE(STORE_REMOVE, remove, store_status_res),
 	PROCEDURE(STORE_STAT, stat, store_stat_res),
+	PROCEDURE(STORE_TELL, tell, store_status_res),
 };
 
 void store_program(struct store *store, struct rpc_program *program)

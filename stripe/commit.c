@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
- * What becomes of runs that were written: making unstable ones durable (COMMIT), and telling the
- * stores which are decided.
+ * What becomes of runs that were written unstable: making them durable (COMMIT).
  *
- * Takes stripe_file.commit_lock, the range lock (shared), tell_lock, stripe_file.lock.
+ * Takes stripe_file.commit_lock, the range lock (shared), stripe_file.lock.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -279,118 +278,4 @@ int stripe_commit(struct stripe_file *file)
 	pthread_mutex_unlock(&file->lock);
 	pthread_mutex_unlock(&file->commit_lock);
 	return error ? error : lost;
-}
-
-/* -------- telling the stores what is decided -------- */
-
-/*
- * Tells the stores of one segment its share of a list of runs. Each store that answered is taken
- * out of the runs' `untold`.
- */
-static void tell_segment(
-	struct stripe_file *file, const struct segment *segment, struct run *runs, bool stable)
-{
-	struct fanout_call calls[MOJETTE_N_MAX];
-	store_status_res results[MOJETTE_N_MAX];
-	store_decided *list = calloc(STORE_COMMITS_MAX, sizeof(*list));
-
-	while (list && runs) {
-		store_commit_args args = {.file = file_store_file(file, segment),
-			.stable = stable,
-			.runs = {.runs_val = list}};
-		struct run *first = runs;
-		uint32_t wanted = 0, answered = 0;
-
-		for (; runs && args.runs.runs_len < STORE_COMMITS_MAX; runs = runs->next) {
-			if (runs->segment != segment)
-				continue;
-			wanted |= runs->untold;
-			list[args.runs.runs_len++] =
-				(store_decided){.first_block = runs->first_block,
-					.count = runs->count,
-					.block_version = runs->version};
-		}
-		for (unsigned int s = 0; s < segment->shard_count; s++) {
-			if (!node_usable(segment->nodes[s]))
-				wanted &= ~(1u << s);
-		}
-		segment_ask(file, segment, wanted, STORE_COMMIT, &args, 0, results, calls);
-		for (unsigned int s = 0; s < segment->shard_count; s++) {
-			if (calls[s].started &&
-				(stable ? !fanout_call_status(&calls[s]) : !calls[s].error))
-				answered |= 1u << s;
-			fanout_call_free(&calls[s]);
-		}
-		for (struct run *run = first; run != runs; run = run->next) {
-			if (run->segment == segment)
-				run->untold &= ~answered;
-		}
-	}
-	free(list);
-}
-
-int runs_mark_decided(struct stripe_file *file, struct run *runs)
-{
-	int error = 0;
-
-	if (file->code.k > file->code.m)
-		return 0;
-	for (const struct run *run = runs; run; run = run->next) {
-		const struct run *earlier = runs;
-
-		while (earlier->segment != run->segment)
-			earlier = earlier->next;
-		if (earlier == run)
-			tell_segment(file, run->segment, runs, true);
-	}
-	for (const struct run *run = runs; run; run = run->next) {
-		if (__builtin_popcount(run->holders & ~run->untold) < (int)versions_deciding(file))
-			error = -EIO;
-	}
-	return error;
-}
-
-void runs_tell_decided(struct stripe_file *file)
-{
-	struct run *told = NULL;
-
-	/*
-	 * New runs come in at the head. From here to the end the list is changed by us only, and
-	 * `untold` is nobody else's.
-	 */
-	pthread_mutex_lock(&file->tell_lock);
-	pthread_mutex_lock(&file->lock);
-	struct run *runs = file->decided;
-	struct segment *segments = file->segments;
-	pthread_mutex_unlock(&file->lock);
-	for (struct segment *segment = segments; runs && segment; segment = segment->next) {
-		const struct run *run = runs;
-		while (run && run->segment != segment)
-			run = run->next;
-		if (run)
-			tell_segment(file, segment, runs, false);
-	}
-	/* A run stays until all its holders know: one that does not may take it for undecided. */
-	pthread_mutex_lock(&file->lock);
-	for (struct run **link = &file->decided; *link;) {
-		struct run *run = *link;
-		/* A node whose shards have moved may never come back. */
-		for (unsigned int s = 0; run->segment->superseded && s < run->segment->shard_count;
-			s++) {
-			if (!node_usable(run->segment->nodes[s]))
-				run->untold &= ~(1u << s);
-		}
-		if (run->untold) {
-			link = &run->next;
-			continue;
-		}
-		*link = run->next;
-		run->next = told;
-		told = run;
-	}
-	if (file->decided)
-		runs_schedule_commit(file);
-	pthread_mutex_unlock(&file->lock);
-	pthread_mutex_unlock(&file->tell_lock);
-	runs_free(told);
 }

@@ -34,6 +34,7 @@ static const struct procedure_types types[] = {
 	[STORE_TRUNCATE] = PROCEDURE(store_truncate_args, store_status_res),
 	[STORE_REMOVE] = PROCEDURE(store_remove_args, store_status_res),
 	[STORE_STAT] = PROCEDURE(store_stat_args, store_stat_res),
+	[STORE_TELL] = PROCEDURE(store_tell_args, store_status_res),
 };
 
 void fanout_init(struct fanout *fanout, struct stripe *stripe)

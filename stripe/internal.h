@@ -764,6 +764,12 @@ void run_book(struct stripe_file *file, struct run *run, bool decided);
 /* Tells the stores which runs of a file are decided, and forgets those that were told. */
 void runs_tell_decided(struct stripe_file *file);
 
+/*
+ * The same for a queue of files, linked by commit_next, which it takes over; with one call to each
+ * store for many of them. Those that somebody else is telling of go back to the queue.
+ */
+void files_tell_decided(struct stripe *stripe, struct stripe_file *queue);
+
 /* True if unstable runs should be committed before there are more. */
 bool runs_are_many(struct stripe_file *file);
 

@@ -61,22 +61,11 @@ void runs_schedule_commit(struct stripe_file *file)
 	file_reference(file);
 	pthread_mutex_lock(&stripe->background_lock);
 	file->commit_next = stripe->commit_queue;
+	/* With others in the queue it waits for nothing but the time. */
+	if (!stripe->commit_queue)
+		pthread_cond_signal(&stripe->background_wake);
 	stripe->commit_queue = file;
-	pthread_cond_signal(&stripe->background_wake);
 	pthread_mutex_unlock(&stripe->background_lock);
-}
-
-static void tell_decided(struct stripe_file *queue)
-{
-	while (queue) {
-		struct stripe_file *file = queue;
-		queue = file->commit_next;
-		pthread_mutex_lock(&file->lock);
-		file->commit_scheduled = false;
-		pthread_mutex_unlock(&file->lock);
-		runs_tell_decided(file);
-		stripe_file_put(file);
-	}
 }
 
 /* Waits with background_lock held; until the engine stops, or `ready`, or for so long. */
@@ -122,7 +111,7 @@ static void *background(void *argument)
 		struct stripe_file *queue = stripe->commit_queue;
 		stripe->commit_queue = NULL;
 		pthread_mutex_unlock(&stripe->background_lock);
-		tell_decided(queue);
+		files_tell_decided(stripe, queue);
 		if (!stopping)
 			probe_nodes(stripe);
 	}

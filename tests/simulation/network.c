@@ -98,6 +98,22 @@ static void *copy_args(uint32_t procedure, const void *args)
 		copy_array(&room, &copy->runs.runs_val, runs);
 		return copy;
 	}
+	if (procedure == STORE_TELL) {
+		const store_tell_args *from = args;
+		size_t files = from->files.files_len * sizeof(store_told);
+		size_t bytes = padded(sizeof(*from)) + padded(files);
+		for (unsigned int i = 0; i < from->files.files_len; i++)
+			bytes += padded(
+				from->files.files_val[i].runs.runs_len * sizeof(store_decided));
+		store_tell_args *copy = malloc(bytes);
+		*copy = *from;
+		room = (char *)copy + padded(sizeof(*copy));
+		copy_array(&room, &copy->files.files_val, files);
+		for (unsigned int i = 0; i < copy->files.files_len; i++)
+			copy_array(&room, &copy->files.files_val[i].runs.runs_val,
+				copy->files.files_val[i].runs.runs_len * sizeof(store_decided));
+		return copy;
+	}
 	size_t bytes = procedure == STORE_READ       ? sizeof(store_read_args)
 		       : procedure == STORE_SYNC     ? sizeof(store_sync_args)
 		       : procedure == STORE_MISSED   ? sizeof(store_missed_args)
@@ -141,9 +157,13 @@ static void print_message(const struct message *message, const void *result, int
 		[STORE_MISSED] = "MISSED",
 		[STORE_TRUNCATE] = "TRUNCATE",
 		[STORE_STAT] = "STAT",
+		[STORE_TELL] = "TELL",
 	};
-	/* All of them begin with the file. */
-	const store_file *file = message->args;
+	/* All others begin with the file. */
+	const store_file *file =
+		message->procedure == STORE_TELL
+			? &((const store_tell_args *)message->args)->files.files_val->file
+			: message->args;
 	fprintf(stderr, "%9" PRIu64 "  p%u to node %u: %s of segment %u", scheduler_now(),
 		message->from->number, message->node, names[message->procedure], file->segment);
 	switch (message->procedure) {
@@ -158,6 +178,14 @@ static void print_message(const struct message *message, const void *result, int
 			(uint64_t)write->blocks.blocks_val[0].base.generation, write->shard,
 			write->commits.commits_len, write->undecided.undecided_len, write->missed,
 			write->stable ? " stable" : "");
+		break;
+	}
+	case STORE_TELL: {
+		const store_tell_args *tell = message->args;
+		for (unsigned int i = 0; i < tell->files.files_len; i++)
+			fprintf(stderr, " segment %u %u runs",
+				tell->files.files_val[i].file.segment,
+				tell->files.files_val[i].runs.runs_len);
 		break;
 	}
 	case STORE_COMMIT: {

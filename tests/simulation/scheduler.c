@@ -556,6 +556,15 @@ WRAP(int, pthread_mutex_lock, pthread_mutex_t *mutex)
 	return 0;
 }
 
+WRAP(int, pthread_mutex_trylock, pthread_mutex_t *mutex)
+{
+	maybe_others_first();
+	if (lock_of(mutex)->taken)
+		return EBUSY;
+	lock_of(mutex)->taken = true;
+	return 0;
+}
+
 WRAP(int, pthread_mutex_unlock, pthread_mutex_t *mutex)
 {
 	lock_release(lock_of(mutex));

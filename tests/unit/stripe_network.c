@@ -57,6 +57,7 @@ static const struct types types[] = {
 	[STORE_TRUNCATE] = TYPES(store_truncate_args, store_status_res),
 	[STORE_REMOVE] = TYPES(store_remove_args, store_status_res),
 	[STORE_STAT] = TYPES(store_stat_args, store_stat_res),
+	[STORE_TELL] = TYPES(store_tell_args, store_status_res),
 };
 
 static const char *const names[] = {
@@ -68,6 +69,7 @@ static const char *const names[] = {
 	[STORE_TRUNCATE] = "TRUNCATE",
 	[STORE_REMOVE] = "REMOVE",
 	[STORE_STAT] = "STAT",
+	[STORE_TELL] = "TELL",
 };
 
 static uint64_t locked_random(void)

@@ -642,8 +642,10 @@ static void files_with_failed_writes_are_dropped_like_others(void)
 		stripe_file_put(file);
 	}
 	/* While a store has not heard what is decided, the file stays. */
-	while (count().calls[STORE_COMMIT] < 20 * 3)
-		usleep(5000);
+	for (uint64_t id = 1; id <= 20; id++) {
+		for (unsigned int shard = 0; shard < 3; shard++)
+			wait_decided(id, shard, 0);
+	}
 	node_stop(0);
 	node_stop(1);
 	memset(bytes, 'y', sizeof(bytes));
@@ -668,6 +670,38 @@ static void files_with_failed_writes_are_dropped_like_others(void)
 		stripe_file_put(file);
 	}
 	CU_ASSERT(cluster.placements_asked - asked >= 8);
+	cluster_stop();
+}
+
+/* More than fit one call, and one with more runs than that. */
+static void what_is_decided_of_many_files_is_told_together(void)
+{
+	enum { FILES = STORE_TELL_MAX + 40, RUNS = STORE_COMMITS_MAX + 100 };
+	uint8_t bytes[8192];
+
+	cluster.tell_delay_ms = 300;
+	cluster_start(MOJETTE_SYSTEMATIC, 2, 1, 4096);
+	cluster.tell_delay_ms = 0;
+	cluster.segment_blocks = 2 * RUNS;
+	memset(bytes, 'x', sizeof(bytes));
+	struct stripe_file *many = open_file(FILES + 1);
+	for (uint64_t run = 0; run < RUNS; run++)
+		CU_ASSERT_EQUAL(
+			stripe_write(many, 2 * run * sizeof(bytes), bytes, sizeof(bytes), true), 0);
+	for (uint64_t id = 1; id <= FILES; id++) {
+		struct stripe_file *file = open_file(id);
+		CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+		stripe_file_put(file);
+	}
+	for (unsigned int shard = 0; shard < 3; shard++) {
+		for (uint64_t id = 1; id <= FILES; id++)
+			wait_decided(id, shard, 0);
+		for (uint64_t run = 0; run < RUNS; run++)
+			wait_decided(FILES + 1, shard, 2 * run);
+	}
+	stripe_file_put(many);
+	CU_ASSERT(count().calls[STORE_TELL] < FILES);
+	CU_ASSERT_EQUAL(count().calls[STORE_COMMIT], 0);
 	cluster_stop();
 }
 
@@ -2509,6 +2543,8 @@ int main(void)
 			what_a_reader_was_told_is_not_taken_back},
 		{"files with failed writes are dropped like others",
 			files_with_failed_writes_are_dropped_like_others},
+		{"what is decided of many files is told together",
+			what_is_decided_of_many_files_is_told_together},
 		{"versions are not given twice when a file was forgotten",
 			versions_are_not_given_twice_when_a_file_was_forgotten},
 		{"whole and partial blocks read back", whole_and_partial_blocks_read_back},
