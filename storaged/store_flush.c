@@ -293,7 +293,10 @@ static void add_rows(void *context, uint64_t group, unsigned int side, uint64_t 
 	store_mask_add(context, group, side, rows);
 }
 
-/* What a flush was for is left to the next one, which is one of the file. Called with flush_lock.
+/*
+ * What a flush was for is left to the next one, which is one of the file. Of a file that has failed
+ * there is none, but who is reading it meanwhile must not take its rows for durable. Called with
+ * flush_lock.
  */
 static void put_off(struct shard_file *file, const struct flush *flush)
 {
@@ -353,7 +356,7 @@ static int flush_once(struct shard_file *file)
 	}
 
 	pthread_mutex_lock(&file->flush_lock);
-	if (again)
+	if (error != 0)
 		put_off(file, &flush);
 	store_mask_free(&file->syncing);
 	if (error != 0) {

@@ -405,6 +405,62 @@ static void a_flush_that_comes_behind_a_removal_ends(void)
 	alarm(0);
 }
 
+/* The next read of a store file waits until a flush has failed. */
+static atomic_bool read_waits, flush_fails;
+static sem_t reading, flush_failed;
+
+static ssize_t read_when_the_flush_has_failed(
+	int descriptor, const struct iovec *parts, int count, uint64_t offset)
+{
+	if (atomic_exchange(&read_waits, false)) {
+		sem_post(&reading);
+		sem_wait(&flush_failed);
+	}
+	return store_io_posix.read(descriptor, parts, count, offset);
+}
+
+static int sync_or_fail(int descriptor)
+{
+	return atomic_load(&flush_fails) ? -EIO : store_io_posix.sync_data(descriptor);
+}
+
+static void *read_header(void *context)
+{
+	store_read_block *told = context;
+
+	/* An answer that is none is as good as any. */
+	if (fixture_get(&fixture, &(struct get){.headers_only = true}, told, NULL) != 0)
+		told->state = STORE_PENDING;
+	return NULL;
+}
+
+/* A reader that is looking when a flush fails counts its bytes as a holder otherwise. */
+static void what_could_not_be_flushed_is_not_told_as_flushed(void)
+{
+	store_read_block told;
+	pthread_t reader;
+
+	begin(1, &store_io_posix);
+	io.read = read_when_the_flush_has_failed;
+	io.sync_data = sync_or_fail;
+	fixture_open(&fixture);
+	sem_init(&reading, 0, 0);
+	sem_init(&flush_failed, 0, 0);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .unstable = true), 0);
+	atomic_store(&read_waits, true);
+	pthread_create(&reader, NULL, read_header, &told);
+	sem_wait(&reading);
+	atomic_store(&flush_fails, true);
+	CU_ASSERT_EQUAL(fixture_sync(&fixture, FIXTURE_FILE), EIO);
+	sem_post(&flush_failed);
+	pthread_join(reader, NULL);
+	CU_ASSERT_EQUAL(told.state, STORE_PENDING);
+	atomic_store(&flush_fails, false);
+	sem_destroy(&reading);
+	sem_destroy(&flush_failed);
+	fixture_end(&fixture);
+}
+
 static uint32_t clear_missed(void)
 {
 	const store_missed_args args = {.file = FIXTURE_FILE,
@@ -446,6 +502,7 @@ int main(void)
 	TEST(a_writer_does_not_wait_for_readers_to_end);
 	TEST(a_flush_does_not_bring_a_removed_file_back);
 	TEST(a_flush_that_comes_behind_a_removal_ends);
+	TEST(what_could_not_be_flushed_is_not_told_as_flushed);
 	TEST(records_of_a_file_that_is_not_there_are_cleared);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
