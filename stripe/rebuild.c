@@ -11,8 +11,10 @@
  * alone (and the shard incomplete) as long as it cannot tell.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
+#include "rpc/log.h"
 #include "stripe/internal.h"
 
 /* Raises *block_count to what some stores have. Returns the shards whose stores answered. */
@@ -58,6 +60,39 @@ static int count_blocks(
 	return __builtin_popcount(answered) >= (int)versions_quorum(file) ? 0 : -EIO;
 }
 
+/*
+ * Removes what this node has of another shard of the segment. It had that one before, and has
+ * removed its copy, or exportd would not have chosen it again; but who had not heard of that has
+ * sent it a write or a fence since, and as long as that is there the store takes nothing of the
+ * shard that is to be made. Not if the store knows a newer epoch than the placement that says so.
+ */
+static void remove_other_shard(struct stripe_file *file, const struct segment *segment,
+	uint32_t shard, uint32_t write_epoch)
+{
+	const store_read_args look = {
+		.file = file_store_file(file, segment),
+		.geometry = file_geometry(file),
+		.shard = shard,
+		.count = 1,
+		.headers_only = 1,
+	};
+	const store_remove_args removal = {.file = look.file};
+	struct fanout_call calls[MOJETTE_N_MAX];
+	store_read_res results[MOJETTE_N_MAX];
+
+	segment_ask(file, segment, 1u << shard, STORE_READ, &look, 0, results, calls);
+	bool other = fanout_call_refused(&calls[shard], -EINVAL) &&
+		     results[shard].write_epoch <= write_epoch;
+	fanout_call_free(&calls[shard]);
+	/* If it cannot be, healing fails, and all is tried again. */
+	if (other && segment_tell(file, segment, 1u << shard, STORE_REMOVE, &removal))
+		rozo_log(INFO,
+			"file %" PRIu32 "/%" PRIu64 " segment %" PRIu32
+			": removed what this node had of another shard than %" PRIu32
+			", which it is to make",
+			look.file.export_id, (uint64_t)look.file.file_id, look.file.segment, shard);
+}
+
 int stripe_rebuild_begin(
 	struct stripe_file *file, uint32_t segment_number, struct stripe_rebuild *rebuild)
 {
@@ -82,6 +117,7 @@ int stripe_rebuild_begin(
 	pthread_mutex_unlock(&file->lock);
 	if (superseded)
 		return -EIO; /* it has just changed again: the caller begins anew */
+	remove_other_shard(file, segment, shard, write_epoch);
 	bool stale;
 	uint32_t fenced = segment_fence(file, segment, write_epoch, &stale);
 	/* Former stores are to remove what they have when this is done, and their fence with it. */

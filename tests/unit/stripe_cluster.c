@@ -255,16 +255,21 @@ bool node_is_up(unsigned int i)
 	return cluster.nodes[i].store != NULL;
 }
 
-unsigned int move_shard(uint64_t id, unsigned int shard, unsigned int spare)
+void move_shard_to(uint64_t id, unsigned int shard, unsigned int node)
 {
-	unsigned int node = (unsigned int)(cluster.code.k + cluster.code.m) + spare;
-
 	pthread_mutex_lock(&cluster.lock);
 	cluster.files[id].moved[shard] = node + 1;
 	cluster.files[id].rebuilding |= 1u << shard;
 	cluster.files[id].switch_epoch = ++cluster.files[id].write_epoch;
 	cluster.files[id].since[shard] = cluster.files[id].switch_epoch;
 	pthread_mutex_unlock(&cluster.lock);
+}
+
+unsigned int move_shard(uint64_t id, unsigned int shard, unsigned int spare)
+{
+	unsigned int node = (unsigned int)(cluster.code.k + cluster.code.m) + spare;
+
+	move_shard_to(id, shard, node);
 	return node;
 }
 

@@ -109,6 +109,9 @@ bool node_is_up(unsigned int i);
  */
 unsigned int move_shard(uint64_t id, unsigned int shard, unsigned int spare);
 
+/* The same with any node, by its index. */
+void move_shard_to(uint64_t id, unsigned int shard, unsigned int node);
+
 /* What exportd does when the shard has been made. */
 void end_rebuilding(uint64_t id, unsigned int shard);
 

@@ -735,6 +735,48 @@ static void who_has_not_heard_of_moves_acknowledges_nothing(void)
 	stop();
 }
 
+/*
+ * A node has removed its copy of a shard that moved, and then one who has not heard of that writes
+ * to it. What it has then must not keep it from being given another shard of the segment.
+ */
+static void a_leftover_of_another_shard_does_not_keep_a_shard_from_being_made(void)
+{
+	const store_remove_args removal = {.file = {.export_id = EXPORT, .file_id = FILE_ID}};
+	const store_stat_args stat = {.file = {.export_id = EXPORT, .file_id = FILE_ID}};
+	struct stripe_heal_result sum;
+	store_status_res removed = {0};
+	store_stat_res left = {0};
+
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	change(file, 0, SIZE, true);
+	struct stripe *worker = engine_create_at(move_shard(FILE_ID, 2, 0));
+	CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
+	stripe_destroy(worker);
+	end_rebuilding(FILE_ID, 2);
+	store_remove(cluster.nodes[2].store, &removal, &removed);
+	CU_ASSERT_EQUAL(removed.status, 0);
+	change(file, 7 * BLOCK, BLOCK, true);
+	store_stat(cluster.nodes[2].store, &stat, &left);
+	CU_ASSERT_EQUAL(left.status, 0);
+	node_stop(5);
+	move_shard_to(FILE_ID, 5, 2);
+	worker = engine_create_at(2);
+	CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
+	end_rebuilding(FILE_ID, 5);
+	change(file, 9 * BLOCK, BLOCK, true);
+	stripe_destroy(worker);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe);
+	node_stop(0);
+	engine_start();
+	file = open_in(cluster.stripe);
+	node_stop(1);
+	CU_ASSERT(reads_right(file));
+	stripe_file_put(file);
+	stop();
+}
+
 static void who_knows_only_the_old_nodes_decides_nothing_without_asking(void)
 {
 	struct stripe_heal_result sum;
@@ -1327,6 +1369,8 @@ int main(void)
 		{"who removed its copy is no witness", who_removed_its_copy_is_no_witness},
 		{"who has not heard of moves acknowledges nothing",
 			who_has_not_heard_of_moves_acknowledges_nothing},
+		{"a leftover of another shard does not keep a shard from being made",
+			a_leftover_of_another_shard_does_not_keep_a_shard_from_being_made},
 		{"what is written while a shard moves is on the new node",
 			what_is_written_while_a_shard_moves_is_on_the_new_node},
 		{"a block is made of a new and a former shard",
