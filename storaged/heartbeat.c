@@ -28,6 +28,12 @@ struct free_walk {
 	uint64_t strays_removed, strays_failed;
 };
 
+/* Items of the list that were removed, of which exportd may not have heard. */
+struct untold {
+	uint32_t count;
+	uint64_t sequences[META_FREE_MAX];
+};
+
 struct heartbeat {
 	struct periodic periodic;
 	struct store *store;
@@ -37,35 +43,59 @@ struct heartbeat {
 	/* Only the thread uses what follows. */
 	bool answered; /* the last heartbeat was */
 	struct free_walk walk;
+	struct untold untold;
 	int64_t walk_again_ms;
 	bool told_out_of_reach;
 	struct store_capacity capacity[DEVICES_MAX];
 	meta_device devices[DEVICES_MAX];
 };
 
+/* Tells exportd what was removed. Returns 0, or why it does not say that it knows. */
+static int tell_freed(struct rpc_client *meta, uint32_t node_id, struct untold *untold)
+{
+	meta_freed_args freed = {.node = node_id,
+		.sequences = {.sequences_len = untold->count, .sequences_val = untold->sequences}};
+	meta_status_res result = {0};
+
+	if (!untold->count)
+		return 0;
+	int error = rpc_call(meta, META_FREED, RPC_XDR(xdr_meta_freed_args), &freed,
+		RPC_XDR(xdr_meta_status_res), &result, FREE_TIMEOUT_MS);
+	if (error)
+		return error;
+	error = -(int)result.status;
+	rpc_free(RPC_XDR(xdr_meta_status_res), &result);
+	if (!error)
+		untold->count = 0;
+	return error;
+}
+
 /*
  * Removes store files of removed files, and of what other nodes have taken over: those of a page of
  * exportd's list, from walk->first on, as far as it comes in REMOVING_MS. Tells exportd which ones
  * are gone for good. Returns 0, or why exportd's list cannot be had.
  */
-static int free_page(
-	struct free_walk *walk, struct store *store, struct stripe *stripe, uint32_t node_id)
+static int free_page(struct free_walk *walk, struct untold *untold, struct store *store,
+	struct stripe *stripe, uint32_t node_id)
 {
 	struct rpc_client *meta = stripe_meta(stripe);
 	meta_free_args ask = {.node = node_id, .first = walk->first};
 	meta_free_res page = {0};
+	/*
+	 * First, so that none of them is in the list: exportd may have heard of it behind that, and
+	 * have given this node a shard of the same segment. It would be removed.
+	 */
+	int error = tell_freed(meta, node_id, untold);
 
-	int error = rpc_call(meta, META_FREE_LIST, RPC_XDR(xdr_meta_free_args), &ask,
-		RPC_XDR(xdr_meta_free_res), &page, FREE_TIMEOUT_MS);
+	if (!error)
+		error = rpc_call(meta, META_FREE_LIST, RPC_XDR(xdr_meta_free_args), &ask,
+			RPC_XDR(xdr_meta_free_res), &page, FREE_TIMEOUT_MS);
 	if (error)
 		return error;
 	error = -(int)page.status;
-	uint32_t items = error ? 0 : page.items.items_len, done = 0, count = 0;
+	uint32_t items = error ? 0 : page.items.items_len, done = 0;
 	int64_t end_ms = clock_now_ms() + REMOVING_MS;
-	uint64_t *removed = calloc(items ? items : 1, sizeof(*removed));
-	if (!error && !removed)
-		error = -ENOMEM;
-	for (; !error && done < items && clock_now_ms() < end_ms; done++) {
+	for (; done < items && untold->count < META_FREE_MAX && clock_now_ms() < end_ms; done++) {
 		const meta_free_item *item = &page.items.items_val[done];
 		store_remove_args args = {.file = {.export_id = item->export_id,
 						  .segment = item->segment,
@@ -78,7 +108,7 @@ static int free_page(
 		store_remove(store, &args, &result);
 		walk->first = item->sequence + 1;
 		if (result.status == 0) {
-			removed[count++] = item->sequence;
+			untold->sequences[untold->count++] = item->sequence;
 			walk->strays_removed += item->stray;
 		} else if (result.status == ENODEV) {
 			walk->out_of_reach++;
@@ -93,16 +123,8 @@ static int free_page(
 	}
 	walk->ended = !error && done == items && items < META_FREE_MAX;
 	rpc_free(RPC_XDR(xdr_meta_free_res), &page);
-	if (count) {
-		meta_freed_args freed = {.node = node_id,
-			.sequences = {.sequences_len = count, .sequences_val = removed}};
-		meta_status_res result = {0};
-		/* What exportd does not hear is removed again, which does no harm. */
-		if (!rpc_call(meta, META_FREED, RPC_XDR(xdr_meta_freed_args), &freed,
-			    RPC_XDR(xdr_meta_status_res), &result, FREE_TIMEOUT_MS))
-			rpc_free(RPC_XDR(xdr_meta_status_res), &result);
-	}
-	free(removed);
+	/* What exportd does not hear it is told again. */
+	(void)tell_freed(meta, node_id, untold);
 	return error;
 }
 
@@ -128,7 +150,8 @@ static void free_some(struct heartbeat *heartbeat)
 	if (walk->first == 0)
 		heartbeat->walk_again_ms = now_ms + WALK_MS;
 	/* The next heartbeat tells again. */
-	if (free_page(walk, heartbeat->store, heartbeat->stripe, heartbeat->node_id) ||
+	if (free_page(walk, &heartbeat->untold, heartbeat->store, heartbeat->stripe,
+		    heartbeat->node_id) ||
 		!walk->ended)
 		return;
 	if (walk->out_of_reach && !heartbeat->told_out_of_reach)
@@ -195,8 +218,9 @@ int heartbeat_admission(uint32_t node_id, struct store *store, struct stripe *st
 	if (status || !strays)
 		return -(int)status;
 	struct free_walk walk = {0};
+	struct untold untold = {0};
 	while (!error && !walk.ended)
-		error = free_page(&walk, store, stripe, node_id);
+		error = free_page(&walk, &untold, store, stripe, node_id);
 	/* Of those that were removed exportd may not have heard: it is asked again. */
 	if (error || walk.strays_removed || walk.strays_failed || !walk.out_of_reach)
 		return -EAGAIN;

@@ -29,6 +29,13 @@ static struct {
 	meta_free_item items[ITEMS_MAX]; /* by sequence */
 	uint32_t count;
 	uint64_t last; /* sequence */
+	/*
+	 * True: exportd's disk hangs, so the next META_FREED is not answered in time. What it says
+	 * is carried out when it is told again, or behind the next list that has it, whichever
+	 * comes first.
+	 */
+	bool hangs;
+	uint64_t late; /* sequence that is to be taken off then, 0: none */
 	int64_t heard_ms, silence_ms; /* when the last heartbeat came; the longest time without */
 } queue = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -66,13 +73,14 @@ static void answer_heartbeat(const meta_heartbeat_args *args, meta_heartbeat_res
 		result->strays_waiting |= queue.items[i].stray;
 }
 
-static void answer_list(const meta_free_args *args, meta_free_res *result)
+static store_file numbered(uint64_t id)
 {
-	result->items.items_val = calloc(META_FREE_MAX, sizeof(meta_free_item));
-	for (uint32_t i = 0; i < queue.count && result->items.items_len < META_FREE_MAX; i++) {
-		if (queue.items[i].sequence >= args->first)
-			result->items.items_val[result->items.items_len++] = queue.items[i];
-	}
+	return (store_file){.export_id = 1, .file_id = id};
+}
+
+static void put(uint64_t id)
+{
+	CU_ASSERT_EQUAL(PUT(&fixture, .file = numbered(id), .version = VERSION(1, 1)), 0);
 }
 
 static void take_off(uint64_t sequence)
@@ -84,6 +92,22 @@ static void take_off(uint64_t sequence)
 			queue.items[left++] = queue.items[i];
 	}
 	queue.count = left;
+	if (sequence != queue.late)
+		return;
+	/* The node may be chosen again as soon as that is known, and is. */
+	queue.late = 0;
+	put(sequence);
+}
+
+static void answer_list(const meta_free_args *args, meta_free_res *result)
+{
+	result->items.items_val = calloc(META_FREE_MAX, sizeof(meta_free_item));
+	for (uint32_t i = 0; i < queue.count && result->items.items_len < META_FREE_MAX; i++) {
+		if (queue.items[i].sequence >= args->first)
+			result->items.items_val[result->items.items_len++] = queue.items[i];
+	}
+	if (queue.late != 0 && queue.late >= args->first)
+		take_off(queue.late);
 }
 
 int __wrap_rozo_rpc_call(struct rpc_client *client, uint32_t procedure, rpc_xdr args_xdr,
@@ -101,18 +125,17 @@ int __wrap_rozo_rpc_call(struct rpc_client *client, uint32_t procedure, rpc_xdr 
 		answer_heartbeat(args, result);
 	else if (procedure == META_FREE_LIST)
 		answer_list(args, result);
-	else if (procedure != META_FREED)
+	else if (procedure != META_FREED || queue.hangs)
 		error = -ETIMEDOUT;
+	if (procedure == META_FREED && queue.hangs) {
+		queue.hangs = false;
+		queue.late = freed->sequences.sequences_val[0];
+	}
 	for (uint32_t i = 0;
 		procedure == META_FREED && !error && i < freed->sequences.sequences_len; i++)
 		take_off(freed->sequences.sequences_val[i]);
 	pthread_mutex_unlock(&queue.lock);
 	return error;
-}
-
-static store_file numbered(uint64_t id)
-{
-	return (store_file){.export_id = 1, .file_id = id};
 }
 
 /* Files that exportd wants to be gone, numbered on from 1 as their items are. */
@@ -140,11 +163,6 @@ static bool is_there(uint64_t id)
 
 	fixture_side_of(&fixture, numbered(id), 0, path, sizeof(path));
 	return access(path, F_OK) == 0;
-}
-
-static void put(uint64_t id)
-{
-	CU_ASSERT_EQUAL(PUT(&fixture, .file = numbered(id), .version = VERSION(1, 1)), 0);
 }
 
 /* -------- the node -------- */
@@ -243,6 +261,31 @@ static void what_can_be_removed_is_removed_behind_what_cannot(void)
 	end();
 }
 
+/*
+ * A copy that was removed is not removed again by a list from before exportd knew: the shard that
+ * the node was given since would go with it.
+ */
+static void what_came_after_a_removal_is_not_removed(void)
+{
+	struct heartbeat *heartbeat;
+	struct work work;
+
+	begin();
+	work_init(&work);
+	want_removed(1, true);
+	put(1);
+	queue.hangs = true;
+	CU_ASSERT_EQUAL_FATAL(heartbeat_start(&heartbeat, NODE, fixture.store, NULL, &work), 0);
+	/* The list is gone through again after 10 s. */
+	for (unsigned int i = 0; i < 300 && waiting() > 0; i++)
+		nanosleep(&(struct timespec){.tv_nsec = 50 * 1000000}, NULL);
+	CU_ASSERT_EQUAL(waiting(), 0);
+	heartbeat_stop(heartbeat);
+	CU_ASSERT(is_there(1));
+	work_destroy(&work);
+	end();
+}
+
 static int slow_sync(int descriptor)
 {
 	nanosleep(&(struct timespec){.tv_nsec = 10 * 1000000}, NULL);
@@ -292,6 +335,7 @@ int main(void)
 	TEST(what_a_lost_device_may_have_does_not_keep_a_node_out);
 	TEST(what_cannot_be_removed_keeps_a_node_out);
 	TEST(what_can_be_removed_is_removed_behind_what_cannot);
+	TEST(what_came_after_a_removal_is_not_removed);
 	TEST(heartbeats_go_on_while_much_is_removed);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
