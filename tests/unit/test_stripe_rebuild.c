@@ -777,6 +777,40 @@ static void a_leftover_of_another_shard_does_not_keep_a_shard_from_being_made(vo
 	stop();
 }
 
+/* What is not found there may be on the device that is out of service, for all the node knows. */
+static void a_shard_is_made_on_a_node_with_a_device_out_of_service(void)
+{
+	struct stripe_heal_result sum;
+	char label[300], away[300];
+
+	cluster.two_devices = true;
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	change(file, 0, 10 * BLOCK, true);
+	memset(model + 10 * BLOCK, 0, BLOCK); /* a hole */
+	change(file, 11 * BLOCK, SIZE - 11 * BLOCK, true);
+	node_stop(6);
+	snprintf(label, sizeof(label), "%s/rozo-label", cluster.nodes[6].second_directory);
+	snprintf(away, sizeof(away), "%s/away", cluster.nodes[6].second_directory);
+	CU_ASSERT_EQUAL_FATAL(rename(label, away), 0);
+	node_start(6);
+	node_stop(2);
+	struct stripe *worker = engine_create_at(move_shard(FILE_ID, 2, 0));
+	CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
+	end_rebuilding(FILE_ID, 2);
+	stripe_destroy(worker);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe);
+	node_stop(0);
+	node_stop(1);
+	engine_start();
+	file = open_in(cluster.stripe);
+	CU_ASSERT(reads_right(file));
+	stripe_file_put(file);
+	stop();
+	cluster.two_devices = false;
+}
+
 static void who_knows_only_the_old_nodes_decides_nothing_without_asking(void)
 {
 	struct stripe_heal_result sum;
@@ -1369,6 +1403,8 @@ int main(void)
 		{"who removed its copy is no witness", who_removed_its_copy_is_no_witness},
 		{"who has not heard of moves acknowledges nothing",
 			who_has_not_heard_of_moves_acknowledges_nothing},
+		{"a shard is made on a node with a device out of service",
+			a_shard_is_made_on_a_node_with_a_device_out_of_service},
 		{"a leftover of another shard does not keep a shard from being made",
 			a_leftover_of_another_shard_does_not_keep_a_shard_from_being_made},
 		{"what is written while a shard moves is on the new node",
