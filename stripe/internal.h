@@ -415,8 +415,8 @@ int segment_confirm_former(struct stripe_file *file, const struct segment *forme
 
 /*
  * The same for a segment that is taken for the newest, before it is concluded that there is nothing
- * from what a store says that has nothing of the whole segment, and so knows of no write epoch: it
- * may have been told to remove what it had. Returns 0, also if exportd cannot be asked; or -ESTALE.
+ * from what its stores say: they may have been told to remove what they had. Returns 0, also if
+ * exportd cannot be asked; or -ESTALE.
  */
 int segment_confirm(struct stripe_file *file, const struct segment *segment);
 

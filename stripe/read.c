@@ -276,16 +276,19 @@ static bool round_is_ahead(const struct round *round)
 	return segment_is_outdated(round->file, round->segment, newest);
 }
 
-/* The stores say that there is nothing. Returns 0, or -ESTALE: others are to be asked. */
+/*
+ * The stores say that there is nothing. They may have been told to remove what they had, as others
+ * have their shards by now; and that they know a write epoch is no sign that they have not: they
+ * may have heard of it since, from a writer who knows of no move either. Returns 0, or -ESTALE:
+ * others are to be asked.
+ */
 static int round_nothing(struct round *round, struct block *block)
 {
 	const struct segment *segment = round->segment;
 	int error = 0;
 
 	/* Whether former ones count, who asked them finds out. */
-	for (unsigned int s = 0; s < segment->shard_count && !segment->former; s++) {
-		if (round->confirmed || !round->offsets[s] || round->results[s].write_epoch)
-			continue;
+	if (!round->confirmed && !segment->former) {
 		error = segment_confirm(round->file, segment);
 		round->confirmed = true;
 	}

@@ -718,11 +718,19 @@ static void who_has_not_heard_of_moves_acknowledges_nothing(void)
 		CU_ASSERT_EQUAL(removed.status, 0);
 	}
 	node_stop(1); /* it would say that there is a newer epoch */
-	/* Nor are there zeros because those who are asked have nothing any more. */
+	/*
+	 * Nor are there zeros because those who are asked have nothing any more: neither if they
+	 * have heard of a write epoch since, from another one like this.
+	 */
+	change(file, 5 * BLOCK, BLOCK, false);
 	CU_ASSERT_EQUAL(stripe_read(seen, 0, bytes, BLOCK), 0);
 	CU_ASSERT(memcmp(bytes, model, BLOCK) == 0);
 	stripe_file_put(seen);
 	stripe_destroy(reader);
+	/* Nor are they written around what is changed. */
+	change(file, 100, 50, false);
+	CU_ASSERT_EQUAL(stripe_read(file, 0, bytes, BLOCK), 0);
+	CU_ASSERT(memcmp(bytes, model, BLOCK) == 0);
 	change(file, 0, BLOCK, true);
 	stripe_file_put(file);
 	stripe_destroy(cluster.stripe);
