@@ -170,11 +170,11 @@ static uint64_t pending_until(const struct op *truncation)
 	return until;
 }
 
-/* True if another write of the cell came between, as a whole. */
+/* True if another write of the cell came between, as a whole, and was not lost. */
 static bool is_covered(const struct op *write, const struct op *truncation, unsigned int cell)
 {
 	for (unsigned int i = 0; i < op_count; i++) {
-		if (ops[i].kind != OP_READ && covers(&ops[i], cell) &&
+		if (ops[i].kind != OP_READ && !ops[i].lost && covers(&ops[i], cell) &&
 			ops[i].invoked > write->ended && ops[i].finished < truncation->invoked)
 			return true;
 	}
