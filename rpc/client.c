@@ -2,8 +2,8 @@
 /*
  * The client's calls: started, found again by xid, ended by their deadline.
  *
- * One reactor serves all clients of the process; it is started with the first client and stopped
- * with the last one, so that a plugin can be unloaded.
+ * One reactor serves all clients of the process; it is made with the first client and ended with
+ * the last one, so that a plugin can be unloaded. event.c says who runs it.
  *
  * Locks: all.lock (the list of clients) is taken before client->lock or alone; client->lock before
  * a stream's lock.
@@ -11,6 +11,7 @@
 #include "rpc/client.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -98,15 +99,13 @@ void client_finish(
 	struct client_waiter *waiter = call->waiter;
 
 	record_buffer_free(call->buffer);
+	events_expect(-1);
 	if (waiter) {
-		pthread_mutex_lock(&waiter->lock);
 		waiter->error = error;
 		waiter->record = error ? NULL : record;
 		waiter->bytes = bytes;
 		waiter->results = results;
-		waiter->finished = true;
-		pthread_cond_signal(&waiter->finished_cond);
-		pthread_mutex_unlock(&waiter->lock);
+		rpc_event_set(&waiter->finished);
 		if (error)
 			free(record);
 	} else {
@@ -140,10 +139,7 @@ static void destroy(struct rpc_client *client)
 		client->next->previous = client->previous;
 	pthread_mutex_unlock(&all.lock);
 
-	pthread_mutex_lock(&client->lock);
-	client->destroyed = true;
-	pthread_cond_signal(&client->destroyed_cond);
-	pthread_mutex_unlock(&client->lock);
+	rpc_event_set(&client->destroyed);
 }
 
 /* Returns the next point in time something is due. */
@@ -203,6 +199,21 @@ static void woken(void *context, int64_t now_ms)
 
 /* -------- the interface -------- */
 
+/* all.lock is held. Returns 0 or a negative errno. */
+static int start_reactor(void)
+{
+	int error = reactor_create(&all.reactor, false, woken, NULL);
+
+	if (error)
+		return error;
+	error = events_start(all.reactor);
+	if (error) {
+		reactor_destroy(all.reactor);
+		all.reactor = NULL;
+	}
+	return error;
+}
+
 struct rpc_client *rpc_client_create(const char *address, uint16_t port, uint32_t program,
 	uint32_t version, const struct rpc_key *key)
 {
@@ -227,10 +238,10 @@ struct rpc_client *rpc_client_create(const char *address, uint16_t port, uint32_
 	}
 	client->timer_ms = client->probe_ms = REACTOR_NEVER;
 	pthread_mutex_init(&client->lock, NULL);
-	pthread_cond_init(&client->destroyed_cond, NULL);
+	rpc_event_init(&client->destroyed);
 
 	pthread_mutex_lock(&all.lock);
-	error = all.clients ? 0 : reactor_start(&all.reactor, "rozo_rpc", woken, NULL);
+	error = all.clients ? 0 : start_reactor();
 	if (!error) {
 		all.clients++;
 		client->reactor = all.reactor;
@@ -242,7 +253,7 @@ struct rpc_client *rpc_client_create(const char *address, uint16_t port, uint32_
 	pthread_mutex_unlock(&all.lock);
 	if (error) {
 		rozo_log(ERROR, "rpc: the client thread cannot be started: %s", strerror(-error));
-		pthread_cond_destroy(&client->destroyed_cond);
+		rpc_event_destroy(&client->destroyed);
 		pthread_mutex_destroy(&client->lock);
 		free(client);
 		errno = ENOMEM;
@@ -259,10 +270,9 @@ void rpc_client_destroy(struct rpc_client *client)
 		return;
 	pthread_mutex_lock(&client->lock);
 	client->destroy_wanted = true;
-	reactor_wake(client->reactor);
-	while (!client->destroyed)
-		pthread_cond_wait(&client->destroyed_cond, &client->lock);
 	pthread_mutex_unlock(&client->lock);
+	reactor_wake(client->reactor);
+	rpc_event_wait(&client->destroyed, UINT_MAX);
 
 	pthread_mutex_lock(&all.lock);
 	if (!--all.clients) {
@@ -270,9 +280,11 @@ void rpc_client_destroy(struct rpc_client *client)
 		all.reactor = NULL;
 	}
 	pthread_mutex_unlock(&all.lock);
-	if (last)
-		reactor_stop(last);
-	pthread_cond_destroy(&client->destroyed_cond);
+	if (last) {
+		events_stop();
+		reactor_destroy(last);
+	}
+	rpc_event_destroy(&client->destroyed);
 	pthread_mutex_destroy(&client->lock);
 	explicit_bzero(&client->key, sizeof(client->key));
 	free(client);
@@ -344,6 +356,7 @@ static int make_call(struct client_call **made, struct rpc_client *client, uint3
 		free(call);
 		return error;
 	}
+	events_expect(1);
 	*made = call;
 	return 0;
 }
@@ -371,23 +384,19 @@ void rpc_call_async(struct rpc_client *client, uint32_t procedure, rpc_xdr args_
 int rpc_call(struct rpc_client *client, uint32_t procedure, rpc_xdr args_xdr, const void *args,
 	rpc_xdr result_xdr, void *result, unsigned int timeout_ms)
 {
-	struct client_waiter waiter = {
-		PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, 0, NULL, 0, 0};
+	struct client_waiter waiter = {.error = 0};
 	struct client_call *call;
 	int error = make_call(&call, client, procedure, args_xdr, args);
 
 	if (error)
 		return error;
+	rpc_event_init(&waiter.finished);
 	call->waiter = &waiter;
 	error = start_call(client, call, timeout_ms);
 	if (error)
 		client_finish(call, error, NULL, 0, 0);
-	pthread_mutex_lock(&waiter.lock);
-	while (!waiter.finished)
-		pthread_cond_wait(&waiter.finished_cond, &waiter.lock);
-	pthread_mutex_unlock(&waiter.lock);
-	pthread_cond_destroy(&waiter.finished_cond);
-	pthread_mutex_destroy(&waiter.lock);
+	rpc_event_wait(&waiter.finished, UINT_MAX);
+	rpc_event_destroy(&waiter.finished);
 	error = waiter.error;
 	if (!error)
 		error = message_decode(

@@ -14,6 +14,7 @@
 
 #include "rpc/address.h"
 #include "rpc/cluster_auth.h"
+#include "rpc/event.h"
 #include "rpc/message.h"
 #include "rpc/reactor.h"
 #include "rpc/record.h"
@@ -26,9 +27,7 @@
 
 /* A thread in rpc_call(). It decodes its result itself, to leave the reactor free. */
 struct client_waiter {
-	pthread_mutex_t lock;
-	pthread_cond_t finished_cond;
-	bool finished;
+	struct rpc_event finished;
 	int error;
 	uint8_t *record; /* the reply, if error is 0 */
 	size_t bytes;
@@ -91,8 +90,7 @@ struct rpc_client {
 	int64_t attempt_ms; /* when the last connection was begun */
 	bool attempt_wanted;
 	bool destroy_wanted;
-	bool destroyed;
-	pthread_cond_t destroyed_cond;
+	struct rpc_event destroyed;
 
 	/* The reactor's thread only. */
 	int64_t timer_ms; /* next attempt, or end of one; REACTOR_NEVER */

@@ -23,7 +23,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +33,6 @@
 #include <unistd.h>
 
 #include "rpc/log.h"
-#include "rpc/slice.h"
 
 #define EVENTS_MAX 64
 #define KEY_WAKE UINT64_MAX
@@ -56,8 +54,6 @@ struct reactor {
 	atomic_bool hurried;
 	void (*woken)(void *context, int64_t now_ms);
 	void *context;
-	pthread_t thread;
-	atomic_bool stopping; /* the thread */
 
 	pthread_mutex_t arming;
 	pthread_mutex_t turn; /* guards the rest */
@@ -135,13 +131,13 @@ static void call_source(struct reactor *reactor, uint64_t key, uint32_t events)
 	pthread_mutex_unlock(&reactor->arming);
 }
 
-void reactor_turn(struct reactor *reactor)
+void reactor_turn(struct reactor *reactor, int wait_ms)
 {
 	struct epoll_event events[EVENTS_MAX];
 	bool hurried = atomic_load(&reactor->hurried);
 	/* With several threads, one event for each. */
 	int count = epoll_wait(reactor->epoll_fd, events,
-		reactor->mode && !hurried ? 1 : EVENTS_MAX, hurried ? 0 : -1);
+		reactor->mode && !hurried ? 1 : EVENTS_MAX, hurried ? 0 : wait_ms);
 	int64_t now_ms;
 
 	pthread_mutex_lock(&reactor->turn);
@@ -161,16 +157,6 @@ void reactor_turn(struct reactor *reactor)
 	}
 	run_deferred(reactor);
 	pthread_mutex_unlock(&reactor->turn);
-}
-
-static void *loop(void *argument)
-{
-	struct reactor *reactor = argument;
-
-	rpc_thread_wants_short_slices();
-	while (!atomic_load(&reactor->stopping))
-		reactor_turn(reactor);
-	return NULL;
 }
 
 static void close_if_open(int fd)
@@ -224,37 +210,6 @@ void reactor_destroy(struct reactor *reactor)
 {
 	run_deferred(reactor);
 	destroy(reactor);
-}
-
-int reactor_start(struct reactor **started, const char *thread_name,
-	void (*woken)(void *context, int64_t now_ms), void *context)
-{
-	struct reactor *reactor = NULL;
-	sigset_t all, before;
-	int error = reactor_create(&reactor, false, woken, context);
-
-	if (!reactor)
-		return error;
-	/* Signals are the program's business. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = pthread_create(&reactor->thread, NULL, loop, reactor);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (error) {
-		reactor_destroy(reactor);
-		return -error;
-	}
-	pthread_setname_np(reactor->thread, thread_name);
-	*started = reactor;
-	return 0;
-}
-
-void reactor_stop(struct reactor *reactor)
-{
-	atomic_store(&reactor->stopping, true);
-	reactor_call(reactor);
-	pthread_join(reactor->thread, NULL);
-	reactor_destroy(reactor);
 }
 
 static int make_room(struct reactor *reactor, int fd)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
  * Waits for sockets and for one point in time. The client side has one reactor for the process,
- * with a thread of its own; each server has one, which all its idle threads run at once.
+ * which one thread runs at a time (event.h); each server has one, which all its idle threads run.
  *
  * Threads wait side by side, but call what they waited for one at a time: whoever calls is the
  * reactor's thread for that moment. Callbacks must not block.
@@ -40,10 +40,10 @@ int reactor_create(struct reactor **reactor, bool many,
 	void (*woken)(void *context, int64_t now_ms), void *context);
 
 /*
- * Waits until there is something to do, does it, and runs what was deferred. Of several threads one
- * wakes up for each source that is ready: the one that came last.
+ * Waits until there is something to do, at most wait_ms (-1: for ever), does it, and runs what was
+ * deferred. Of several threads one wakes up for each source that is ready: the one that came last.
  */
-void reactor_turn(struct reactor *reactor);
+void reactor_turn(struct reactor *reactor, int wait_ms);
 
 /* Lets a thread return from reactor_turn(), the next one that comes if none is there. */
 void reactor_call(struct reactor *reactor);
@@ -53,16 +53,6 @@ void reactor_hurry(struct reactor *reactor);
 
 /* Runs what was deferred and frees the reactor. Nobody runs it any more. */
 void reactor_destroy(struct reactor *reactor);
-
-/*
- * Makes a reactor and a thread that runs it.
- * Returns 0, -ENOMEM, -EMFILE, -ENFILE or -EAGAIN (no thread).
- */
-int reactor_start(struct reactor **reactor, const char *thread_name,
-	void (*woken)(void *context, int64_t now_ms), void *context);
-
-/* Ends the thread and destroys the reactor. Not from the reactor's thread. */
-void reactor_stop(struct reactor *reactor);
 
 /*
  * Has source->ready() called whenever one of the events is there (level triggered). The reactor's

@@ -4,13 +4,14 @@
  *
  * Messages are ONC RPC v2 over TCP with record marking (RFC 5531), encoded by the stubs that
  * rpcgen makes from the .x files and by libntirpc's XDR. The record streams of both sides are our
- * own (docs/rpc.md says why). Client: one epoll thread for all connections of the process, xid
+ * own (docs/rpc.md says why). Client: one epoll set for all connections of the process, xid
  * matching, a deadline for each call, reconnection with back-off. Server: a pool of threads each,
  * which all wait for calls and execute what they read.
  */
 #ifndef ROZO_RPC_H
 #define ROZO_RPC_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -37,6 +38,32 @@ typedef bool (*rpc_xdr)(XDR *xdrs, void *object);
 
 /* -------- client -------- */
 
+/*
+ * Something that callbacks bring about and one thread waits for. While it waits it reads the
+ * sockets of the process's clients itself, if no other thread is at it.
+ */
+struct rpc_event {
+	/* Private. */
+	pthread_cond_t changed;
+	struct rpc_event *next;
+	bool set;
+	bool asleep;
+	bool running;
+};
+
+void rpc_event_init(struct rpc_event *event);
+void rpc_event_destroy(struct rpc_event *event);
+
+/* From any thread, callbacks included. Nothing of the event is used any more on return. */
+void rpc_event_set(struct rpc_event *event);
+
+/*
+ * Waits until the event is set, at most timeout_ms (UINT_MAX: for ever), and clears it. Callbacks
+ * of any calls are called meanwhile: no lock may be held that one of them takes. Not from a
+ * callback. Returns false if the time is over.
+ */
+bool rpc_event_wait(struct rpc_event *event, unsigned int timeout_ms);
+
 struct rpc_client;
 
 /*
@@ -57,8 +84,9 @@ struct rpc_client *rpc_client_create(const char *address, uint16_t port, uint32_
 void rpc_client_destroy(struct rpc_client *client);
 
 /*
- * Called exactly once for each call, from the process's RPC thread (or, if the call could not even
- * be queued, before rpc_call_async() returns). Must not block.
+ * Called exactly once for each call, by a thread that waits for an event or by the process's RPC
+ * thread (or, if the call could not even be queued, before rpc_call_async() returns). Must not
+ * block.
  * error: 0, result decoded into the caller's object; or
  *   -ETIMEDOUT     no answer within the call's time (the server may have executed it)
  *   -ECONNREFUSED, -EHOSTUNREACH, -ENETUNREACH, -ENOTCONN (just lost), or another errno of

@@ -94,7 +94,7 @@ static void *worker(void *argument)
 		if (request)
 			server_request_execute(request);
 		else
-			reactor_turn(server->reactor);
+			reactor_turn(server->reactor, -1);
 		pthread_mutex_lock(&server->lock);
 		if (request)
 			server->free++;
@@ -331,7 +331,7 @@ static void tick_while_stopping(struct rpc_server *server)
 {
 	static const struct timespec pause = {0, DRAIN_TICK_MS * 1000000};
 
-	reactor_turn(server->reactor);
+	reactor_turn(server->reactor, 0);
 	nanosleep(&pause, NULL);
 }
 

@@ -39,14 +39,9 @@ static const struct procedure_types types[] = {
 
 void fanout_init(struct fanout *fanout, struct stripe *stripe)
 {
-	pthread_condattr_t attributes;
-
 	*fanout = (struct fanout){.stripe = stripe};
 	pthread_mutex_init(&fanout->lock, NULL);
-	pthread_condattr_init(&attributes);
-	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	pthread_cond_init(&fanout->changed, &attributes);
-	pthread_condattr_destroy(&attributes);
+	rpc_event_init(&fanout->changed);
 }
 
 size_t fanout_result_bytes(uint32_t procedure)
@@ -62,7 +57,7 @@ static int result_error(const void *result)
 
 static void fanout_destroy(struct fanout *fanout)
 {
-	pthread_cond_destroy(&fanout->changed);
+	rpc_event_destroy(&fanout->changed);
 	pthread_mutex_destroy(&fanout->lock);
 }
 
@@ -84,7 +79,7 @@ static void call_done(void *context, int error)
 		ended = fanout->ended;
 	/* Who waits is not woken by each of many answers. */
 	if (fanout->busy == 0 || fanout->succeeded >= fanout->wanted)
-		pthread_cond_signal(&fanout->changed);
+		rpc_event_set(&fanout->changed);
 	pthread_mutex_unlock(&fanout->lock);
 	if (ended) {
 		fanout_destroy(fanout);
@@ -92,13 +87,22 @@ static void call_done(void *context, int error)
 	}
 }
 
+/* True if so many calls have succeeded, or no more can; or call_done() will say when. */
+static bool is_over(struct fanout *fanout, unsigned int successes)
+{
+	pthread_mutex_lock(&fanout->lock);
+	fanout->wanted = successes;
+	bool over = !fanout->busy || fanout->succeeded >= successes;
+	pthread_mutex_unlock(&fanout->lock);
+	return over;
+}
+
 /* For tests (die_at_message.h): ends the process when the calls started so far have been answered.
  */
 static _Noreturn void die_after_calls(struct fanout *fanout)
 {
-	pthread_mutex_lock(&fanout->lock);
-	while (fanout->busy)
-		pthread_cond_wait(&fanout->changed, &fanout->lock);
+	while (!is_over(fanout, UINT_MAX))
+		rpc_event_wait(&fanout->changed, UINT_MAX);
 	die_now();
 }
 
@@ -145,17 +149,12 @@ void fanout_start(struct fanout *fanout, struct fanout_call *call, struct node *
 
 bool fanout_wait_for(struct fanout *fanout, unsigned int successes, unsigned int delay_ms)
 {
-	struct timespec until;
-	int waited = 0;
+	uint64_t begun_us = delay_ms == UINT_MAX ? 0 : latency_now_us();
+	bool over;
 
 	if (fanout->started)
 		atomic_fetch_add(&fanout->stripe->rounds, 1);
 	fanout->started = 0;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += delay_ms / 1000;
-	until.tv_nsec += delay_ms % 1000 * 1000000L;
-	until.tv_sec += until.tv_nsec / 1000000000L;
-	until.tv_nsec %= 1000000000L;
 	while (fanout->local) {
 		struct fanout_call *call = fanout->local;
 
@@ -170,17 +169,18 @@ bool fanout_wait_for(struct fanout *fanout, unsigned int successes, unsigned int
 			fanout->succeeded++;
 		pthread_mutex_unlock(&fanout->lock);
 	}
-	pthread_mutex_lock(&fanout->lock);
-	fanout->wanted = successes;
-	while (fanout->busy && fanout->succeeded < successes && waited != ETIMEDOUT) {
-		if (delay_ms == UINT_MAX)
-			pthread_cond_wait(&fanout->changed, &fanout->lock);
-		else
-			waited = pthread_cond_timedwait(&fanout->changed, &fanout->lock, &until);
+	while (!(over = is_over(fanout, successes))) {
+		unsigned int left_ms = UINT_MAX;
+
+		if (delay_ms != UINT_MAX) {
+			uint64_t waited_ms = (latency_now_us() - begun_us) / 1000;
+			if (waited_ms >= delay_ms)
+				break;
+			left_ms = delay_ms - (unsigned int)waited_ms;
+		}
+		rpc_event_wait(&fanout->changed, left_ms);
 	}
-	bool enough = !fanout->busy || fanout->succeeded >= successes;
-	pthread_mutex_unlock(&fanout->lock);
-	return enough;
+	return over;
 }
 
 void fanout_wait(struct fanout *fanout)

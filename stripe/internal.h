@@ -214,7 +214,7 @@ struct stripe {
 struct fanout {
 	struct stripe *stripe;
 	pthread_mutex_t lock;
-	pthread_cond_t changed;
+	struct rpc_event changed;
 	unsigned int busy, succeeded; /* guarded by lock */
 	unsigned int wanted; /* guarded by lock: successes that end the wait */
 	void (*ended)(void *context); /* guarded by lock: nobody waits any more */

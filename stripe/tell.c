@@ -13,17 +13,21 @@
 
 #include "stripe/internal.h"
 
+/* Files in one call: their locks are held until it is answered. */
+#define TELL_FILES 48
+_Static_assert(TELL_FILES <= STORE_TELL_MAX, "files in one call");
+
 /* What one call to each of the stores tells. */
 struct tell_batch {
 	unsigned int file_count, share_count, run_count;
-	struct stripe_file *files[STORE_TELL_MAX]; /* with tell_lock */
+	struct stripe_file *files[TELL_FILES]; /* with tell_lock */
 	/* What is told of one segment of a file. */
 	struct share {
 		const struct stripe_file *file;
 		const struct segment *segment;
 		unsigned int first_run, run_count;
 		uint32_t wanted; /* shards whose stores are told */
-	} shares[STORE_TELL_MAX];
+	} shares[TELL_FILES];
 	struct run *runs[STORE_COMMITS_MAX];
 	store_decided decided[STORE_COMMITS_MAX]; /* the same */
 };
@@ -188,7 +192,7 @@ static void batch_add(struct tell_batch *batch, struct stripe_file *file)
 			if (run->segment != segment || !(run->untold & usable))
 				continue;
 			if (batch->run_count == STORE_COMMITS_MAX ||
-				(!share && batch->share_count == STORE_TELL_MAX))
+				(!share && batch->share_count == TELL_FILES))
 				return;
 			if (!share) {
 				share = &batch->shares[batch->share_count++];
@@ -272,8 +276,8 @@ void files_tell_decided(struct stripe *stripe, struct stripe_file *queue)
 		if (batch)
 			batch->file_count = batch->share_count = batch->run_count = 0;
 		/* A file that does not fit whole is the last, and comes again with what is left. */
-		while (queue && (!batch || (batch->share_count < STORE_TELL_MAX &&
-						   batch->file_count < STORE_TELL_MAX &&
+		while (queue && (!batch || (batch->share_count < TELL_FILES &&
+						   batch->file_count < TELL_FILES &&
 						   batch->run_count < STORE_COMMITS_MAX))) {
 			struct stripe_file *file = queue;
 			bool free_to_tell = batch && !pthread_mutex_trylock(&file->tell_lock);

@@ -11,6 +11,8 @@
 #include <time.h>
 #include <ucontext.h>
 
+#include "rpc/rpc.h"
+
 #define STACK_BYTES (192 * 1024)
 #define FIBERS_MAX 4096
 /* One of so many locks that are free is given to somebody else first. */
@@ -656,6 +658,34 @@ WRAP(int, pthread_cond_signal, pthread_cond_t *condition)
 		}
 	}
 	return 0;
+}
+
+WRAP(void, rpc_event_init, struct rpc_event *event)
+{
+	memset(event, 0, sizeof(*event));
+}
+
+WRAP(void, rpc_event_destroy, struct rpc_event *event)
+{
+	(void)event;
+}
+
+WRAP(void, rpc_event_set, struct rpc_event *event)
+{
+	event->set = true;
+	wake_all(event);
+}
+
+WRAP(bool, rpc_event_wait, struct rpc_event *event, unsigned int timeout_ms)
+{
+	uint64_t until =
+		timeout_ms == UINT_MAX ? UINT64_MAX : scheduler.now + (uint64_t)timeout_ms * 1000;
+
+	while (!event->set && scheduler.now < until)
+		wait(event, until);
+	bool set = event->set;
+	event->set = false;
+	return set;
 }
 
 struct thread {

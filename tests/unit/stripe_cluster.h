@@ -23,7 +23,7 @@
 
 #define NODES_MAX 12
 #define EXPORT 3
-#define FILES_MAX 512
+#define FILES_MAX 256
 
 struct test_node {
 	char directory[256];

@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -1416,6 +1417,76 @@ static void call_from_callback(void *context, int error)
 		landed, passenger);
 }
 
+struct alarm {
+	struct rpc_event event;
+	unsigned int after_ms;
+};
+
+static void *ring(void *argument)
+{
+	struct alarm *alarm = argument;
+
+	pause_ms(alarm->after_ms);
+	rpc_event_set(&alarm->event);
+	return NULL;
+}
+
+/* Whether it reads sockets meanwhile, or somebody else does, or there are none. */
+static void test_event_ends_a_wait(void)
+{
+	struct rpc_server *server = serve(&right_key);
+	struct alarm alarm = {.after_ms = 50};
+	int64_t start_us;
+	pthread_t thread;
+
+	rpc_event_init(&alarm.event);
+	for (unsigned int round = 0; round < 3; round++) {
+		struct rpc_client *client = round ? client_of(server, &right_key) : NULL;
+		struct flight flight = FLIGHT_INITIALIZER;
+
+		/* After it this thread is the one that reads. */
+		if (client)
+			CU_ASSERT_EQUAL(echo(client, 10, 0, LONG_MS), 0);
+		start_us = now_us();
+		CU_ASSERT_FALSE(rpc_event_wait(&alarm.event, 30));
+		CU_ASSERT(ms_since(start_us) >= 29 && ms_since(start_us) < PROMPT_MS);
+		if (round == 2)
+			take_off(&flight, client, 10, 1500, LONG_MS);
+		start_us = now_us();
+		pthread_create(&thread, NULL, ring, &alarm);
+		CU_ASSERT_TRUE(rpc_event_wait(&alarm.event, LONG_MS));
+		CU_ASSERT(ms_since(start_us) >= 49 && ms_since(start_us) < PROMPT_MS);
+		pthread_join(thread, NULL);
+		rpc_event_set(&alarm.event);
+		CU_ASSERT_TRUE(rpc_event_wait(&alarm.event, UINT_MAX));
+		/* Left behind, with nobody who waits for it here. */
+		if (round == 2)
+			wait_for(&flight, 1);
+		rpc_client_destroy(client);
+	}
+	rpc_event_destroy(&alarm.event);
+	rpc_server_stop(server);
+}
+
+static void test_answers_come_when_nobody_waits_for_events(void)
+{
+	struct rpc_server *server = serve(&right_key);
+	struct rpc_client *client = client_of(server, &right_key);
+	struct flight flight = FLIGHT_INITIALIZER;
+	int64_t start_us;
+
+	for (unsigned int round = 1; round <= 20; round++) {
+		CU_ASSERT_EQUAL(echo(client, 10, 0, LONG_MS), 0);
+		start_us = now_us();
+		take_off(&flight, client, 10, 0, LONG_MS);
+		wait_for(&flight, round);
+		CU_ASSERT(ms_since(start_us) < PROMPT_MS);
+	}
+	CU_ASSERT_EQUAL(flight.ok, 20);
+	rpc_client_destroy(client);
+	rpc_server_stop(server);
+}
+
 static void test_calls_may_be_made_in_callbacks(void)
 {
 	struct rpc_server *server = serve(&right_key);
@@ -1664,6 +1735,9 @@ int main(int argc, char **argv)
 		{"arguments are the caller's again after the call",
 			test_arguments_are_the_callers_again_after_the_call},
 		{"peer that does not read its answers", test_peer_that_does_not_read_its_answers},
+		{"event ends a wait", test_event_ends_a_wait},
+		{"answers come when nobody waits for events",
+			test_answers_come_when_nobody_waits_for_events},
 		{"calls may be made in callbacks", test_calls_may_be_made_in_callbacks},
 		{"strings on the wire", test_strings_on_the_wire},
 		{"stubs survive damage", test_stubs_survive_damage},

@@ -676,7 +676,7 @@ static void files_with_failed_writes_are_dropped_like_others(void)
 /* More than fit one call, and one with more runs than that. */
 static void what_is_decided_of_many_files_is_told_together(void)
 {
-	enum { FILES = STORE_TELL_MAX + 40, RUNS = STORE_COMMITS_MAX + 100 };
+	enum { FILES = 150, RUNS = STORE_COMMITS_MAX + 100 };
 	uint8_t bytes[8192];
 
 	cluster.tell_delay_ms = 300;
