@@ -54,10 +54,11 @@ static nfs3_status status_of(int error, nfs3_status too_few_nodes)
 
 /*
  * Takes a reference to the file that a handle names, if the handle is genuine and its layout epoch
- * current. wanted: GATEWAY_RW for writing, which only the file's write gateway does.
+ * current. layout_epoch: receives that, or NULL. wanted: GATEWAY_RW for writing, which only the
+ * file's write gateway does.
  */
 static int file_of(const struct gateway *gateway, const nfs3_handle *bytes,
-	enum gateway_iomode wanted, struct stripe_file **file)
+	enum gateway_iomode wanted, struct stripe_file **file, uint32_t *layout_epoch)
 {
 	struct gateway_handle handle;
 	int error = gateway_handle_decode((const uint8_t *)bytes->data.data_val,
@@ -76,6 +77,8 @@ static int file_of(const struct gateway *gateway, const nfs3_handle *bytes,
 		return error;
 	if (handle.layout_epoch > stripe_file_layout_epoch(*file))
 		error = stripe_file_refresh(*file);
+	if (layout_epoch)
+		*layout_epoch = handle.layout_epoch;
 	if (!error && handle.layout_epoch != stripe_file_layout_epoch(*file))
 		error = -ESTALE;
 	if (!error && wanted == GATEWAY_RW && stripe_file_write_gateway(*file) != gateway->node_id)
@@ -143,8 +146,9 @@ static void handle_read(
 	nfs3_read_ok ok = {0};
 	struct stripe_file *file;
 
-	int error = args->offset > INT64_MAX ? -EINVAL
-					     : file_of(gateway, &args->file, GATEWAY_READ, &file);
+	int error = args->offset > INT64_MAX
+			    ? -EINVAL
+			    : file_of(gateway, &args->file, GATEWAY_READ, &file, NULL);
 	if (!error) {
 		error = read_file(file, args, &ok);
 		stripe_file_put(file);
@@ -172,12 +176,14 @@ static void handle_write(
 	bool stable = args->stable != NFS3_UNSTABLE;
 	uint64_t verifier = stripe_write_verifier(gateway->stripe);
 	struct stripe_file *file;
+	uint32_t layout_epoch;
 
 	int error = args->count == args->data.data_len ? 0 : -EINVAL;
 	if (!error)
-		error = file_of(gateway, &args->file, GATEWAY_RW, &file);
+		error = file_of(gateway, &args->file, GATEWAY_RW, &file, &layout_epoch);
 	if (!error) {
-		error = stripe_write(file, args->offset, args->data.data_val, args->count, stable);
+		error = stripe_write_under(
+			file, layout_epoch, args->offset, args->data.data_val, args->count, stable);
 		stripe_file_put(file);
 	}
 	res->status = status_of(error, NFS3ERR_IO);
@@ -198,7 +204,7 @@ static void handle_commit(
 	nfs3_commit_res *res = result;
 	struct stripe_file *file;
 
-	int error = file_of(gateway, &args->file, GATEWAY_RW, &file);
+	int error = file_of(gateway, &args->file, GATEWAY_RW, &file, NULL);
 	if (!error) {
 		error = stripe_commit(file);
 		stripe_file_put(file);

@@ -145,6 +145,13 @@ int stripe_write(
 	struct stripe_file *file, uint64_t offset, const void *buffer, size_t length, bool stable);
 
 /*
+ * The same for a client whose layout has the given layout epoch: nothing of it is written under
+ * another one (-ESTALE), also if that comes between the check of the client's handle and the write.
+ */
+int stripe_write_under(struct stripe_file *file, uint32_t layout_epoch, uint64_t offset,
+	const void *buffer, size_t length, bool stable);
+
+/*
  * Makes all unstable writes of this engine to the file durable. Returns as stripe_write(); after an
  * error the verifier has changed, and also after 0 if something of what was collected was overtaken
  * by another writer.

@@ -241,8 +241,14 @@ bool runs_are_many(struct stripe_file *file)
 int stripe_write(
 	struct stripe_file *file, uint64_t offset, const void *buffer, size_t length, bool stable)
 {
-	const struct write_mode mode = {
-		.stable = stable, .layout_epoch = stripe_file_layout_epoch(file)};
+	return stripe_write_under(
+		file, stripe_file_layout_epoch(file), offset, buffer, length, stable);
+}
+
+int stripe_write_under(struct stripe_file *file, uint32_t layout_epoch, uint64_t offset,
+	const void *buffer, size_t length, bool stable)
+{
+	const struct write_mode mode = {.stable = stable, .layout_epoch = layout_epoch};
 	uint64_t end = offset + length;
 	int error = 0;
 

@@ -625,6 +625,14 @@ static struct stripe_counters count(void)
 	return counters;
 }
 
+static uint64_t count_of(struct stripe *stripe, uint32_t procedure)
+{
+	struct stripe_counters counters;
+
+	stripe_counters(stripe, &counters);
+	return counters.calls[procedure];
+}
+
 /* Or an outage fills the memory with files that nobody uses. */
 static void files_with_failed_writes_are_dropped_like_others(void)
 {
@@ -2065,6 +2073,39 @@ static void a_former_gateway_writes_nothing_any_more(void)
 	cluster_stop();
 }
 
+/* The new layout comes after the gateway has checked the client's handle. */
+static void a_write_under_a_former_layout_is_refused(void)
+{
+	uint8_t newest[BLOCK], late[BLOCK] = {0};
+
+	random_seed(86);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe *gateway = engine_create_at(0);
+	struct stripe_file *file;
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(gateway, EXPORT, 1, &file), 0);
+	fill(newest, sizeof(newest));
+	uint32_t former = stripe_file_layout_epoch(file);
+	pthread_mutex_lock(&cluster.lock);
+	cluster.files[1].layouts++;
+	cluster.files[1].write_epoch++;
+	pthread_mutex_unlock(&cluster.lock);
+	CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
+	uint32_t layout_epoch = stripe_file_layout_epoch(file);
+	CU_ASSERT(layout_epoch > former);
+	CU_ASSERT_EQUAL(stripe_write_under(file, layout_epoch, 0, newest, BLOCK, true), 0);
+	uint64_t writes = count_of(gateway, STORE_WRITE);
+	for (unsigned int stable = 0; stable < 2; stable++) {
+		CU_ASSERT_EQUAL(stripe_write_under(file, former, 0, late, BLOCK, stable), -ESTALE);
+		CU_ASSERT_EQUAL(stripe_write_under(file, former, 10, late, 9, stable), -ESTALE);
+	}
+	CU_ASSERT_EQUAL(count_of(gateway, STORE_WRITE), writes);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT(reads_as(file, newest, 0, BLOCK));
+	stripe_file_put(file);
+	stripe_destroy(gateway);
+	cluster_stop();
+}
+
 /* Each time two nodes are away, and nothing is healed in between. */
 static void a_cached_block_brings_nothing_back_that_was_truncated(void)
 {
@@ -2618,6 +2659,8 @@ int main(void)
 			a_truncation_that_comes_late_takes_no_size},
 		{"a former gateway writes nothing any more",
 			a_former_gateway_writes_nothing_any_more},
+		{"a write under a former layout is refused",
+			a_write_under_a_former_layout_is_refused},
 		{"a cached block brings nothing back that was truncated",
 			a_cached_block_brings_nothing_back_that_was_truncated},
 		{"a file does not shrink while it is committed",
