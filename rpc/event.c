@@ -194,7 +194,7 @@ void rpc_event_set(struct rpc_event *event)
 	if (event->asleep) {
 		crew.woke = true;
 		pthread_cond_signal(&event->changed);
-	} else if (event->running && running_for != event) {
+	} else if (event->running && running_for != event && crew.reactor) {
 		reactor_call(crew.reactor);
 	}
 	pthread_mutex_unlock(&crew.lock);
