@@ -5,8 +5,8 @@
  * One reactor serves all clients of the process; it is made with the first client and ended with
  * the last one, so that a plugin can be unloaded. event.c says who runs it.
  *
- * Locks: all.lock (the list of clients) is taken before client->lock or alone; client->lock before
- * a stream's lock.
+ * Locks: all.life (making and ending the reactor) first; all.lock (the list of clients) before
+ * client->lock or alone; client->lock before a stream's lock.
  */
 #include "rpc/client.h"
 
@@ -18,11 +18,12 @@
 #include "rpc/log.h"
 
 static struct {
+	pthread_mutex_t life;
 	pthread_mutex_t lock;
 	unsigned int clients; /* the reactor runs if it is not 0 */
 	struct reactor *reactor;
 	struct rpc_client *first; /* new ones in front; only the reactor's thread takes out */
-} all = {.lock = PTHREAD_MUTEX_INITIALIZER};
+} all = {.life = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* -------- tables of calls; client->lock is held -------- */
 
@@ -240,6 +241,7 @@ struct rpc_client *rpc_client_create(const char *address, uint16_t port, uint32_
 	pthread_mutex_init(&client->lock, NULL);
 	rpc_event_init(&client->destroyed);
 
+	pthread_mutex_lock(&all.life);
 	pthread_mutex_lock(&all.lock);
 	error = all.clients ? 0 : start_reactor();
 	if (!error) {
@@ -251,6 +253,7 @@ struct rpc_client *rpc_client_create(const char *address, uint16_t port, uint32_
 		all.first = client;
 	}
 	pthread_mutex_unlock(&all.lock);
+	pthread_mutex_unlock(&all.life);
 	if (error) {
 		rozo_log(ERROR, "rpc: the client thread cannot be started: %s", strerror(-error));
 		rpc_event_destroy(&client->destroyed);
@@ -274,6 +277,7 @@ void rpc_client_destroy(struct rpc_client *client)
 	reactor_wake(client->reactor);
 	rpc_event_wait(&client->destroyed, UINT_MAX);
 
+	pthread_mutex_lock(&all.life);
 	pthread_mutex_lock(&all.lock);
 	if (!--all.clients) {
 		last = all.reactor;
@@ -284,6 +288,7 @@ void rpc_client_destroy(struct rpc_client *client)
 		events_stop();
 		reactor_destroy(last);
 	}
+	pthread_mutex_unlock(&all.life);
 	rpc_event_destroy(&client->destroyed);
 	pthread_mutex_destroy(&client->lock);
 	explicit_bzero(&client->key, sizeof(client->key));

@@ -25,6 +25,7 @@
 
 #define BACKLOG 512
 #define ACCEPT_PAUSE_MS 100 /* without descriptors */
+#define THREAD_PAUSE_MS 10 /* without another thread */
 #define ACCEPTS_MAX 64 /* in one turn */
 #define DRAIN_MS 2000
 #define DRAIN_TICK_MS 2
@@ -82,12 +83,16 @@ static void *worker(void *argument)
 	while (!server->stopping) {
 		int error = 0;
 		struct server_request *request = take_request(server, &error);
-		bool more = request && server->first_request;
+		bool more = request && server->first_request &&
+			    (server->free > 1 || server->threads <= server->threads_max);
 
 		pthread_mutex_unlock(&server->lock);
-		if (error)
+		if (error) {
 			rozo_log_limited(WARNING, "rpc: %s: no thread for more calls at once: %s",
 				server->address, strerror(-error));
+			/* There may be nobody at work who will take it. */
+			reactor_wake_by(server->reactor, reactor_now_ms() + THREAD_PAUSE_MS);
+		}
 		/* One read may have brought several calls: whoever comes for one calls the next. */
 		if (more)
 			reactor_call(server->reactor);

@@ -177,8 +177,8 @@ void runs_tell_decided(struct stripe_file *file)
 
 /* -------- many files at once -------- */
 
-/* Adds what there is to tell of a file, as far as there is room. tell_lock is held. */
-static void batch_add(struct tell_batch *batch, struct stripe_file *file)
+/* Adds what there is to tell of a file. tell_lock is held. Returns false if not all of it fits. */
+static bool batch_add(struct tell_batch *batch, struct stripe_file *file)
 {
 	struct segment *segments;
 	struct run *runs = decided_runs(file, &segments);
@@ -193,7 +193,7 @@ static void batch_add(struct tell_batch *batch, struct stripe_file *file)
 				continue;
 			if (batch->run_count == STORE_COMMITS_MAX ||
 				(!share && batch->share_count == TELL_FILES))
-				return;
+				return false;
 			if (!share) {
 				share = &batch->shares[batch->share_count++];
 				*share = (struct share){.file = file,
@@ -206,6 +206,7 @@ static void batch_add(struct tell_batch *batch, struct stripe_file *file)
 			batch->decided[batch->run_count++] = decided_of(run);
 		}
 	}
+	return true;
 }
 
 /* The shards that a share is to be told to on one node; a node has at most one of a segment. */
@@ -273,12 +274,15 @@ void files_tell_decided(struct stripe *stripe, struct stripe_file *queue)
 	struct tell_batch *batch = malloc(sizeof(*batch));
 
 	while (queue) {
+		bool whole = true;
+
 		if (batch)
 			batch->file_count = batch->share_count = batch->run_count = 0;
-		/* A file that does not fit whole is the last, and comes again with what is left. */
-		while (queue && (!batch || (batch->share_count < TELL_FILES &&
-						   batch->file_count < TELL_FILES &&
-						   batch->run_count < STORE_COMMITS_MAX))) {
+		/* A file that does not fit whole is the last. */
+		while (queue && whole &&
+			(!batch || (batch->share_count < TELL_FILES &&
+					   batch->file_count < TELL_FILES &&
+					   batch->run_count < STORE_COMMITS_MAX))) {
 			struct stripe_file *file = queue;
 			bool free_to_tell = batch && !pthread_mutex_trylock(&file->tell_lock);
 
@@ -289,7 +293,7 @@ void files_tell_decided(struct stripe *stripe, struct stripe_file *queue)
 				runs_schedule_commit(file);
 			pthread_mutex_unlock(&file->lock);
 			if (free_to_tell)
-				batch_add(batch, file);
+				whole = batch_add(batch, file);
 			else
 				stripe_file_put(file);
 		}
@@ -301,6 +305,9 @@ void files_tell_decided(struct stripe *stripe, struct stripe_file *queue)
 
 			forget_told(file);
 			pthread_mutex_unlock(&file->tell_lock);
+			/* In pieces, a store that does not answer would keep all from the rest. */
+			if (!whole && i + 1 == batch->file_count)
+				runs_tell_decided(file);
 			stripe_file_put(file);
 		}
 	}

@@ -708,8 +708,8 @@ static void what_is_decided_of_many_files_is_told_together(void)
 			wait_decided(FILES + 1, shard, 2 * run);
 	}
 	stripe_file_put(many);
-	CU_ASSERT(count().calls[STORE_TELL] < FILES);
-	CU_ASSERT_EQUAL(count().calls[STORE_COMMIT], 0);
+	/* What did not fit one call was told at once, of its file alone. */
+	CU_ASSERT(count().calls[STORE_TELL] + count().calls[STORE_COMMIT] < FILES);
 	cluster_stop();
 }
 
