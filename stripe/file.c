@@ -149,6 +149,7 @@ static struct stripe_file *file_create(struct stripe *stripe, uint32_t export_id
 	file->export_id = export_id;
 	file->file_id = file_id;
 	file->wanted_size = UINT64_MAX;
+	file->unstable_verifier = stripe_write_verifier(stripe);
 	pthread_mutex_init(&file->attach_lock, NULL);
 	pthread_mutex_init(&file->commit_lock, NULL);
 	pthread_mutex_init(&file->tell_lock, NULL);

@@ -49,11 +49,16 @@ static bool same_base(const struct cache_block *cached, const struct block *bloc
 
 /* -------- losing -------- */
 
-/* Nothing is left that a size could be reported for. */
-static void forget_unstable_end(struct stripe_file *file)
+/*
+ * Nothing is left that a size could be reported for; but not if a write has begun under the verifier
+ * that has come since. A COMMIT may have made it durable and left its end to the next one, and it is
+ * not sent again.
+ */
+static void forget_unstable_end(struct stripe_file *file, uint64_t verifier)
 {
 	pthread_mutex_lock(&file->lock);
-	if (!file->unstable && atomic_load(&file->cached.dirty_bytes) == 0) {
+	if (!file->unstable && atomic_load(&file->cached.dirty_bytes) == 0 &&
+		(int64_t)(file->unstable_verifier - verifier) < 0) {
 		file->unstable_end = 0;
 		file->unstable_epoch = 0;
 	}
@@ -73,11 +78,11 @@ static void lose(struct cache_block *cached, const char *why)
 		"it again",
 		file->export_id, (unsigned long long)file->file_id,
 		(unsigned long long)cached->number, why);
-	atomic_fetch_add(&file->stripe->verifier, 1);
+	uint64_t verifier = atomic_fetch_add(&file->stripe->verifier, 1) + 1;
 	atomic_fetch_add(&file->stripe->collected_lost, 1);
 	atomic_store(&file->gather_pause, PAUSE_WRITES);
 	cache_remove(&file->stripe->cache, cached);
-	forget_unstable_end(file);
+	forget_unstable_end(file, verifier);
 }
 
 static void lose_all(struct stripe_file *file, const char *why)

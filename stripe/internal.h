@@ -140,6 +140,7 @@ struct stripe_file {
 	uint64_t unstable_end; /* end of the furthest unstable write */
 	uint64_t committing_end; /* the same of what is being committed */
 	uint32_t unstable_epoch; /* oldest write epoch of the unstable writes, 0: none */
+	uint64_t unstable_verifier; /* the newest verifier that one of them began under */
 	uint32_t met_epoch; /* newest write epoch that a store has told of */
 	uint64_t wanted_size; /* of stripe_truncate() under way, else UINT64_MAX; attach_lock */
 	struct segment *segments;

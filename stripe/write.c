@@ -249,7 +249,7 @@ int stripe_write_under(struct stripe_file *file, uint32_t layout_epoch, uint64_t
 	const void *buffer, size_t length, bool stable)
 {
 	const struct write_mode mode = {.stable = stable, .layout_epoch = layout_epoch};
-	uint64_t end = offset + length;
+	uint64_t end = offset + length, verifier = stripe_write_verifier(file->stripe);
 	int error = 0;
 
 	if (end < offset || end > file_bytes_max(file))
@@ -282,6 +282,8 @@ int stripe_write_under(struct stripe_file *file, uint32_t layout_epoch, uint64_t
 				file->unstable_end = end;
 			if (!file->unstable_epoch || write_epoch < file->unstable_epoch)
 				file->unstable_epoch = write_epoch;
+			if ((int64_t)(verifier - file->unstable_verifier) > 0)
+				file->unstable_verifier = verifier;
 		}
 		pthread_mutex_unlock(&file->lock);
 		if (stable)
