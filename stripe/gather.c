@@ -50,9 +50,9 @@ static bool same_base(const struct cache_block *cached, const struct block *bloc
 /* -------- losing -------- */
 
 /*
- * Nothing is left that a size could be reported for; but not if a write has begun under the verifier
- * that has come since. A COMMIT may have made it durable and left its end to the next one, and it is
- * not sent again.
+ * Nothing is left that a size could be reported for; but not if a write has begun under the
+ * verifier that has come since. A COMMIT may have made it durable and left its end to the next one,
+ * and it is not sent again.
  */
 static void forget_unstable_end(struct stripe_file *file, uint64_t verifier)
 {
