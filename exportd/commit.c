@@ -14,7 +14,6 @@
 
 #include "exportd/clock.h"
 #include "exportd/commit.h"
-#include "rpc/rpc.h"
 
 /* Bounds the pages that one transaction can change, and the time until the first is answered. */
 #define COMMIT_GROUP_MAX 256

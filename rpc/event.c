@@ -161,7 +161,7 @@ void events_stop(void)
 	crew.reactor = NULL;
 	pthread_cond_broadcast(&crew.keeper_cond);
 	while (crew.running) {
-		reactor_call(reactor);
+		reactor_interrupt(reactor);
 		pthread_cond_wait(&crew.keeper_cond, &crew.lock);
 	}
 	pthread_mutex_unlock(&crew.lock);
@@ -195,7 +195,7 @@ void rpc_event_set(struct rpc_event *event)
 		crew.woke = true;
 		pthread_cond_signal(&event->changed);
 	} else if (event->running && running_for != event && crew.reactor) {
-		reactor_call(crew.reactor);
+		reactor_interrupt(crew.reactor);
 	}
 	pthread_mutex_unlock(&crew.lock);
 }

@@ -71,7 +71,7 @@ int64_t reactor_now_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-void reactor_call(struct reactor *reactor)
+void reactor_interrupt(struct reactor *reactor)
 {
 	uint64_t one = 1;
 
@@ -84,7 +84,7 @@ void reactor_hurry(struct reactor *reactor)
 	struct epoll_event event = {.events = EPOLLIN, .data.u64 = KEY_WAKE};
 
 	atomic_store(&reactor->hurried, true);
-	reactor_call(reactor);
+	reactor_interrupt(reactor);
 	/* Those who wait already, all of them. */
 	epoll_ctl(reactor->epoll_fd, EPOLL_CTL_MOD, reactor->wake_fd, &event);
 }
@@ -270,7 +270,7 @@ void reactor_remove(struct reactor *reactor, struct reactor_source *source)
 void reactor_wake(struct reactor *reactor)
 {
 	if (!atomic_exchange(&reactor->woken_wanted, true))
-		reactor_call(reactor);
+		reactor_interrupt(reactor);
 }
 
 void reactor_wake_by(struct reactor *reactor, int64_t time_ms)

@@ -46,7 +46,7 @@ int reactor_create(struct reactor **reactor, bool many,
 void reactor_turn(struct reactor *reactor, int wait_ms);
 
 /* Lets a thread return from reactor_turn(), the next one that comes if none is there. */
-void reactor_call(struct reactor *reactor);
+void reactor_interrupt(struct reactor *reactor);
 
 /* From now on reactor_turn() does what there is to do and does not wait. */
 void reactor_hurry(struct reactor *reactor);

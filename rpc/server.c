@@ -95,7 +95,7 @@ static void *worker(void *argument)
 		}
 		/* One read may have brought several calls: whoever comes for one calls the next. */
 		if (more)
-			reactor_call(server->reactor);
+			reactor_interrupt(server->reactor);
 		if (request)
 			server_request_execute(request);
 		else
@@ -331,7 +331,7 @@ out:
 	return error;
 }
 
-/* What is left to be done at the end, nobody waits for in the reactor. */
+/* One turn of the reactor, which does not wait any more, and a pause. */
 static void tick_while_stopping(struct rpc_server *server)
 {
 	static const struct timespec pause = {0, DRAIN_TICK_MS * 1000000};

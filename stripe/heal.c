@@ -27,7 +27,7 @@ struct survey {
 	 * Of the shards that are being made, those whose stores cannot tell what they have: it may
 	 * be on a device that is out of service. They take it on another one all the same.
 	 */
-	uint32_t untold;
+	uint32_t unsure;
 };
 
 /*
@@ -60,7 +60,7 @@ static int survey_take(struct stripe_file *file, const struct segment *segment,
 				error = -ESTALE;
 		} else if ((segment->rebuilding & (1u << s)) &&
 			   fanout_call_refused(&survey->calls[s], -EIO)) {
-			survey->untold |= 1u << s;
+			survey->unsure |= 1u << s;
 		}
 	}
 	return error;
@@ -81,7 +81,7 @@ struct diagnosis {
 	bool undecided; /* as far as the stores know: it may be under way, and come to nothing */
 	bool nothing; /* no store has anything of it: see lost_of_nothing() */
 	store_version version; /* generation 0: nothing to do */
-	uint32_t needed; /* reachable, without the version; or untold, see survey */
+	uint32_t needed; /* reachable, without the version; or unsure, see survey */
 	uint32_t holders;
 	uint32_t recorded; /* shards recorded as having missed it */
 	uint32_t written; /* shards made, not yet known to be durable */
@@ -181,7 +181,7 @@ static struct diagnosis diagnose(const struct stripe_file *file, const struct se
 		else if (!answers[s].answered || version_compare(answers[s].newest, version) <= 0)
 			diagnosis.needed |= 1u << s;
 	}
-	diagnosis.needed |= survey->untold;
+	diagnosis.needed |= survey->unsure;
 	return diagnosis;
 }
 
@@ -354,7 +354,7 @@ static int ask_former(struct batch *batch, uint32_t index)
 		else
 			diagnosis->needed |= 1u << s;
 	}
-	diagnosis->needed |= batch->survey.untold;
+	diagnosis->needed |= batch->survey.unsure;
 	return 0;
 }
 
