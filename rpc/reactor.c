@@ -127,8 +127,12 @@ static void call_source(struct reactor *reactor, uint64_t key, uint32_t events)
 	if (!reactor->mode || !find_source(reactor, key))
 		return;
 	pthread_mutex_lock(&reactor->arming);
-	arm_locked(reactor, EPOLL_CTL_MOD, source);
+	int error = arm_locked(reactor, EPOLL_CTL_MOD, source);
 	pthread_mutex_unlock(&reactor->arming);
+	/* Cannot happen on an open descriptor; if it did, nobody would hear of it any more. */
+	if (error)
+		rozo_log(ERROR, "rpc: descriptor %d is not waited for any more: %s", source->fd,
+			strerror(-error));
 }
 
 void reactor_turn(struct reactor *reactor, int wait_ms)
