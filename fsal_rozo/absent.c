@@ -1,35 +1,62 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
  * See absent.h. A change that nobody waited for to the end, since exportd did not answer, may still
- * be carried out: that is why names are remembered for a moment only.
+ * be carried out: that is why what exportd said is remembered for a moment only.
  */
 #include "fsal_rozo/absent.h"
 
 #include <string.h>
 
-#define ABSENT_MS 100
+#include "rpc/crc32c.h"
 
-static struct absent_name *place_of(struct absent *absent, uint64_t directory_id)
+#define ABSENT_MS 100
+#define FIRST_CHANGE 2 /* `change` of a directory after the first change of it */
+
+static struct absent_place *place_of(struct absent *absent, uint64_t directory_id)
 {
-	return &absent->names[directory_id % ABSENT_NAMES];
+	return &absent->places[directory_id % ABSENT_PLACES];
 }
 
 void absent_init(struct absent *absent)
 {
 	memset(absent, 0, sizeof(*absent));
-	for (unsigned int i = 0; i < ABSENT_NAMES; i++)
-		pthread_mutex_init(&absent->names[i].lock, NULL);
+	for (unsigned int i = 0; i < ABSENT_PLACES; i++)
+		pthread_mutex_init(&absent->places[i].lock, NULL);
 }
 
 void absent_destroy(struct absent *absent)
 {
-	for (unsigned int i = 0; i < ABSENT_NAMES; i++)
-		pthread_mutex_destroy(&absent->names[i].lock);
+	for (unsigned int i = 0; i < ABSENT_PLACES; i++)
+		pthread_mutex_destroy(&absent->places[i].lock);
 }
+
+/* -------- the filter -------- */
+
+/* Two bits for a name: the halves of its CRC. */
+_Static_assert(ABSENT_FILTER_BITS == 1 << 16, "");
+
+static void filter_add(struct absent_place *place, const char *name)
+{
+	uint32_t hash = rozo_crc32c(name, strlen(name)), low = hash & 0xffff, high = hash >> 16;
+
+	place->filter[low / 64] |= UINT64_C(1) << low % 64;
+	place->filter[high / 64] |= UINT64_C(1) << high % 64;
+}
+
+/* False only if the name was never added. */
+static bool filter_has(const struct absent_place *place, const char *name)
+{
+	uint32_t hash = rozo_crc32c(name, strlen(name)), low = hash & 0xffff, high = hash >> 16;
+
+	return (place->filter[low / 64] >> low % 64 & 1) != 0 &&
+	       (place->filter[high / 64] >> high % 64 & 1) != 0;
+}
+
+/* -------- questions -------- */
 
 uint64_t absent_ask(struct absent *absent, uint64_t directory_id)
 {
-	struct absent_name *place = place_of(absent, directory_id);
+	struct absent_place *place = place_of(absent, directory_id);
 	uint64_t changes;
 
 	pthread_mutex_lock(&place->lock);
@@ -41,7 +68,7 @@ uint64_t absent_ask(struct absent *absent, uint64_t directory_id)
 void absent_note(struct absent *absent, uint64_t directory_id, const char *name, uint64_t asked,
 	uint64_t now_ms)
 {
-	struct absent_name *place = place_of(absent, directory_id);
+	struct absent_place *place = place_of(absent, directory_id);
 	size_t bytes = strlen(name) + 1;
 
 	if (bytes > ABSENT_NAME_BYTES)
@@ -55,34 +82,83 @@ void absent_note(struct absent *absent, uint64_t directory_id, const char *name,
 	pthread_mutex_unlock(&place->lock);
 }
 
+/* True for what exportd would look for among the names of a directory. */
+static bool is_ordinary(const char *name)
+{
+	return name[0] != '\0' && strcmp(name, ".") != 0 && strcmp(name, "..") != 0 &&
+	       strlen(name) < ABSENT_NAME_BYTES;
+}
+
 bool absent_is(struct absent *absent, uint64_t directory_id, const char *name, uint64_t now_ms)
 {
-	struct absent_name *place = place_of(absent, directory_id);
-	bool known;
+	struct absent_place *place = place_of(absent, directory_id);
+	bool absent_here = false;
 
+	if (directory_id == 0 || !is_ordinary(name))
+		return false;
 	pthread_mutex_lock(&place->lock);
-	known = directory_id != 0 && place->directory_id == directory_id &&
-		now_ms - place->noted_ms < ABSENT_MS && strcmp(place->name, name) == 0;
+	if (place->directory_id == directory_id && now_ms - place->noted_ms < ABSENT_MS)
+		absent_here = strcmp(place->name, name) == 0;
+	if (place->known_id == directory_id && now_ms - place->known_ms < ABSENT_MS)
+		absent_here = absent_here || !filter_has(place, name);
 	pthread_mutex_unlock(&place->lock);
-	return known;
+	return absent_here;
 }
 
-void absent_change_begins(struct absent *absent, uint64_t directory_id)
+/* -------- changes -------- */
+
+void absent_change_begins(struct absent *absent, uint64_t directory_id, const char *name,
+	struct absent_change *change)
 {
-	struct absent_name *place = place_of(absent, directory_id);
+	struct absent_place *place = place_of(absent, directory_id);
 
 	pthread_mutex_lock(&place->lock);
+	*change = (struct absent_change){
+		.directory_id = directory_id, .asked = place->changes, .name = name};
 	place->changing++;
 	place->directory_id = 0;
+	if (place->known_id == directory_id)
+		filter_add(place, name);
 	pthread_mutex_unlock(&place->lock);
 }
 
-void absent_change_ends(struct absent *absent, uint64_t directory_id)
+/* The change was the first of the directory: now it has this name and no other. */
+static void know(struct absent_place *place, const struct absent_change *change)
 {
-	struct absent_name *place = place_of(absent, directory_id);
+	place->known_id = change->directory_id;
+	place->known_change = FIRST_CHANGE;
+	place->known_changes = 1;
+	memset(place->filter, 0, sizeof(place->filter));
+	filter_add(place, change->name);
+}
+
+void absent_change_ends(
+	struct absent *absent, const struct absent_change *change, uint64_t after, uint64_t now_ms)
+{
+	struct absent_place *place = place_of(absent, change->directory_id);
+	bool alone;
 
 	pthread_mutex_lock(&place->lock);
+	/* Other changes would not be in the filter. */
+	alone = place->changing == 1 && place->changes == change->asked;
 	place->changing--;
 	place->changes++;
+	if (place->known_id != change->directory_id) {
+		if (after == FIRST_CHANGE && alone)
+			know(place, change);
+	} else if (after == 0) {
+		place->known_id = 0;
+	} else {
+		place->known_changes++;
+		if (after > place->known_change)
+			place->known_change = after;
+	}
+	/* Several that overlap are answered in any order: they can be counted at the end. */
+	if (place->known_id == change->directory_id && place->changing == 0) {
+		if (place->known_change == place->known_changes + FIRST_CHANGE - 1)
+			place->known_ms = now_ms;
+		else
+			place->known_id = 0;
+	}
 	pthread_mutex_unlock(&place->lock);
 }

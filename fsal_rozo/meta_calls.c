@@ -176,12 +176,16 @@ fsal_status_t meta_setattr(
 fsal_status_t meta_create(
 	struct rozo_export *export, meta_create_args *args, meta_create_res *result)
 {
+	struct absent_change change;
 	fsal_status_t status;
+	bool made;
 
 	args->export_id = export->id;
-	absent_change_begins(&export->absent, args->directory_id);
+	absent_change_begins(&export->absent, args->directory_id, args->name, &change);
 	status = CALL_ONCE(META_CREATE, meta_create_args, args, meta_create_res, result);
-	absent_change_ends(&export->absent, args->directory_id);
+	made = FSAL_IS_SUCCESS(status) && result->created;
+	absent_change_ends(
+		&export->absent, &change, made ? result->directory.change : 0, cluster_now_ms());
 	return status;
 }
 
@@ -207,11 +211,12 @@ fsal_status_t meta_link(struct rozo_export *export, uint64_t file_id, uint64_t d
 		.directory_id = directory_id,
 		.name = (char *)name};
 	meta_attributes_res result = {0};
+	struct absent_change change;
 	fsal_status_t status;
 
-	absent_change_begins(&export->absent, directory_id);
+	absent_change_begins(&export->absent, directory_id, name, &change);
 	status = CALL_ONCE(META_LINK, meta_link_args, &args, meta_attributes_res, &result);
-	absent_change_ends(&export->absent, directory_id);
+	absent_change_ends(&export->absent, &change, 0, cluster_now_ms());
 	if (FSAL_IS_SUCCESS(status))
 		*attributes = result.attributes;
 	return status;
@@ -224,8 +229,14 @@ fsal_status_t meta_unlink(struct rozo_export *export, uint64_t directory_id, con
 		.directory_id = directory_id,
 		.name = (char *)name,
 		.directory = directory};
+	struct absent_change change;
+	fsal_status_t status;
 
-	return CALL_ONCE(META_UNLINK, meta_unlink_args, &args, meta_unlink_res, result);
+	absent_change_begins(&export->absent, directory_id, name, &change);
+	status = CALL_ONCE(META_UNLINK, meta_unlink_args, &args, meta_unlink_res, result);
+	absent_change_ends(&export->absent, &change,
+		FSAL_IS_SUCCESS(status) ? result->directory.change : 0, cluster_now_ms());
+	return status;
 }
 
 fsal_status_t meta_rename(struct rozo_export *export, uint64_t from_directory_id,
@@ -237,11 +248,12 @@ fsal_status_t meta_rename(struct rozo_export *export, uint64_t from_directory_id
 		.from_name = (char *)from_name,
 		.to_name = (char *)to_name};
 	meta_rename_res result = {0};
+	struct absent_change change;
 	fsal_status_t status;
 
-	absent_change_begins(&export->absent, to_directory_id);
+	absent_change_begins(&export->absent, to_directory_id, to_name, &change);
 	status = CALL_ONCE(META_RENAME, meta_rename_args, &args, meta_rename_res, &result);
-	absent_change_ends(&export->absent, to_directory_id);
+	absent_change_ends(&export->absent, &change, 0, cluster_now_ms());
 	if (FSAL_IS_SUCCESS(status))
 		*replaced_id = result.replaced_id;
 	return status;

@@ -23,33 +23,34 @@ static void a_name_is_remembered_for_a_moment(void)
 	CU_ASSERT(!absent_is(&absent, 7, "b", 1050));
 	CU_ASSERT(!absent_is(&absent, 7, "", 1050));
 	CU_ASSERT(!absent_is(&absent, 8, "a", 1050));
-	CU_ASSERT(!absent_is(&absent, 7 + ABSENT_NAMES, "a", 1050));
+	CU_ASSERT(!absent_is(&absent, 7 + ABSENT_PLACES, "a", 1050));
 	CU_ASSERT(!absent_is(&absent, 7, "a", 1200));
 	absent_destroy(&absent);
 }
 
 static void a_change_ends_it(void)
 {
+	struct absent_change change, other;
 	uint64_t asked;
 
 	absent_init(&absent);
 	absent_note(&absent, 7, "a", absent_ask(&absent, 7), 1000);
-	absent_change_begins(&absent, 7);
+	absent_change_begins(&absent, 7, "b", &change);
 	CU_ASSERT(!absent_is(&absent, 7, "a", 1000));
 	/* exportd may have answered before it made the name. */
 	absent_note(&absent, 7, "a", absent_ask(&absent, 7), 1000);
 	CU_ASSERT(!absent_is(&absent, 7, "a", 1000));
 	asked = absent_ask(&absent, 7);
-	absent_change_ends(&absent, 7);
+	absent_change_ends(&absent, &change, 0, 1000);
 	absent_note(&absent, 7, "a", asked, 1000);
 	CU_ASSERT(!absent_is(&absent, 7, "a", 1000));
 	/* And two that overlap. */
-	absent_change_begins(&absent, 7);
-	absent_change_begins(&absent, 7);
-	absent_change_ends(&absent, 7);
+	absent_change_begins(&absent, 7, "b", &change);
+	absent_change_begins(&absent, 7, "c", &other);
+	absent_change_ends(&absent, &change, 0, 1000);
 	absent_note(&absent, 7, "a", absent_ask(&absent, 7), 1000);
 	CU_ASSERT(!absent_is(&absent, 7, "a", 1000));
-	absent_change_ends(&absent, 7);
+	absent_change_ends(&absent, &other, 0, 1000);
 	absent_note(&absent, 7, "a", absent_ask(&absent, 7), 1000);
 	CU_ASSERT(absent_is(&absent, 7, "a", 1000));
 	absent_destroy(&absent);
@@ -67,6 +68,113 @@ static void too_long_a_name_is_not_remembered(void)
 	name[ABSENT_NAME_BYTES - 1] = '\0';
 	absent_note(&absent, 7, name, absent_ask(&absent, 7), 1000);
 	CU_ASSERT(absent_is(&absent, 7, name, 1000));
+	absent_destroy(&absent);
+}
+
+/* A name is made in directory 7, which has changed so often then. */
+static void make(const char *name, uint64_t after, uint64_t now_ms)
+{
+	struct absent_change change;
+
+	absent_change_begins(&absent, 7, name, &change);
+	absent_change_ends(&absent, &change, after, now_ms);
+}
+
+static void all_names_of_a_new_directory_are_known(void)
+{
+	char name[16];
+
+	absent_init(&absent);
+	make("a", 2, 1000);
+	CU_ASSERT(!absent_is(&absent, 7, "a", 1000));
+	CU_ASSERT(absent_is(&absent, 7, "b", 1000));
+	CU_ASSERT(absent_is(&absent, 7, "b", 1099));
+	CU_ASSERT(!absent_is(&absent, 7, "b", 1100));
+	CU_ASSERT(!absent_is(&absent, 8, "b", 1000));
+	CU_ASSERT(!absent_is(&absent, 7 + ABSENT_PLACES, "b", 1000));
+	/* What is there, and what exportd has to complain of. */
+	CU_ASSERT(!absent_is(&absent, 7, "", 1000));
+	CU_ASSERT(!absent_is(&absent, 7, ".", 1000));
+	CU_ASSERT(!absent_is(&absent, 7, "..", 1000));
+	/* It is known as long as nobody else changes it, however long that takes. */
+	make("b", 3, 5000);
+	CU_ASSERT(absent_is(&absent, 7, "c", 5000));
+	make("a", 4, 5000); /* removed */
+	CU_ASSERT(!absent_is(&absent, 7, "b", 5000));
+	CU_ASSERT(absent_is(&absent, 7, "c", 5000));
+	for (unsigned int i = 0; i < 1000; i++) {
+		snprintf(name, sizeof(name), "name %u", i);
+		make(name, 5 + i, 6000);
+		CU_ASSERT(!absent_is(&absent, 7, name, 6000));
+	}
+	CU_ASSERT(absent_is(&absent, 7, "c", 6000));
+	/* A newer one takes the place. */
+	struct absent_change change;
+	absent_change_begins(&absent, 7 + ABSENT_PLACES, "x", &change);
+	absent_change_ends(&absent, &change, 2, 6000);
+	CU_ASSERT(!absent_is(&absent, 7, "c", 6000));
+	CU_ASSERT(absent_is(&absent, 7 + ABSENT_PLACES, "c", 6000));
+	absent_destroy(&absent);
+}
+
+static void what_others_change_is_noticed(void)
+{
+	absent_init(&absent);
+	make("a", 3, 1000); /* it was not empty, perhaps */
+	CU_ASSERT(!absent_is(&absent, 7, "x", 1000));
+	absent_destroy(&absent);
+
+	absent_init(&absent);
+	make("a", 2, 1000);
+	make("b", 4, 1000); /* somebody else's was the third */
+	CU_ASSERT(!absent_is(&absent, 7, "x", 1000));
+	make("c", 5, 1000);
+	CU_ASSERT(!absent_is(&absent, 7, "x", 1000));
+	absent_destroy(&absent);
+
+	absent_init(&absent);
+	make("a", 2, 1000);
+	make("b", 0, 1000); /* exportd did not answer */
+	CU_ASSERT(!absent_is(&absent, 7, "x", 1000));
+	absent_destroy(&absent);
+}
+
+static void changes_may_overlap(void)
+{
+	struct absent_change first, second;
+
+	/* The second one was not in the filter yet when it was made. */
+	absent_init(&absent);
+	absent_change_begins(&absent, 7, "a", &first);
+	absent_change_begins(&absent, 7, "b", &second);
+	absent_change_ends(&absent, &second, 3, 1000);
+	absent_change_ends(&absent, &first, 2, 1000);
+	CU_ASSERT(!absent_is(&absent, 7, "b", 1000));
+	CU_ASSERT(!absent_is(&absent, 7, "x", 1000));
+	absent_destroy(&absent);
+
+	absent_init(&absent);
+	absent_change_begins(&absent, 7, "a", &first);
+	absent_change_begins(&absent, 7, "b", &second);
+	absent_change_ends(&absent, &first, 2, 1000);
+	CU_ASSERT(!absent_is(&absent, 7, "b", 1000));
+	absent_change_ends(&absent, &second, 3, 1000);
+	CU_ASSERT(!absent_is(&absent, 7, "b", 1000));
+	absent_destroy(&absent);
+
+	/* Later they may be answered in any order. */
+	absent_init(&absent);
+	make("a", 2, 1000);
+	absent_change_begins(&absent, 7, "b", &first);
+	CU_ASSERT(!absent_is(&absent, 7, "b", 1000));
+	absent_change_begins(&absent, 7, "c", &second);
+	absent_change_ends(&absent, &second, 4, 1050);
+	CU_ASSERT(!absent_is(&absent, 7, "b", 1050));
+	CU_ASSERT(!absent_is(&absent, 7, "x", 1100)); /* not known so late yet */
+	absent_change_ends(&absent, &first, 3, 1050);
+	CU_ASSERT(absent_is(&absent, 7, "x", 1100));
+	CU_ASSERT(!absent_is(&absent, 7, "b", 1100));
+	CU_ASSERT(!absent_is(&absent, 7, "c", 1100));
 	absent_destroy(&absent);
 }
 
@@ -114,9 +222,13 @@ static void what_was_made_is_never_absent(void)
 	for (unsigned int i = 0; i < 3; i++)
 		CU_ASSERT_EQUAL_FATAL(pthread_create(&askers[i].thread, NULL, ask, &askers[i]), 0);
 	for (unsigned int i = 0; i < NAMES; i++) {
-		absent_change_begins(&absent, 7);
+		struct absent_change change;
+		char name[16];
+
+		snprintf(name, sizeof(name), "%u", i);
+		absent_change_begins(&absent, 7, name, &change);
 		atomic_fetch_add(&made, 1);
-		absent_change_ends(&absent, 7);
+		absent_change_ends(&absent, &change, i + 2, 1000);
 		if (i % 64 == 0)
 			sched_yield();
 	}
@@ -135,6 +247,9 @@ int main(void)
 		{"a name is remembered for a moment", a_name_is_remembered_for_a_moment},
 		{"a change ends it", a_change_ends_it},
 		{"too long a name is not remembered", too_long_a_name_is_not_remembered},
+		{"all names of a new directory are known", all_names_of_a_new_directory_are_known},
+		{"what others change is noticed", what_others_change_is_noticed},
+		{"changes may overlap", changes_may_overlap},
 		{"what was made is never absent", what_was_made_is_never_absent},
 		CU_TEST_INFO_NULL,
 	};
