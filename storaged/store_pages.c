@@ -233,11 +233,17 @@ static int page_write(struct store_pages *pages, struct store_page *page)
 		.flags = page->group == 0 && page->side == 0 ? file->flags : 0,
 		.write_epoch = file->write_epoch,
 		.refused = file->refused,
-		.groups_durable = page->group == 0 ? file->groups_recorded[page->side] : 0,
 	};
 	uint64_t end = offset + STORE_PAGE_BYTES;
 	int error;
 
+	if (page->group == 0) {
+		/* Page 0 always tells the newest, so that it need not be written for that alone. */
+		fields.groups_durable = shard_file_groups_durable(file, page->side);
+		if (fields.groups_durable < file->groups_recorded[page->side])
+			fields.groups_durable = file->groups_recorded[page->side];
+		file->groups_recorded[page->side] = fields.groups_durable;
+	}
 	if (file->descriptors[page->side] < 0) {
 		error = shard_file_make_side(file, page->side);
 		if (error != 0)
@@ -295,10 +301,8 @@ void store_pages_note_size(struct store_pages *pages, bool exact)
 		durable = shard_file_groups_durable(file, side);
 		first_b = side == 1 && durable > 0 && (file->flags & STORE_FLAG_SIDE_B) == 0;
 		if (durable > recorded && (exact || durable > recorded + recorded / 8) &&
-			store_pages_get(pages, 0, side, &page) == 0) {
-			file->groups_recorded[side] = durable;
+			store_pages_get(pages, 0, side, &page) == 0)
 			page->changed = true;
-		}
 		if (first_b && file->descriptors[0] >= 0 &&
 			store_pages_get(pages, 0, 0, &page) == 0) {
 			file->flags |= STORE_FLAG_SIDE_B;

@@ -623,7 +623,7 @@ static void running_out_of_space_in_a_write_harms_nothing_older(void)
 		fixture_commit(&fixture, VERSION(1, 1), 0, 100);
 		faulty_writes_left(writes);
 		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .count = 100),
-			writes < 9 ? ENOSPC : 0);
+			writes < 8 ? ENOSPC : 0);
 		faulty_writes_left(-1);
 		for (int again = 0; again < 2; again++) {
 			for (uint64_t block = 0; block < 100; block++) {
