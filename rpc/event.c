@@ -21,7 +21,7 @@
 
 #include "rpc/slice.h"
 
-#define KEEPER_MS 10
+#define KEEPER_MS 30
 
 static struct {
 	pthread_mutex_t lock; /* guards the rest */
