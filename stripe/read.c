@@ -461,7 +461,10 @@ static int ask_all(struct stripe_file *file, const struct segment *segment, uint
 			if (attempt >= PATIENT_TURNS && !settled) {
 				uint64_t largest;
 				settled = true;
-				versions_settle(file, segment, block_number, 1, &largest);
+				/* Others are to be asked by now. */
+				if (versions_settle(file, segment, block_number, 1, &largest) ==
+					-ESTALE)
+					error = -ESTALE;
 			}
 			break;
 		case BLOCK_UNKNOWN:

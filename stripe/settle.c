@@ -84,16 +84,6 @@ static bool opinions_are_ahead(struct stripe_file *file, const struct opinions *
 	return false;
 }
 
-/* True if one of the stores has nothing of the segment, and so knows of no write epoch. */
-static bool opinions_have_nothing(const struct opinions *opinions)
-{
-	for (unsigned int s = 0; s < opinions->segment->shard_count; s++) {
-		if (opinion_given(opinions, s) && opinions->results[s].write_epoch == 0)
-			return true;
-	}
-	return false;
-}
-
 /* The newest version that is PENDING, or as good as, in any of the blocks; generation 0: none. */
 static store_version opinions_newest_open(const struct opinions *opinions)
 {
@@ -386,8 +376,11 @@ static int settle(struct stripe_file *file, const struct segment *segment, uint6
 	/* Those who can tell may be others by now. */
 	error = opinions_are_ahead(file, opinions) ? -ESTALE
 						   : segment_confirm_former(file, segment);
-	/* It does not help to prove that something was not decided. */
-	if (!error && !segment->former && open.generation && opinions_have_nothing(opinions))
+	/*
+	 * What lacks a version may have been a store of the segment, and have removed what it had.
+	 * That it knows a write epoch is no sign that it has not.
+	 */
+	if (!error && !segment->former && open.generation)
 		error = segment_confirm(file, segment);
 	if (error) {
 		opinions_free(opinions);

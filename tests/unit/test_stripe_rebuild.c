@@ -744,6 +744,66 @@ static void who_has_not_heard_of_moves_acknowledges_nothing(void)
 }
 
 /*
+ * Two shards have moved, and two nodes were away meanwhile. An engine that has not heard of the
+ * moves meets the former nodes, which have removed what they had, and those that were away: from
+ * the former ones it must not conclude that something was not decided, neither if another engine
+ * like this has told them of a write epoch again.
+ */
+static void who_has_not_heard_of_moves_has_nothing_dropped(void)
+{
+	const store_remove_args removal = {.file = {.export_id = EXPORT, .file_id = FILE_ID}};
+	uint8_t bytes[BLOCK];
+
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	change(file, 0, SIZE, true);
+	change(file, 10 * BLOCK, BLOCK, true);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe); /* the stores know what is decided */
+	for (unsigned int node = 4; node < 6; node++)
+		forget_mark(node, 10);
+	struct stripe *late = engine_create(), *writer = engine_create();
+	struct stripe_file *seen = open_in(late), *written = open_in(writer);
+	change(written, 20 * BLOCK, BLOCK, true);
+	node_stop(4);
+	node_stop(5);
+	for (unsigned int i = 0; i < 2; i++) {
+		struct stripe_heal_result sum;
+		store_status_res removed = {0};
+		struct stripe *worker = engine_create_at(move_shard(FILE_ID, i, i));
+
+		CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
+		stripe_destroy(worker);
+		end_rebuilding(FILE_ID, i);
+		store_remove(cluster.nodes[i].store, &removal, &removed);
+		CU_ASSERT_EQUAL(removed.status, 0);
+	}
+	node_start(4);
+	node_start(5);
+	node_stop(2); /* they would say that there is a newer epoch */
+	node_stop(3);
+	wait_for_nodes(written, 0x33);
+	wait_for_nodes(seen, 0x33);
+	CU_ASSERT_EQUAL(stripe_write(written, 20 * BLOCK, model + 20 * BLOCK, BLOCK, false), 0);
+	CU_ASSERT_EQUAL(stripe_read(seen, 10 * BLOCK, bytes, BLOCK), 0);
+	CU_ASSERT(memcmp(bytes, model + 10 * BLOCK, BLOCK) == 0);
+	stripe_file_put(seen);
+	stripe_destroy(late);
+	stripe_file_put(written);
+	stripe_destroy(writer);
+	node_start(2);
+	node_start(3);
+	node_stop(6);
+	node_stop(7);
+	engine_start();
+	file = open_in(cluster.stripe);
+	CU_ASSERT_EQUAL(stripe_read(file, 10 * BLOCK, bytes, BLOCK), 0);
+	CU_ASSERT(memcmp(bytes, model + 10 * BLOCK, BLOCK) == 0);
+	stripe_file_put(file);
+	stop();
+}
+
+/*
  * A node has removed its copy of a shard that moved, and then one who has not heard of that writes
  * to it. What it has then must not keep it from being given another shard of the segment.
  */
@@ -1411,6 +1471,8 @@ int main(void)
 		{"who removed its copy is no witness", who_removed_its_copy_is_no_witness},
 		{"who has not heard of moves acknowledges nothing",
 			who_has_not_heard_of_moves_acknowledges_nothing},
+		{"who has not heard of moves has nothing dropped",
+			who_has_not_heard_of_moves_has_nothing_dropped},
 		{"a shard is made on a node with a device out of service",
 			a_shard_is_made_on_a_node_with_a_device_out_of_service},
 		{"a leftover of another shard does not keep a shard from being made",
