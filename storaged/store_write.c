@@ -475,7 +475,6 @@ static int write_locked(struct write_call *call, store_write_res *res)
 	} else if (error == 0) {
 		call->begun = true;
 		error = carry_out(call);
-		res->write_epoch = file->write_epoch;
 		call->changes = shard_file_changes(file);
 	}
 	store_pages_abandon(&call->pages);

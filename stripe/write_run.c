@@ -415,6 +415,25 @@ static int judge_answers(struct stripe_file *file, const struct write_run *write
 }
 
 /*
+ * True if some stores that took a write had nothing of the segment, while others had: they may be
+ * former ones, which have removed what they had and take anything. What the others hear of such a
+ * write must not be that it is decided.
+ */
+static bool former_may_have_taken(
+	const struct segment *segment, const struct outgoing *outgoing, uint32_t holders)
+{
+	bool nothing = false, something = false;
+
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (!(holders & ~segment->rebuilding & (1u << s)))
+			continue;
+		nothing = nothing || outgoing[s].result.write_epoch == 0;
+		something = something || outgoing[s].result.write_epoch != 0;
+	}
+	return nothing && something;
+}
+
+/*
  * The shards that a write is not sent to: those that seem to be down, unless that leaves too few,
  * and the blind ones.
  */
@@ -485,6 +504,8 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	}
 	fanout_wait(&fanout);
 	error = judge_answers(file, write, outgoing, &holders, &missed, newest);
+	if (!error && former_may_have_taken(segment, outgoing, holders))
+		error = segment_confirm(file, segment);
 	if (error) {
 		uint32_t possible = possible_holders(segment, outgoing);
 		run_doubt(file, version);

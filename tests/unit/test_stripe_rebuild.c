@@ -804,6 +804,59 @@ static void who_has_not_heard_of_moves_has_nothing_dropped(void)
 }
 
 /*
+ * What an engine that has not heard of two moves writes to the former nodes, and to those that were
+ * away, comes to nothing when it asks exportd; and does not take away what was acknowledged.
+ */
+static void what_was_written_to_former_nodes_hides_nothing(void)
+{
+	const store_remove_args removal = {.file = {.export_id = EXPORT, .file_id = FILE_ID}};
+	uint8_t bytes[BLOCK];
+
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	change(file, 0, SIZE, true);
+	stripe_file_put(file);
+	struct stripe *writer = engine_create();
+	struct stripe_file *written = open_in(writer);
+	change(written, 10 * BLOCK + 5, 300, true); /* it has the block in memory */
+	node_stop(4);
+	node_stop(5);
+	for (unsigned int i = 0; i < 2; i++) {
+		struct stripe_heal_result sum;
+		store_status_res removed = {0};
+		struct stripe *worker = engine_create_at(move_shard(FILE_ID, i, i));
+
+		CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
+		stripe_destroy(worker);
+		end_rebuilding(FILE_ID, i);
+		store_remove(cluster.nodes[i].store, &removal, &removed);
+		CU_ASSERT_EQUAL(removed.status, 0);
+	}
+	node_start(4);
+	node_start(5);
+	node_stop(2); /* they would say that there is a newer epoch */
+	node_stop(3);
+	wait_for_nodes(written, 0x33);
+	atomic_store(&cluster.check_delay_ms, 500);
+	change(written, 10 * BLOCK + 400, 300, true);
+	atomic_store(&cluster.check_delay_ms, 0);
+	stripe_file_put(written);
+	stripe_destroy(writer);
+	node_start(2);
+	node_start(3);
+	stripe_destroy(cluster.stripe);
+	engine_start();
+	file = open_in(cluster.stripe);
+	CU_ASSERT_EQUAL(stripe_heal(file, 0, 10, 1, NULL, NULL), 0);
+	node_stop(6);
+	node_stop(7);
+	CU_ASSERT_EQUAL(stripe_read(file, 10 * BLOCK, bytes, BLOCK), 0);
+	CU_ASSERT(memcmp(bytes, model + 10 * BLOCK, BLOCK) == 0);
+	stripe_file_put(file);
+	stop();
+}
+
+/*
  * A node has removed its copy of a shard that moved, and then one who has not heard of that writes
  * to it. What it has then must not keep it from being given another shard of the segment.
  */
@@ -1473,6 +1526,8 @@ int main(void)
 			who_has_not_heard_of_moves_acknowledges_nothing},
 		{"who has not heard of moves has nothing dropped",
 			who_has_not_heard_of_moves_has_nothing_dropped},
+		{"what was written to former nodes hides nothing",
+			what_was_written_to_former_nodes_hides_nothing},
 		{"a shard is made on a node with a device out of service",
 			a_shard_is_made_on_a_node_with_a_device_out_of_service},
 		{"a leftover of another shard does not keep a shard from being made",
