@@ -618,6 +618,40 @@ static void what_was_acknowledged_is_read_from_former_nodes(void)
 	}
 }
 
+/*
+ * What only former nodes can tell is not told while exportd cannot be asked whether their shards
+ * are still being made. Clients hear that soon, and not as an error of the nodes, and ask again.
+ */
+static void former_nodes_tell_nothing_without_exportd(void)
+{
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	change(file, 0, SIZE, true);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe);
+	for (unsigned int i = 0; i < 2; i++)
+		move_shard(FILE_ID, i, i);
+	node_stop(2);
+	node_stop(3);
+	engine_start();
+	file = open_in(cluster.stripe);
+	CU_ASSERT(reads_right(file));
+	rpc_server_stop(cluster.meta);
+	cluster.meta = NULL;
+	time_t begun = time(NULL);
+	CU_ASSERT_FALSE(reads_right(file));
+	CU_ASSERT_NOT_EQUAL(read_error, 0);
+	CU_ASSERT_NOT_EQUAL(read_error, -EIO);
+	CU_ASSERT(time(NULL) - begun < 10);
+	/* With enough of the others it need not be asked. */
+	node_start(2);
+	node_start(3);
+	wait_for_nodes(file, 0x3c);
+	CU_ASSERT(reads_right(file));
+	stripe_file_put(file);
+	stop();
+}
+
 /* What a node forgets with its power: that a block's version, on side b, is decided. */
 static void forget_mark(unsigned int node, unsigned int block)
 {
@@ -1521,6 +1555,8 @@ int main(void)
 			a_leftover_does_not_hide_what_former_nodes_know},
 		{"what was acknowledged is read from former nodes",
 			what_was_acknowledged_is_read_from_former_nodes},
+		{"former nodes tell nothing without exportd",
+			former_nodes_tell_nothing_without_exportd},
 		{"who removed its copy is no witness", who_removed_its_copy_is_no_witness},
 		{"who has not heard of moves acknowledges nothing",
 			who_has_not_heard_of_moves_acknowledges_nothing},
