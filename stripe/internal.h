@@ -415,9 +415,9 @@ uint32_t segment_next_formers(
 int segment_confirm_former(struct stripe_file *file, const struct segment *former);
 
 /*
- * The same for a segment that is taken for the newest, before it is concluded that there is nothing
- * from what its stores say: they may have been told to remove what they had. Returns 0, also if
- * exportd cannot be asked; or -ESTALE.
+ * The same for a segment that is taken for the newest, before it is concluded that there is
+ * nothing, or that something is decided or not, from what its stores say or have taken: they may
+ * have been told to remove what they had. Returns 0, also if exportd cannot be asked; or -ESTALE.
  */
 int segment_confirm(struct stripe_file *file, const struct segment *segment);
 
