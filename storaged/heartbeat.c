@@ -107,10 +107,12 @@ static int free_page(struct free_walk *walk, struct untold *untold, struct store
 			stripe_file_forget(stripe, item->export_id, item->file_id);
 		store_remove(store, &args, &result);
 		walk->first = item->sequence + 1;
-		if (result.status == 0) {
+		/* What is left of a file that is gone is an orphan; of one that goes on the node
+		 * may be given the segment again. */
+		if (result.status == 0 || (result.status == EXDEV && !item->stray)) {
 			untold->sequences[untold->count++] = item->sequence;
 			walk->strays_removed += item->stray;
-		} else if (result.status == ENODEV) {
+		} else if (result.status == ENODEV || result.status == EXDEV) {
 			walk->out_of_reach++;
 		} else {
 			walk->strays_failed += item->stray;

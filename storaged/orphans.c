@@ -242,7 +242,7 @@ static void remove_file(struct orphans *orphans, const meta_orphan *file)
 	stripe_file_forget(orphans->stripe, file->export_id, file->file_id);
 	store_remove(orphans->store, &args, &removed);
 	/* If a device that is out of service has it, too, it is met again when that is back. */
-	if (removed.status && removed.status != ENODEV) {
+	if (removed.status && removed.status != ENODEV && removed.status != EXDEV) {
 		rozo_log_limited(ERROR,
 			"scrub: export %" PRIu32 " file %" PRIx64 " segment %" PRIu32
 			": nobody needs it, but it cannot be removed: %s",

@@ -515,7 +515,7 @@ void store_remove(struct store *store, const store_remove_args *args, store_stat
 	}
 	if (file != NULL)
 		shard_file_put(file);
-	res->status = error == -ENODEV ? ENODEV : store_status(error);
+	res->status = error == -ENODEV || error == -EXDEV ? (uint32_t)-error : store_status(error);
 }
 
 /* One more than the last block that has bytes, or may have. */

@@ -919,5 +919,7 @@ int shard_file_remove(struct shard_file *file)
 		error = remove_used(file);
 	if (error != 0)
 		return -EIO;
-	return !existed && store_device_any_failed(file->store) ? -ENODEV : 0;
+	if (!others || !store_device_any_failed(file->store))
+		return 0;
+	return existed ? -EXDEV : -ENODEV;
 }

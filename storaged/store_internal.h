@@ -290,7 +290,8 @@ int shard_file_make_header(struct shard_file *file, const struct store_shape *sh
  * Removes the file, durably, and its marker, with all older copies that other devices have of it;
  * one that was not found, by its names on all devices. Called with the lock held exclusively; the
  * file does not exist afterwards. Returns 0; -ENODEV (it was not found, durably so, but may be on a
- * device that is out of service); or -EIO.
+ * device that is out of service); -EXDEV (it was removed, but such a device may have an older copy
+ * of it); or -EIO.
  */
 int shard_file_remove(struct shard_file *file);
 

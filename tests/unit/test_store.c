@@ -1680,6 +1680,27 @@ static void what_may_be_on_a_device_out_of_service_is_told_when_removed(void)
 	end();
 }
 
+/* It was made anew while a device was out of service, which may have an older copy. */
+static void an_older_copy_out_of_reach_is_told_when_the_file_is_removed(void)
+{
+	fixture_begin(&fixture, 2);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1)), 0);
+	const size_t device = device_of(FIXTURE_FILE);
+	fixture_close(&fixture);
+	hide_device(device, true);
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1)), 0);
+	CU_ASSERT_EQUAL(remove_file(FIXTURE_FILE), EXDEV);
+	CU_ASSERT_EQUAL(device_of(FIXTURE_FILE), device);
+	fixture_close(&fixture);
+	hide_device(device, false);
+	fixture_open(&fixture);
+	CU_ASSERT(IS(&fixture, 0, VERSION(1, 1), STORE_FINALIZED));
+	CU_ASSERT_EQUAL(remove_file(FIXTURE_FILE), 0);
+	CU_ASSERT(IS(&fixture, 0, (store_version){0}, STORE_EMPTY));
+	end();
+}
+
 /* Of blocks that a file may have had on a device that is gone it says nothing. */
 static void what_may_have_been_on_a_lost_device_is_not_told_as_empty(void)
 {
@@ -1952,6 +1973,7 @@ int main(void)
 	TEST(what_is_in_doubt_goes_unless_the_misses_are_on_record);
 	TEST(files_spread_over_devices_and_one_may_fail);
 	TEST(what_may_be_on_a_device_out_of_service_is_told_when_removed);
+	TEST(an_older_copy_out_of_reach_is_told_when_the_file_is_removed);
 	TEST(what_may_have_been_on_a_lost_device_is_not_told_as_empty);
 	TEST(what_may_have_been_on_a_lost_device_may_not_be_known_any_more);
 	TEST(an_older_copy_is_not_used_when_the_newer_one_is_gone);

@@ -270,7 +270,8 @@ static void what_came_after_a_removal_is_not_removed(void)
 	struct heartbeat *heartbeat;
 	struct work work;
 
-	begin();
+	queue.count = queue.last = 0;
+	fixture_begin(&fixture, 1);
 	work_init(&work);
 	want_removed(1, true);
 	put(1);
@@ -283,6 +284,22 @@ static void what_came_after_a_removal_is_not_removed(void)
 	heartbeat_stop(heartbeat);
 	CU_ASSERT(is_there(1));
 	work_destroy(&work);
+	end();
+}
+
+/* Made while a device was out of service, they may have older copies there. */
+static void only_of_files_that_go_on_older_copies_are_waited_for(void)
+{
+	begin();
+	put(1);
+	put(2);
+	want_removed(1, true);
+	want_removed(1, false);
+	CU_ASSERT_EQUAL(ask_to_serve(3), 0);
+	CU_ASSERT(!is_there(1));
+	CU_ASSERT(!is_there(2));
+	CU_ASSERT_EQUAL(waiting(), 1);
+	CU_ASSERT(queue.items[0].stray);
 	end();
 }
 
@@ -336,6 +353,7 @@ int main(void)
 	TEST(what_cannot_be_removed_keeps_a_node_out);
 	TEST(what_can_be_removed_is_removed_behind_what_cannot);
 	TEST(what_came_after_a_removal_is_not_removed);
+	TEST(only_of_files_that_go_on_older_copies_are_waited_for);
 	TEST(heartbeats_go_on_while_much_is_removed);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
