@@ -34,6 +34,7 @@ struct write_call {
 	bool overwrites; /* each block takes the place of one that is as long here */
 	bool replaces; /* a block takes the very place of a version that is not decided */
 	bool begun; /* to be carried out */
+	bool recorded; /* records were begun to be written: the version may be here in part */
 };
 
 /* What can be told without the file. Returns 0 or -EINVAL, having said why. */
@@ -394,8 +395,10 @@ static int carry_out(struct write_call *call)
 	}
 	if (error == 0)
 		store_pages_note_size(&call->pages, false);
-	if (error == 0)
+	if (error == 0) {
+		call->recorded = true;
 		error = store_pages_finish(&call->pages);
+	}
 	if (error == 0) {
 		shard_file_punch(file, false);
 	} else if (file->exists) {
@@ -481,7 +484,10 @@ static int write_locked(struct write_call *call, store_write_res *res)
 	return error;
 }
 
-/* *spoilt is set if a version that was to be replaced may be gone though the write failed. */
+/*
+ * *spoilt is set if a version that was to be replaced may be gone though the write failed, or the
+ * new one may be here in part: its writer counts who can have it before it takes it back.
+ */
 static int write_once(
 	struct store *store, const store_write_args *args, store_write_res *res, bool *spoilt)
 {
@@ -510,7 +516,7 @@ static int write_once(
 	if (call.file != NULL)
 		shard_file_put(call.file);
 	free(call.plans);
-	*spoilt = *spoilt || (error != 0 && call.begun && call.replaces);
+	*spoilt = *spoilt || (error != 0 && call.begun && (call.replaces || call.recorded));
 	return error;
 }
 
