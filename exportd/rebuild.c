@@ -85,6 +85,24 @@ static bool is_up(const struct nodes *nodes, uint32_t id)
 	return node != NULL && node->state == MAP_NODE_UP;
 }
 
+static bool is_full(const struct map_node *node)
+{
+	return node->state == MAP_NODE_UP && node->capacity_known && node->free_bytes == 0;
+}
+
+/*
+ * Whether a shard is to move: its node is out, or is to make it and has no room for that, which
+ * would keep it missing for as long as nobody removes something there.
+ */
+static bool is_to_move(
+	const struct nodes *nodes, const struct record_placement *placement, uint32_t s)
+{
+	const struct map_node *node = nodes_find(nodes, placement->nodes[s]);
+
+	return is_out(nodes, placement->nodes[s]) ||
+	       ((placement->rebuilding & (1u << s)) && node != NULL && is_full(node));
+}
+
 /* How many of a segment's shards are not complete on a node that is up. */
 static uint32_t count_missing(const struct nodes *nodes, const struct record_placement *placement)
 {
@@ -96,10 +114,10 @@ static uint32_t count_missing(const struct nodes *nodes, const struct record_pla
 	return missing;
 }
 
-static bool has_out(const struct nodes *nodes, const struct record_placement *placement)
+static bool any_to_move(const struct nodes *nodes, const struct record_placement *placement)
 {
 	for (uint32_t s = 0; s < placement->count; s++)
-		if (is_out(nodes, placement->nodes[s]))
+		if (is_to_move(nodes, placement, s))
 			return true;
 	return false;
 }
@@ -131,8 +149,8 @@ static int retire(struct kv_txn *txn, const struct candidate *candidate, uint32_
 }
 
 /*
- * Finds a node for shard s, whose own is out, and puts it into the placement, from a write epoch
- * on. Returns 0, 1 (there is none: nothing was changed) or an error of the store.
+ * Finds a node for shard s, which is to leave its own, and puts it into the placement, from a write
+ * epoch on. Returns 0, 1 (there is none: nothing was changed) or an error of the store.
  */
 static int move_shard(struct kv_txn *txn, const struct nodes *nodes,
 	const struct candidate *candidate, uint32_t s, uint32_t write_epoch,
@@ -143,7 +161,7 @@ static int move_shard(struct kv_txn *txn, const struct nodes *nodes,
 	int error;
 
 	for (uint32_t i = 0; i < placement->count; i++) {
-		if (!is_out(nodes, placement->nodes[i]))
+		if (!is_to_move(nodes, placement, i))
 			kept[kept_count++] = placement->nodes[i];
 		barred[barred_count++] = placement->nodes[i];
 	}
@@ -226,7 +244,7 @@ static int move_segment(
 		call->pass.failed++; /* damaged, and named in the log */
 		return 0;
 	}
-	if (!has_out(&call->nodes, &placement))
+	if (!any_to_move(&call->nodes, &placement))
 		return 0;
 	complete = placement.count - count_missing(&call->nodes, &placement);
 	if (complete < export->config->code.k) {
@@ -240,7 +258,7 @@ static int move_segment(
 		return 0;
 	}
 	for (uint32_t s = 0; s < placement.count; s++) {
-		if (!is_out(&call->nodes, placement.nodes[s]))
+		if (!is_to_move(&call->nodes, &placement, s))
 			continue;
 		error = move_shard(txn, &call->nodes, candidate, s, inode.write_epoch, &placement);
 		if (error == 1)
@@ -302,7 +320,7 @@ static int scan_placement(void *context, struct kv_bytes key, struct kv_bytes va
 	scan->next.bytes[key.bytes] = 0;
 	scan->next.length = key.bytes + 1;
 	if (record_placement_decode(key, value, &placement) == 0 &&
-		has_out(&scan->nodes, &placement)) {
+		any_to_move(&scan->nodes, &placement)) {
 		missing = count_missing(&scan->nodes, &placement);
 		scan->levels |= 1u << missing;
 		if (missing == scan->wanted)
@@ -372,7 +390,11 @@ int rebuild_pass(struct exportd *exportd, bool strangers, const _Atomic bool *st
 
 	*pass = (struct rebuild_pass){0};
 	error = nodes_get(exportd, strangers, &nodes);
-	if (error == 0 && nodes.any_out)
+	bool any = nodes.any_out;
+	for (size_t i = 0; i < nodes.all.count && error == 0 && !any; i++)
+		any = is_full(&nodes.all.nodes[i]) &&
+		      rebuild_waiting(exportd, nodes.all.nodes[i].id) != 0;
+	if (error == 0 && any)
 		error = scan_all(exportd, stop, &scan, pass);
 	/* Most endangered first. */
 	uint32_t levels = scan.levels;
@@ -400,12 +422,14 @@ struct rebuild {
 static void log_pass(const struct rebuild_pass *pass, const struct rebuild_pass *last)
 {
 	if (pass->moved > 0)
-		rozo_log(INFO, "%" PRIu64 " shards of nodes that are out move to other nodes",
+		rozo_log(INFO,
+			"%" PRIu64 " shards of nodes that are out, or too full to make them, move "
+			"to other nodes",
 			pass->moved);
 	if (pass->without_replacement > 0 && last->without_replacement == 0)
 		rozo_log(WARNING,
 			"%" PRIu64
-			" shards of nodes that are out stay missing: no other node is up, "
+			" shards of nodes that are out or full stay missing: no other node is up, "
 			"has room and has none of the same segment; add nodes, or bring those back",
 			pass->without_replacement);
 	if (pass->in_danger > 0 && last->in_danger == 0)

@@ -27,7 +27,8 @@ struct rebuild_pass {
 };
 
 /*
- * Makes a pass, which takes as long as a scan of all placements if a node is out, else nothing.
+ * Makes a pass, which takes as long as a scan of all placements if a node is out, or is to make a
+ * shard and is full, else nothing.
  * Ends early when a node comes back that was out, or another one is out. strangers: look for nodes
  * that are no longer in the configuration, too (map_strangers_are_out()). stop, if not NULL:
  * becomes true when the pass should end early. Returns 0, or the first error of the store: what was

@@ -385,6 +385,47 @@ static void a_replacement_that_goes_out_is_replaced(void)
 	close_nodes();
 }
 
+static void a_replacement_that_is_full_is_replaced(void)
+{
+	struct meta_rebuild_item item;
+
+	open_nodes(9);
+	uint64_t file_id = make_file("file");
+	struct record_placement before = placement_of(file_id, 0), after;
+	uint32_t dead = before.nodes[5], whole = before.nodes[0];
+
+	pass_time(OUT_S + 5, 1ull << dead);
+	CU_ASSERT_EQUAL(pass().moved, 1);
+	uint32_t first = placement_of(file_id, 0).nodes[5], epoch = epoch_of(file_id);
+	pass_time(5, 0);
+	CU_ASSERT_EQUAL(pass().moved, 0);
+	/* One that has its shard keeps it. */
+	CU_ASSERT_EQUAL(fixture_heartbeat(&fixture, first, 1, 0), 0);
+	CU_ASSERT_EQUAL(fixture_heartbeat(&fixture, whole, 1, 0), 0);
+	CU_ASSERT_EQUAL(pass().moved, 1);
+	after = placement_of(file_id, 0);
+	uint32_t second = after.nodes[5];
+	CU_ASSERT(second != first && second != dead);
+	CU_ASSERT_EQUAL(after.nodes[0], whole);
+	CU_ASSERT_EQUAL(after.rebuilding, 1u << 5);
+	CU_ASSERT_EQUAL_FATAL(after.origin_count, 2);
+	CU_ASSERT(is_origin(&after, 0, dead, 5, 0, epoch));
+	CU_ASSERT(is_origin(&after, 1, first, 5, epoch, epoch + 1));
+	CU_ASSERT_EQUAL(rebuilds(first, &item, 1), 0);
+	CU_ASSERT_EQUAL_FATAL(rebuilds(second, &item, 1), 1);
+	CU_ASSERT_EQUAL(pass().moved, 0);
+	/* Without one that has room it waits where it is. */
+	for (uint32_t node = 1; node <= 9; node++)
+		CU_ASSERT_EQUAL(fixture_heartbeat(&fixture, node, 1, 0), 0);
+	struct rebuild_pass last = pass();
+	CU_ASSERT_EQUAL(last.moved, 0);
+	CU_ASSERT_EQUAL(last.without_replacement, 1);
+	CU_ASSERT_EQUAL(placement_of(file_id, 0).nodes[5], second);
+	CU_ASSERT_EQUAL(rebuilt(second, &item, epoch + 1), 0);
+	CU_ASSERT_EQUAL(to_free(first, true), 1);
+	close_nodes();
+}
+
 static void the_most_endangered_segments_come_first(void)
 {
 	static struct meta_rebuild_item items[META_FREE_MAX];
@@ -735,6 +776,7 @@ int main(void)
 			nothing_moves_while_too_few_complete_shards_are_up},
 		{"a replacement that goes out is replaced",
 			a_replacement_that_goes_out_is_replaced},
+		{"a replacement that is full is replaced", a_replacement_that_is_full_is_replaced},
 		{"the most endangered segments come first",
 			the_most_endangered_segments_come_first},
 		{"what cannot be made hides nothing", what_cannot_be_made_hides_nothing},
