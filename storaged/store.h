@@ -126,7 +126,8 @@ struct store_capacity {
 	const char *path; /* lives as long as the store */
 	bool in_service;
 	uint64_t total_bytes; /* 0 if not in service */
-	uint64_t free_bytes; /* that writes may still take: the reserve is taken off */
+	uint64_t free_bytes; /* that writes may still take: the reserve is taken off; 0: hardly any
+			      */
 };
 
 /*

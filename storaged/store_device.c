@@ -14,6 +14,8 @@
 #include "storaged/store_log.h"
 
 #define HASH_DIRECTORIES 64
+/* Less is told as none: most writes are refused, and nobody should be given more to keep. */
+#define LEAST_ROOM (UINT64_C(1) << 20)
 
 /* An export whose hash directories are known to be durable. */
 struct store_names {
@@ -243,7 +245,7 @@ size_t store_capacity(struct store *store, struct store_capacity *devices, size_
 			.path = device->path,
 			.in_service = serves,
 			.total_bytes = serves ? space.total_bytes : 0,
-			.free_bytes = serves ? usable(&space) : 0,
+			.free_bytes = serves && usable(&space) >= LEAST_ROOM ? usable(&space) : 0,
 		};
 	}
 	return store->device_count;

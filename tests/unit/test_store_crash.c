@@ -21,6 +21,7 @@
 #include "rpc/crc32c.h"
 #include "store_faulty_io.h"
 #include "store_fixture.h"
+#include "storaged/store_internal.h"
 
 static struct fixture fixture;
 
@@ -615,6 +616,27 @@ static void a_full_device_refuses_before_damage(void)
 	end_faulty();
 }
 
+/* What is chosen by its room must not be one that takes nothing any more. */
+static void a_device_that_refuses_writes_tells_no_room(void)
+{
+	struct store_capacity capacity;
+
+	begin_faulty();
+	store_capacity(fixture.store, &capacity, 1);
+	const uint64_t reserve = STORE_RESERVE_PAGES(capacity.total_bytes) +
+				 STORE_RESERVE_FLIGHT(capacity.total_bytes);
+	faulty_free_bytes(reserve + 300000);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 100), ENOSPC);
+	store_capacity(fixture.store, &capacity, 1);
+	CU_ASSERT_EQUAL(capacity.free_bytes, 0);
+	faulty_free_bytes(reserve + (100 << 20));
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 100), 0);
+	store_capacity(fixture.store, &capacity, 1);
+	CU_ASSERT_EQUAL(capacity.free_bytes, 100 << 20);
+	faulty_free_bytes(UINT64_MAX);
+	end_faulty();
+}
+
 static void running_out_of_space_in_a_write_harms_nothing_older(void)
 {
 	for (int writes = 0; writes < 12; writes++) {
@@ -848,6 +870,7 @@ int main(void)
 	TEST(a_flush_that_fails_at_eviction_is_kept);
 	TEST(stable_writes_cost_one_flush);
 	TEST(a_full_device_refuses_before_damage);
+	TEST(a_device_that_refuses_writes_tells_no_room);
 	TEST(running_out_of_space_in_a_write_harms_nothing_older);
 	TEST(a_small_device_fills_up_cleanly);
 	TEST(concurrent_writers_lose_no_update);
