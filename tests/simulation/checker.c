@@ -154,7 +154,7 @@ static uint64_t truncated_until(const struct op *truncation, unsigned int cell)
 /*
  * Until when readers may see what a truncation takes away, though others have seen zeros already:
  * if it failed, until something has been written since, which nobody does before it was carried
- * out.
+ * out, if exportd can be asked.
  */
 static uint64_t pending_until(const struct op *truncation)
 {
@@ -163,8 +163,8 @@ static uint64_t pending_until(const struct op *truncation)
 	if (truncation->finished != UINT64_MAX)
 		return 0;
 	for (unsigned int i = 0; i < op_count; i++) {
-		if (ops[i].kind != OP_READ && ops[i].invoked >= truncation->ended &&
-			ops[i].finished < until)
+		if (ops[i].kind != OP_READ && !ops[i].unasked &&
+			ops[i].invoked >= truncation->ended && ops[i].finished < until)
 			until = ops[i].finished;
 	}
 	return until;

@@ -32,6 +32,7 @@ struct op {
 	uint64_t committed; /* an unstable write: when COMMIT was answered */
 	bool lost; /* unstable, and not known to be durable */
 	bool ignored; /* a read that failed */
+	bool unasked; /* a write that was answered when exportd may not have been there */
 	const void *writer; /* process that carried it out */
 	uint64_t verifier; /* of an unstable write */
 	uint64_t deadline; /* of an unknown outcome: no effect after this */

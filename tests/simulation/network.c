@@ -13,11 +13,15 @@
 #include "rpc/store.h"
 #include "world.h"
 
+/* A connection to a server that says nothing is given up after so long, as in rpc/. */
+#define SILENCE_US 5000000
+
 /* A connection: what one engine knows of one server. */
 struct rpc_client {
 	uint16_t port;
 	bool down; /* the last call failed */
-	bool waited; /* in vain, for a machine without power */
+	bool waited; /* in vain, for a machine that does not answer */
+	uint64_t silent_since; /* exportd; 0: it is not */
 	struct process *process; /* of the engine */
 };
 
@@ -49,6 +53,7 @@ static uint32_t faulty_nodes;
 static unsigned int epoch;
 static bool verbose;
 static uint64_t hold_us;
+static enum exportd_state exportd_state;
 
 /* -------- the types of messages -------- */
 
@@ -254,6 +259,28 @@ static void message_put(struct message *message)
 #endif
 }
 
+/* True if nobody answers for a node, not even to refuse. */
+static bool is_silent(const struct process *from, unsigned int node)
+{
+	struct process *process;
+
+	return world_lost_power(node) || (from->cut_off & (1u << node)) ||
+	       (world_store(node, &process) && scheduler_stopped_us(process) > 0);
+}
+
+/*
+ * True if whoever waits for the message is stopped: it hears of what has happened when it goes on,
+ * and this is done once more then.
+ */
+static bool is_put_off(struct message *message, void (*run)(void *context))
+{
+	uint64_t us = message->client ? scheduler_stopped_us(message->client->process) : 0;
+
+	if (us > 0)
+		scheduler_after(us + scheduler_below(500), run, message);
+	return us > 0;
+}
+
 /* Ends a call, once. */
 static void finish(struct message *message, int error)
 {
@@ -270,7 +297,7 @@ static void finish(struct message *message, int error)
 		waited_for = message->next_waited;
 	if (error != -ECANCELED) {
 		client->down = error != 0;
-		client->waited = error == -ETIMEDOUT && world_lost_power(message->node);
+		client->waited = error == -ETIMEDOUT && is_silent(client->process, message->node);
 	}
 	if (!error) {
 		memcpy(message->caller_result, message->result, result_bytes(message->procedure));
@@ -294,7 +321,10 @@ static void answer_arrives(void *context)
 {
 	struct message *message = context;
 
-	if (message->epoch == epoch && message->answered && message->result)
+	if (is_put_off(message, answer_arrives))
+		return;
+	if (message->epoch == epoch && message->answered && message->result &&
+		!(message->from->cut_off & (1u << message->node)))
 		finish(message, 0);
 	message_put(message);
 }
@@ -303,6 +333,8 @@ static void connection_breaks(void *context)
 {
 	struct message *message = context;
 
+	if (is_put_off(message, connection_breaks))
+		return;
 	finish(message, -ECONNRESET);
 	message_put(message);
 }
@@ -311,6 +343,8 @@ static void connection_refused(void *context)
 {
 	struct message *message = context;
 
+	if (is_put_off(message, connection_refused))
+		return;
 	finish(message, -ECONNREFUSED);
 	message_put(message);
 }
@@ -319,6 +353,8 @@ static void times_out(void *context)
 {
 	struct message *message = context;
 
+	if (is_put_off(message, times_out))
+		return;
 	finish(message, -ETIMEDOUT);
 	message_put(message);
 }
@@ -436,7 +472,10 @@ static void probe_ends(void *context)
 	struct message *message = context;
 	struct process *process;
 
-	if (message->client && world_store(message->node, &process) && !message->dropped) {
+	if (is_put_off(message, probe_ends))
+		return;
+	if (message->client && world_store(message->node, &process) && !message->dropped &&
+		!is_silent(message->from, message->node)) {
 		message->result = calloc(1, sizeof(store_status_res));
 		finish(message, 0);
 	} else {
@@ -489,9 +528,11 @@ WRAP(void, rpc_call_async, struct rpc_client *client, uint32_t procedure, rpc_xd
 	}
 	message->references++;
 	/* Only the first call waits: rpc/ refuses the next ones as long as it cannot connect. */
-	bool refused = client->waited && world_lost_power(client->port);
+	bool refused = client->waited && is_silent(client->process, client->port);
 	scheduler_after(refused ? latency() : (uint64_t)timeout_ms * 1000, times_out, message);
 	if (refused)
+		return;
+	if (client->process->cut_off & (1u << client->port))
 		return;
 	if (faulty && scheduler_chance(faults.lost)) {
 		if (verbose)
@@ -514,6 +555,99 @@ WRAP(void, rpc_call_async, struct rpc_client *client, uint32_t procedure, rpc_xd
 	}
 }
 
+/* What exportd was sent while it was stopped. Nobody waits for the answer any more. */
+struct late_call {
+	uint32_t procedure;
+	rpc_xdr result_xdr;
+	union {
+		meta_placement_args placement;
+		meta_written_args written;
+		meta_truncated_args truncated;
+		meta_check_epoch_args check;
+	} args;
+	struct late_call *next;
+};
+static struct late_call *late_calls;
+
+static void call_later(uint32_t procedure, const void *args, rpc_xdr result_xdr)
+{
+	struct late_call *call = calloc(1, sizeof(*call));
+
+	call->procedure = procedure;
+	call->result_xdr = result_xdr;
+	if (procedure == META_PLACEMENT)
+		call->args.placement = *(const meta_placement_args *)args;
+	else if (procedure == META_WRITTEN)
+		call->args.written = *(const meta_written_args *)args;
+	else if (procedure == META_TRUNCATED)
+		call->args.truncated = *(const meta_truncated_args *)args;
+	else
+		call->args.check = *(const meta_check_epoch_args *)args;
+	call->next = late_calls;
+	late_calls = call;
+}
+
+/* Exportd goes on; or it was restarted, and has forgotten what came to it. */
+static void end_late_calls(bool executed)
+{
+	while (late_calls) {
+		union {
+			meta_placement_res placement;
+			meta_attributes_res attributes;
+			meta_status_res status;
+		} result;
+		struct late_call *call = late_calls;
+
+		late_calls = call->next;
+		memset(&result, 0, sizeof(result));
+		if (executed) {
+			world_meta(call->procedure, &call->args, &result);
+			rpc_free(call->result_xdr, &result);
+		}
+		free(call);
+	}
+}
+
+static bool exportd_answers(const struct rpc_client *client)
+{
+	return exportd_state == EXPORTD_THERE && !client->process->cut_off_exportd;
+}
+
+/* Returns 0 if exportd can be asked, now or after a while; or why it cannot be. */
+static int reach_exportd(struct rpc_client *client, uint32_t procedure, const void *args,
+	rpc_xdr result_xdr, unsigned int timeout_ms)
+{
+	struct process *process = client->process;
+	uint64_t until = scheduler_now() + (uint64_t)timeout_ms * 1000;
+
+	if (exportd_answers(client)) {
+		client->silent_since = 0;
+		return 0;
+	}
+	if (exportd_state == EXPORTD_GONE) {
+		process->unasked = scheduler_now();
+		return -ECONNREFUSED;
+	}
+	if (!client->silent_since)
+		client->silent_since = scheduler_now();
+	if (scheduler_now() >= client->silent_since + SILENCE_US) {
+		process->unasked = scheduler_now();
+		return -EHOSTUNREACH;
+	}
+	while (process->alive && !exportd_answers(client) && scheduler_now() < until &&
+		scheduler_now() < client->silent_since + SILENCE_US)
+		scheduler_sleep(50000);
+	if (!process->alive)
+		return -ECANCELED;
+	if (exportd_answers(client)) {
+		client->silent_since = 0;
+		return 0;
+	}
+	if (!process->cut_off_exportd)
+		call_later(procedure, args, result_xdr);
+	return scheduler_now() < until ? -ECONNRESET : -ETIMEDOUT;
+}
+
 /* To exportd: executed in the caller's fiber, after a while; it may be so and look failed. */
 WRAP(int, rozo_rpc_call, struct rpc_client *client, uint32_t procedure, rpc_xdr args_xdr,
 	const void *args, rpc_xdr result_xdr, void *result, unsigned int timeout_ms)
@@ -525,6 +659,13 @@ WRAP(int, rozo_rpc_call, struct rpc_client *client, uint32_t procedure, rpc_xdr 
 	if (faulty_nodes && scheduler_chance(faults.lost)) {
 		scheduler_sleep((uint64_t)timeout_ms * 1000);
 		return -ETIMEDOUT;
+	}
+	int error = reach_exportd(client, procedure, args, result_xdr, timeout_ms);
+	if (error) {
+		if (verbose)
+			fprintf(stderr, "%9" PRIu64 "  p%u to exportd: %u: %s\n", scheduler_now(),
+				client->process->number, procedure, strerror(-error));
+		return error;
 	}
 	world_meta(procedure, args, result);
 	if (verbose)
@@ -548,6 +689,21 @@ void network_reset(void)
 	faulty_nodes = 0;
 	epoch = 0;
 	hold_us = 0;
+	exportd_state = EXPORTD_THERE;
+	end_late_calls(false);
+}
+
+void network_set_exportd(enum exportd_state state)
+{
+	/* Whether it was stopped, or its machine had no power, is found out now. */
+	if (exportd_state == EXPORTD_HANGS)
+		end_late_calls(scheduler_chance(500));
+	exportd_state = state;
+}
+
+bool network_exportd_is_there(void)
+{
+	return exportd_state == EXPORTD_THERE;
 }
 
 void network_hold(uint64_t us)

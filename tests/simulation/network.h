@@ -5,7 +5,8 @@
  *
  * The linker puts these functions in the place of those of rpc/rpc.h (--wrap); stripe/fanout.c is
  * the real one. A message's arguments are copied when it is sent. It arrives even if its sender
- * is dead by then; an answer to a dead process, or to a call that was given up, is dropped.
+ * is dead by then; an answer to a dead process, or to a call that was given up, is dropped. What a
+ * process is sent while it is stopped waits until it goes on, answers as well.
  */
 #ifndef ROZO_SIMULATION_NETWORK_H
 #define ROZO_SIMULATION_NETWORK_H
@@ -26,6 +27,15 @@ struct network_faults {
 
 /* Ports that clients are made with: the number of a node from 0, or exportd. */
 #define NETWORK_EXPORTD_PORT 9999
+
+/* What becomes of calls to exportd. */
+enum exportd_state {
+	EXPORTD_THERE,
+	EXPORTD_GONE, /* connections are refused */
+	EXPORTD_HANGS, /* no answer; what was sent is executed when it goes on, if ever */
+};
+void network_set_exportd(enum exportd_state state);
+bool network_exportd_is_there(void);
 
 /* Forgets all connections. No message may be under way. */
 void network_reset(void);

@@ -341,6 +341,18 @@ void scheduler_enter(struct process *process)
 	scheduler.current->process->fibers--;
 	scheduler.current->process = process;
 	process->fibers++;
+	if (scheduler_stopped_us(process) > 0)
+		scheduler_sleep(0); /* as long as it is stopped */
+}
+
+void scheduler_stop(struct process *process, uint64_t us)
+{
+	process->stopped_until = scheduler.now + us;
+}
+
+uint64_t scheduler_stopped_us(const struct process *process)
+{
+	return process->stopped_until > scheduler.now ? process->stopped_until - scheduler.now : 0;
 }
 
 static uint16_t *waiters_of(const void *what)
@@ -479,6 +491,11 @@ bool scheduler_run(uint64_t limit_us)
 			event.call(event.context);
 		} else if (event.fiber->waiting == event.waiting) {
 			struct fiber *fiber = event.fiber;
+			if (scheduler_stopped_us(fiber->process) > 0) {
+				event_add(fiber->process->stopped_until + scheduler_below(200),
+					event);
+				continue;
+			}
 			scheduler.events++;
 			scheduler_trace(scheduler.now);
 			if (fiber->sleeps_while != NULL &&

@@ -24,6 +24,11 @@ struct process {
 	bool alive;
 	unsigned int fibers; /* that have not ended */
 	unsigned int number; /* unique in a run, for traces */
+	unsigned int node; /* whose disk it has, or UINT_MAX */
+	uint64_t stopped_until; /* until then none of its fibers runs */
+	uint32_t cut_off; /* bit i: messages to node i and its answers get lost */
+	bool cut_off_exportd; /* the same of calls to exportd */
+	uint64_t unasked; /* when exportd could not be asked last; 0: never */
 };
 
 /* Begins a run: time 0, no fibers, no events; random numbers from the seed. */
@@ -43,6 +48,15 @@ struct process *scheduler_process(void);
 
 /* Makes the running fiber one of another process: a client that calls into an engine. */
 void scheduler_enter(struct process *process);
+
+/*
+ * Stops a process for so long, as SIGSTOP does: its fibers stay where they are, whatever they have
+ * waited for comes meanwhile, and then they go on. What is sent to it waits.
+ */
+void scheduler_stop(struct process *process, uint64_t us);
+
+/* For how long a process is stopped still; 0: it is not. */
+uint64_t scheduler_stopped_us(const struct process *process);
 
 /* Lets others run for about so long. */
 void scheduler_sleep(uint64_t us);

@@ -2,7 +2,8 @@
 /*
  * The write protocol under a seeded scheduler: several engines and 3 to 12 stores work at the same
  * time, while messages get lost, late, doubled and reordered, processes are killed and machines
- * lose power at any step, and bits flip on disks. docs/protocol.md says what must hold; what is
+ * lose power at any step, and bits flip on disks; in some schedules disks are slow, full or fail,
+ * processes are stopped for a while, exportd is away, or some cannot reach others. docs/protocol.md says what must hold; what is
  * checked:
  *
  * 1. each cell's reads and writes can be put in an order (checker.h);
@@ -46,6 +47,7 @@
 #define OPERATION_LIMIT_US (60 * UINT64_C(1000000))
 #define LOSSY_LIMIT_US (600 * UINT64_C(1000000))
 #define CALM_LIMIT_US (20 * UINT64_C(1000000))
+#define TIMES_MAX 6
 #define RUN_LIMIT_US (UINT64_C(3600) * 1000000)
 
 static struct schedule {
@@ -61,6 +63,10 @@ static struct schedule {
 	uint32_t victims;
 	struct network_faults faults;
 	bool nodes_stay_once_down;
+	bool disks_fail;
+	bool stops; /* processes are stopped, and go on */
+	bool exportd_fails;
+	bool cuts; /* engines cannot reach some nodes for a while */
 	bool late; /* a short story: what a writer has sent arrives after its successor's writes */
 	unsigned int writer; /* engine, if single_writer */
 	unsigned int clients_left;
@@ -72,6 +78,15 @@ static struct schedule {
 } run;
 
 static uint64_t total_events, total_ops, longest_ever;
+
+/* The seed chooses some of the schedules, so many of 1000, without a change to the others. */
+static bool is_chosen(unsigned int kind, unsigned int of_1000)
+{
+	uint64_t x = (run.seed * 64 + kind) * UINT64_C(0x9e3779b97f4a7c15);
+
+	x = (x ^ (x >> 32)) * UINT64_C(0xbf58476d1ce4e5b9);
+	return (x ^ (x >> 29)) % 1000 < of_1000;
+}
 
 static const char cannot_attach[] = "an engine cannot attach";
 
@@ -182,7 +197,8 @@ static void measure(uint64_t began, bool calm)
 		run.longest = took;
 	if (took > longest_ever && !run.quiet)
 		longest_ever = took;
-	bool lossy = run.faults.lost || run.faults.late || run.faults.unanswered;
+	bool lossy = run.faults.lost || run.faults.late || run.faults.unanswered || run.stops ||
+		     run.exportd_fails || run.cuts || run.disks_fail;
 	if (took > (calm ? CALM_LIMIT_US : lossy ? LOSSY_LIMIT_US : OPERATION_LIMIT_US))
 		fail("an operation took too long", UINT_MAX);
 }
@@ -292,11 +308,14 @@ static bool do_write(
 	session_end(&session);
 	measure(began, calm);
 	op->ended = scheduler_now();
+	/* Without exportd a truncation that waits may come later ("What is not promised"). */
+	op->unasked = session.process->unasked >= began && session.process->unasked > 0;
 	if (!error && !dead) {
 		op->finished = op->ended;
 		if (stable) {
 			close_unknown(op, session.process, fenced);
-			close_truncations(op);
+			if (!op->unasked)
+				close_truncations(op);
 		}
 	} else if (calm) {
 		fail(strerror(-error), first);
@@ -343,6 +362,10 @@ static void do_truncate(unsigned int engine, unsigned int cell, bool calm)
 
 	if (!session_begin(&session, engine))
 		return;
+	if (!network_exportd_is_there() || session.process->cut_off_exportd) {
+		session_end(&session);
+		return;
+	}
 	struct op *op = checker_begin(
 		OP_TRUNCATE, cell, world.cell_count - cell, session.process, scheduler_now());
 	world_begin_truncation(size);
@@ -416,7 +439,8 @@ static bool do_rebuild(unsigned int engine, bool calm)
 				(uint32_t)rebuild.block_count, false, &result);
 		if (!session.process->alive)
 			error = -EIO;
-		if (!error && !(result.lacking & (1u << rebuild.shard)))
+		bool told = network_exportd_is_there() && !session.process->cut_off_exportd;
+		if (!error && told && !(result.lacking & (1u << rebuild.shard)))
 			world_rebuilt(segment, rebuild.shard, rebuild.write_epoch);
 		else
 			done = false;
@@ -456,11 +480,12 @@ static unsigned int writing_engine(void)
 {
 	if (!run.single_writer)
 		return any_engine(3);
-	if (world.engines[run.writer].process)
+	const struct process *process = world.engines[run.writer].process;
+	if (process && !scheduler_stopped_us(process))
 		return run.writer;
 	/* As when exportd has missed its heartbeat; or it comes back before that. */
 	unsigned int other = any_engine(3);
-	if (other == UINT_MAX || scheduler_chance(500))
+	if (other == UINT_MAX || scheduler_chance(500) || !network_exportd_is_there())
 		return UINT_MAX;
 	run.writer = other;
 	if (world.engines[other].node != UINT_MAX)
@@ -540,7 +565,7 @@ static void start_whatever_is_down(void)
 		}
 	}
 	for (unsigned int i = 0; i < WORLD_ENGINES; i++) {
-		if (!world.engines[i].process && world.engines[i].node != WORLD_NOWHERE)
+		if (!world.engines[i].process && world.engines[i].node == UINT_MAX)
 			world_start_engine(i);
 	}
 }
@@ -612,9 +637,114 @@ static void nemesis(void *context)
 
 			if (choice >= 93)
 				do_rebuilds(false);
-			else if (world_move_shard(segment, shard))
+			else if (network_exportd_is_there() && world_move_shard(segment, shard))
 				say("a shard moves, of segment", segment, shard);
 		}
+	}
+	run.nemesis_left--;
+}
+
+/* How long something is not as it should be: mostly seconds, at times two minutes. */
+static uint64_t some_time(uint64_t longest_us)
+{
+	return scheduler_below(scheduler_chance(300) ? longest_us : 6000000);
+}
+
+/* For what goes wrong beside the nemesis, a few times: waits for the next one. */
+static bool next_time_comes(unsigned int *times)
+{
+	scheduler_sleep(scheduler_below(scheduler_chance(500) ? 20000 : 1000000));
+	return run.clients_left > 0 && ++*times <= TIMES_MAX;
+}
+
+/* Disks are slow, full or fail for a while; with damage those of the victims fail for good, too. */
+static void disks_fail(void *context)
+{
+	unsigned int times = 0;
+
+	(void)context;
+	while (next_time_comes(&times)) {
+		unsigned int node = (unsigned int)scheduler_below(world.node_count);
+		enum disk_fault fault = DISK_SLOW + (enum disk_fault)scheduler_below(3);
+
+		if (!may_fail(node))
+			continue;
+		if (run.damage && scheduler_chance(300))
+			fault = DISK_BROKEN;
+		world_set_disk(node, fault);
+		say("disk of node: fault", node, fault);
+		scheduler_sleep(some_time(20000000));
+		if (scheduler_chance(800))
+			world_set_disk(node, DISK_SOUND);
+	}
+	run.nemesis_left--;
+}
+
+/* Processes are stopped, and go on later. */
+static void processes_stop(void *context)
+{
+	unsigned int times = 0;
+
+	(void)context;
+	while (next_time_comes(&times)) {
+		unsigned int node = (unsigned int)scheduler_below(world.node_count);
+		struct engine *engine = &world.engines[scheduler_below(WORLD_ENGINES)];
+		struct process *process = NULL;
+
+		if (scheduler_chance(500))
+			process = engine->process, node = engine->node;
+		else
+			world_store(node, &process);
+		if (process && (node == UINT_MAX || (!run.calm_nodes && may_fail(node)))) {
+			uint64_t us = some_time(120000000);
+
+			say("stopped for ms: process", process->number, (unsigned int)(us / 1000));
+			scheduler_stop(process, us);
+		}
+	}
+	run.nemesis_left--;
+}
+
+/* exportd is not there for a while, or says nothing. */
+static void exportd_fails(void *context)
+{
+	unsigned int times = 0;
+
+	(void)context;
+	world_note_exportd();
+	while (next_time_comes(&times)) {
+		bool hangs = scheduler_chance(500);
+
+		network_set_exportd(hangs ? EXPORTD_HANGS : EXPORTD_GONE);
+		say("exportd is away; hangs", hangs, 0);
+		scheduler_sleep(some_time(30000000));
+		world_exportd_returns();
+		network_set_exportd(EXPORTD_THERE);
+		say("exportd is back", 0, 0);
+		world_note_exportd();
+	}
+	run.nemesis_left--;
+}
+
+/* An engine cannot reach some of the nodes, or exportd, which others do reach. */
+static void engines_are_cut_off(void *context)
+{
+	unsigned int times = 0;
+
+	(void)context;
+	while (next_time_comes(&times)) {
+		struct process *process = world.engines[scheduler_below(WORLD_ENGINES)].process;
+		uint32_t cut_off = (uint32_t)scheduler_random() & (uint32_t)scheduler_random() &
+				   ((1u << world.node_count) - 1);
+
+		if (!process)
+			continue;
+		process->cut_off = run.damage ? cut_off & run.victims : cut_off;
+		process->cut_off_exportd = run.exportd_fails && scheduler_chance(500);
+		say("cut off from nodes: process", process->number, process->cut_off);
+		scheduler_sleep(some_time(20000000));
+		process->cut_off = 0;
+		process->cut_off_exportd = false;
 	}
 	run.nemesis_left--;
 }
@@ -696,12 +826,29 @@ static void check_without_m(void)
 			true, true);
 }
 
+/* What was stopped goes on. */
+static void wait_for_processes(void)
+{
+	for (unsigned int i = 0; i < world.node_count + WORLD_ENGINES; i++) {
+		struct process *process;
+
+		if (i < world.node_count)
+			world_store(i, &process);
+		else
+			process = world.engines[i - world.node_count].process;
+		if (process && scheduler_stopped_us(process) > 0)
+			scheduler_sleep(scheduler_stopped_us(process));
+	}
+}
+
 /* Everything works again; what is left to be done is done. */
 static void come_to_rest(void)
 {
 	bool late = run.faults.late || run.faults.twice;
 
 	network_set_faults((struct network_faults){0});
+	world_mend_disks();
+	wait_for_processes();
 	start_whatever_is_down();
 	if (scheduler_chance(300)) {
 		network_drop_all();
@@ -777,6 +924,14 @@ static bool clients_run(const void *context)
 	return run.clients_left > 0 || run.nemesis_left > 0;
 }
 
+static void start_nemesis_if(bool wanted, void (*run_it)(void *context))
+{
+	if (!wanted)
+		return;
+	run.nemesis_left++;
+	scheduler_start(&world.nature, run_it, NULL);
+}
+
 static void director(void *context)
 {
 	unsigned int clients = 1 + (unsigned int)scheduler_below(4);
@@ -811,6 +966,10 @@ static void director(void *context)
 	for (unsigned int i = 0; i < clients; i++)
 		scheduler_start(&world.nature, client, NULL);
 	scheduler_start(&world.nature, nemesis, NULL);
+	start_nemesis_if(run.disks_fail, disks_fail);
+	start_nemesis_if(run.stops, processes_stop);
+	start_nemesis_if(run.exportd_fails, exportd_fails);
+	start_nemesis_if(run.cuts, engines_are_cut_off);
 	scheduler_sleep_while(clients_run, NULL, 10000);
 	if (!run.failed)
 		come_to_rest();
@@ -851,6 +1010,15 @@ static bool run_seed(uint64_t seed, enum mutation mutation, uint64_t *hash)
 	run.nodes_stay_once_down = scheduler_chance(300);
 	run.spares = scheduler_chance(400) ? 1 + scheduler_chance(500) : 0;
 	run.late = scheduler_chance(5) || mutation == OLD_EPOCHS;
+	if (!run.late) {
+		run.disks_fail = !run.calm_nodes &&
+				 (is_chosen(0, 60) || mutation == TRUSTS_FAILED_FLUSHES ||
+					 mutation == HIDES_DISK_ERRORS ||
+					 mutation == ZEROS_FOR_ERRORS);
+		run.stops = is_chosen(1, 40);
+		run.exportd_fails = is_chosen(2, 60) || mutation == EXPORTD_FORGETS;
+		run.cuts = !run.calm_nodes && is_chosen(3, 60);
+	}
 	world_reset(
 		(struct world_shape){
 			.form = systematic ? MOJETTE_SYSTEMATIC : MOJETTE_NON_SYSTEMATIC,
@@ -864,6 +1032,8 @@ static bool run_seed(uint64_t seed, enum mutation mutation, uint64_t *hash)
 	if (mutation == MUTATION_NONE && scheduler_chance(100))
 		world.min_shards += (unsigned int)scheduler_below(k + m - deciding + 1);
 	world.gather = scheduler_chance(500);
+	world.exportd_fails = run.exportd_fails;
+	world.logs = is_chosen(4, 60);
 	checker_reset(world.cell_count);
 	scheduler_start(&world.nature, director, NULL);
 	if (!scheduler_run(RUN_LIMIT_US) || !run.ended) {

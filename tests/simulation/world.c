@@ -28,6 +28,10 @@ const char *const mutation_names[MUTATIONS] = {
 	[DISCARDS_BLINDLY] = "discards-blindly",
 	[HIDES_DISCARDS] = "hides-discards",
 	[HIDES_TRUNCATIONS] = "hides-truncations",
+	[TRUSTS_FAILED_FLUSHES] = "trusts-failed-flushes",
+	[HIDES_DISK_ERRORS] = "hides-disk-errors",
+	[ZEROS_FOR_ERRORS] = "zeros-for-errors",
+	[EXPORTD_FORGETS] = "exportd-forgets",
 };
 
 struct world world;
@@ -36,10 +40,12 @@ static struct node_state {
 	struct process *process; /* NULL: down */
 	struct store *store;
 	bool lost_power;
+	enum disk_fault fault;
+	bool errors; /* its disk has failed since it was sound */
 	char directory[32];
 } nodes[WORLD_NODES_MAX];
 
-static struct {
+static struct file {
 	uint64_t size;
 	uint32_t write_epoch, layout_epoch, write_gateway;
 	bool truncate;
@@ -47,7 +53,7 @@ static struct {
 	uint32_t valid_epoch; /* of the last truncation, or move of a shard that is over */
 	uint32_t segment_count;
 	uint64_t writer; /* who asked for the write epoch; 0: nobody yet */
-} file;
+} file, noted_file;
 
 static struct process **processes; /* of this run, kept to its end: messages name them */
 static unsigned int process_count;
@@ -64,10 +70,12 @@ static struct process *process_make(void)
 	processes[process_count++] = process;
 	process->alive = true;
 	process->number = process_count;
+	process->node = UINT_MAX;
 	return process;
 }
 
 /* What exportd knows of shards that spare nodes have taken over. */
+#define SEGMENTS ((WORLD_BLOCKS + WORLD_SEGMENT_BLOCKS - 1) / WORLD_SEGMENT_BLOCKS)
 static struct move {
 	uint32_t moved, rebuilding; /* bit s: shard s */
 	uint32_t nodes[MOJETTE_N_MAX]; /* of the shards that were moved */
@@ -76,7 +84,7 @@ static struct move {
 	unsigned int origin_count;
 	unsigned int taken; /* spare nodes */
 	uint32_t switch_epoch;
-} moves[(WORLD_BLOCKS + WORLD_SEGMENT_BLOCKS - 1) / WORLD_SEGMENT_BLOCKS];
+} moves[SEGMENTS], noted_moves[SEGMENTS];
 
 /* What former nodes have of shards that have been made, and are to remove. */
 static struct removal {
@@ -92,19 +100,59 @@ static bool dead(void)
 	return scheduler_process() && !scheduler_process()->alive;
 }
 
+/* The fault of the running process's disk. */
+static enum disk_fault disk_fault(void)
+{
+	const struct process *process = scheduler_process();
+
+	return process && process->node != UINT_MAX ? nodes[process->node].fault : DISK_SOUND;
+}
+
+/* 0, or why an operation fails. takes_room: it needs some that it does not have yet. */
+static int disk_error(bool takes_room)
+{
+	enum disk_fault fault = disk_fault();
+
+	if (dead())
+		return -EIO;
+	if (fault == DISK_FULL && takes_room && scheduler_chance(500))
+		return -ENOSPC;
+	if (fault != DISK_BROKEN && (fault != DISK_FAILS || !scheduler_chance(100)))
+		return 0;
+	nodes[scheduler_process()->node].errors = true;
+	return -EIO;
+}
+
 static int disk_open(const char *path, int flags, mode_t mode)
 {
-	return dead() ? -EIO : volatile_io.open(path, flags, mode);
+	int error = disk_error((flags & O_CREAT) != 0);
+
+	return error ? error : volatile_io.open(path, flags, mode);
 }
 
 static ssize_t disk_read(int descriptor, const struct iovec *parts, int count, uint64_t offset)
 {
-	return dead() ? -EIO : volatile_io.read(descriptor, parts, count, offset);
+	int error = disk_error(false);
+
+	if (error && !dead() && world.mutation == ZEROS_FOR_ERRORS)
+		return 0; /* as if the file ended here */
+	return error ? error : volatile_io.read(descriptor, parts, count, offset);
 }
 
 static ssize_t disk_write(int descriptor, const struct iovec *parts, int count, uint64_t offset)
 {
-	return dead() ? -EIO : volatile_io.write(descriptor, parts, count, offset);
+	uint64_t bytes = 0;
+	bool grows = disk_fault() == DISK_FULL && volatile_io.size(descriptor, &bytes) == 0 &&
+		     offset >= bytes;
+	int error = disk_error(grows);
+	struct iovec part = parts[0];
+
+	/* Part of it may have been written. */
+	if (error && !dead() && part.iov_len > 512 && scheduler_chance(500)) {
+		part.iov_len = 512 * (1 + scheduler_below(part.iov_len / 512));
+		volatile_io.write(descriptor, &part, 1, offset);
+	}
+	return error ? error : volatile_io.write(descriptor, parts, count, offset);
 }
 
 /* Takes its time: others work meanwhile, and it may not come to its end. */
@@ -114,36 +162,72 @@ static int disk_sync_data(int descriptor)
 		return volatile_io.sync_data(descriptor); /* a disk is being prepared */
 	if (dead())
 		return -EIO;
-	scheduler_sleep(scheduler_below(2000));
-	int error = dead() ? -EIO : volatile_io.sync_data(descriptor);
+	scheduler_sleep(scheduler_below(disk_fault() == DISK_SLOW ? 10000000 : 2000));
+	int error = disk_error(false);
+	if (error && !dead()) {
+		volatile_fail_flush(descriptor);
+		return world.mutation == TRUSTS_FAILED_FLUSHES ? 0 : error;
+	}
+	if (!error)
+		error = volatile_io.sync_data(descriptor);
 	if (!error)
 		scheduler_sleep(scheduler_below(500));
 	return dead() ? -EIO : error;
 }
 
+static int disk_sync_file_system(int descriptor)
+{
+	if (!scheduler_process())
+		return volatile_io.sync_file_system(descriptor);
+	scheduler_sleep(scheduler_below(5000));
+	int error = disk_error(false);
+	return error ? error : volatile_io.sync_file_system(descriptor);
+}
+
 static int disk_sync_directory(const char *path)
 {
-	return dead() ? -EIO : volatile_io.sync_directory(path);
+	int error = disk_error(false);
+
+	return error ? error : volatile_io.sync_directory(path);
 }
 
 static int disk_make_directory(const char *path, mode_t mode)
 {
-	return dead() ? -EIO : volatile_io.make_directory(path, mode);
+	int error = disk_error(true);
+
+	return error ? error : volatile_io.make_directory(path, mode);
 }
 
 static int disk_rename(const char *from, const char *to)
 {
-	return dead() ? -EIO : volatile_io.rename(from, to);
+	int error = disk_error(false);
+
+	return error ? error : volatile_io.rename(from, to);
 }
 
 static int disk_remove(const char *path)
 {
-	return dead() ? -EIO : volatile_io.remove(path);
+	int error = disk_error(false);
+
+	return error ? error : volatile_io.remove(path);
 }
 
 static int disk_list(const char *path, store_io_name each, void *context)
 {
-	return dead() ? -EIO : volatile_io.list(path, each, context);
+	int error = disk_error(false);
+
+	return error ? error : volatile_io.list(path, each, context);
+}
+
+static int disk_space(const char *path, struct store_space *space)
+{
+	int error = disk_error(false);
+
+	if (!error)
+		error = volatile_io.space(path, space);
+	if (!error && disk_fault() == DISK_FULL && scheduler_chance(500))
+		space->free_bytes = 0;
+	return error;
 }
 
 static struct store_io disk;
@@ -155,11 +239,13 @@ static void disk_init(void)
 	disk.read = disk_read;
 	disk.write = disk_write;
 	disk.sync_data = disk_sync_data;
+	disk.sync_file_system = disk_sync_file_system;
 	disk.sync_directory = disk_sync_directory;
 	disk.make_directory = disk_make_directory;
 	disk.rename = disk_rename;
 	disk.remove = disk_remove;
 	disk.list = disk_list;
+	disk.space = disk_space;
 }
 
 /* -------- exportd -------- */
@@ -275,6 +361,20 @@ void world_move_gateway(struct engine *engine)
 	engine->moved = true;
 }
 
+void world_note_exportd(void)
+{
+	noted_file = file;
+	memcpy(noted_moves, moves, sizeof(moves));
+}
+
+void world_exportd_returns(void)
+{
+	if (world.mutation != EXPORTD_FORGETS)
+		return;
+	file = noted_file;
+	memcpy(moves, noted_moves, sizeof(moves));
+}
+
 /* -------- stores -------- */
 
 static void change_boot(uint64_t *boot, const struct store *store)
@@ -307,6 +407,9 @@ static void execute_write(
 	if (world.mutation == TRUSTS_RESTARTED && write.undecided_boot == 1)
 		write.undecided_boot = store_boot(store);
 	store_write(store, &write, result);
+	if (world.mutation == HIDES_DISK_ERRORS &&
+		(result->status == EIO || result->status == ENOSPC))
+		result->status = 0;
 	change_boot(&result->boot, store);
 }
 
@@ -378,6 +481,8 @@ bool world_move_shard(uint32_t segment, unsigned int shard)
 	uint32_t making = move->rebuilding | 1u << shard;
 
 	if (next >= world.node_count || segment >= file.segment_count ||
+		/* Who cannot ask exportd may go by k former nodes ("What is not promised"). */
+		(world.exportd_fails && move->taken + 1 >= world.shape.k) ||
 		/* exportd leaves it while too few nodes are up that have theirs. */
 		world.shard_count - (unsigned int)__builtin_popcount(making) < world.shape.k)
 		return false;
@@ -512,6 +617,8 @@ void world_start_node(unsigned int node)
 		.node_id = node + 1,
 		.devices = devices,
 		.device_count = 1,
+		.log_bytes = world.logs ? 64 << 10 : 0,
+		.log_checkpoint_ms = world.logs ? 1000 : 0,
 		.io = &disk,
 	};
 	struct process *process = process_make(), *before = scheduler_process();
@@ -519,11 +626,19 @@ void world_start_node(unsigned int node)
 
 	if (state->process)
 		abort();
+	process->node = node;
 	volatile_on(node);
 	scheduler_enter(process);
 	if (store_open(&state->store, &options, text, sizeof(text))) {
-		fprintf(stderr, "store_open: %s\n", text);
-		abort();
+		if (state->fault == DISK_SOUND) {
+			fprintf(stderr, "store_open: %s\n", text);
+			abort();
+		}
+		process->alive = false;
+		state->store = NULL;
+		volatile_off(node, false);
+		scheduler_enter(before);
+		return;
 	}
 	state->process = process;
 	state->lost_power = false;
@@ -562,12 +677,13 @@ static bool others_run(const void *context)
 static void bury(void *context)
 {
 	struct grave *grave = context;
-	/* This fiber and the engine's threads. */
-	grave->others = 1 + (grave->stripe != NULL) * (1 + world.gather);
+	unsigned int of_store = 1 + (grave->store && world.logs);
+	/* This fiber and the threads of store and engine. */
+	grave->others = of_store + (grave->stripe != NULL) * (1 + world.gather);
 	scheduler_sleep_while(others_run, grave, 200);
 	if (grave->stripe)
 		stripe_destroy(grave->stripe);
-	grave->others = 1;
+	grave->others = of_store;
 	scheduler_sleep_while(others_run, grave, 200);
 	if (grave->store)
 		store_close(grave->store);
@@ -695,12 +811,45 @@ void world_flip_bit(unsigned int node)
 	volatile_io.close(descriptor);
 }
 
+void world_set_disk(unsigned int node, enum disk_fault fault)
+{
+	if (nodes[node].fault != DISK_BROKEN)
+		nodes[node].fault = fault;
+}
+
+static void make_device(unsigned int node)
+{
+	char text[512] = "";
+
+	if (store_init_device(
+		    &disk, nodes[node].directory, "simulation", node + 1, text, sizeof(text)))
+		abort();
+}
+
+void world_mend_disks(void)
+{
+	for (unsigned int i = 0; i < world.node_count; i++) {
+		struct node_state *state = &nodes[i];
+
+		if (state->errors)
+			world_kill_node(i, scheduler_chance(500));
+		if (state->fault == DISK_BROKEN) {
+			world_kill_node(i, false);
+			snprintf(state->directory, sizeof(state->directory), "/%u/new", i);
+			volatile_on(i);
+			volatile_io.make_directory(state->directory, 0700);
+			make_device(i);
+		}
+		state->fault = DISK_SOUND;
+		state->errors = false;
+	}
+}
+
 /* -------- all of it -------- */
 
 void world_reset(struct world_shape shape, enum mutation mutation, unsigned int spares)
 {
 	unsigned int n = shape.k + shape.m + spares;
-	char text[512] = "";
 
 	disk_init();
 	memset(&world, 0, sizeof(world));
@@ -724,6 +873,7 @@ void world_reset(struct world_shape shape, enum mutation mutation, unsigned int 
 	world.cell_bytes = shape.k * shape.row_bytes / world.cells_per_block;
 	world.cell_count = WORLD_BLOCKS * world.cells_per_block;
 	world.nature.alive = true;
+	world.nature.node = UINT_MAX;
 	world.engines[0].node = 0;
 	world.engines[WORLD_ENGINE_SPARE].node = spares > 0 ? world.shard_count : 1;
 	world.engines[2].node = UINT_MAX;
@@ -738,8 +888,6 @@ void world_reset(struct world_shape shape, enum mutation mutation, unsigned int 
 		snprintf(state->directory, sizeof(state->directory), "/%u/device", i);
 		volatile_io.make_directory(state->directory, 0700);
 		volatile_io.sync_directory(machine);
-		if (store_init_device(
-			    &disk, state->directory, "simulation", i + 1, text, sizeof(text)))
-			abort();
+		make_device(i);
 	}
 }

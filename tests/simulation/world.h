@@ -3,6 +3,8 @@
  * The cluster of the simulation: nodes with disks in memory and real stores, processes with real
  * stripe engines, and an exportd reduced to what engines ask of it. One file.
  *
+ * A node's disk may be slow, full, fail now and then, or have failed for good.
+ *
  * Node i is machine i of volatile_io.h. A node's process has its store and, on some nodes, an
  * engine (the gateway); two processes have an engine only (the metadata server, a healer). There
  * may be nodes to spare, to which shards move.
@@ -43,9 +45,21 @@ enum mutation {
 	DISCARDS_BLINDLY, /* stores drop what is in doubt whatever they have on record */
 	HIDES_DISCARDS, /* they record misses of what they have dropped, and say nothing */
 	HIDES_TRUNCATIONS, /* exportd does not say that a truncation waits */
+	TRUSTS_FAILED_FLUSHES, /* flushes that failed count as done */
+	HIDES_DISK_ERRORS, /* stores accept writes that their disk did not take */
+	ZEROS_FOR_ERRORS, /* what a disk cannot read is read as zeros */
+	EXPORTD_FORGETS, /* exportd goes on with what it knew a while before it went away */
 	MUTATIONS,
 };
 extern const char *const mutation_names[MUTATIONS];
+
+enum disk_fault {
+	DISK_SOUND,
+	DISK_SLOW, /* a flush takes up to ten seconds */
+	DISK_FULL, /* takes nothing that needs room, or says that there is none */
+	DISK_FAILS, /* now and then, with EIO */
+	DISK_BROKEN, /* for good, everything: what is on it is lost */
+};
 
 struct world_shape {
 	enum mojette_form form;
@@ -70,6 +84,8 @@ extern struct world {
 	uint32_t cell_bytes;
 	enum mutation mutation;
 	bool gather; /* engines collect unstable writes of parts of blocks */
+	bool logs; /* stores have a log on their device */
+	bool exportd_fails; /* not all who ask exportd reach it */
 	struct engine engines[WORLD_ENGINES];
 	struct process nature; /* for what is not part of the cluster */
 } world;
@@ -97,7 +113,10 @@ void world_remove_former_copies(void);
 /* True if shards of a segment are still being made. */
 bool world_is_rebuilding(uint32_t segment);
 
-/* Starts a node's process, or a process with an engine only. Call in a fiber. */
+/*
+ * Starts a node's process, or a process with an engine only. Call in a fiber. A node whose disk
+ * does not let it open its store stays down.
+ */
 void world_start_node(unsigned int node);
 void world_start_engine(unsigned int engine);
 
@@ -131,6 +150,19 @@ unsigned int world_node_of(uint64_t block, unsigned int shard);
 
 /* Changes a bit of what a node's disk has of a block. */
 void world_flip_bit(unsigned int node);
+
+/* What a node's disk does from now on. */
+void world_set_disk(unsigned int node, enum disk_fault fault);
+
+/*
+ * Disks are sound again: those that were broken are replaced by empty ones, and nodes that have met
+ * an error end, as stores go on only after a restart.
+ */
+void world_mend_disks(void);
+
+/* Notes what exportd knows now, for EXPORTD_FORGETS; it goes on with that. */
+void world_note_exportd(void);
+void world_exportd_returns(void);
 
 /* Waits until dead processes have ended. Call in a fiber. */
 void world_bury(void);

@@ -599,6 +599,29 @@ static int volatile_sync_data(int descriptor)
 	return inode != NULL ? 0 : -EIO;
 }
 
+void volatile_fail_flush(int descriptor)
+{
+	pthread_mutex_lock(&lock);
+	struct inode *inode = usable(descriptor, true);
+	for (size_t at = 0; inode != NULL && at < inode->room; at += PAGE) {
+		bool kept = random_number() % 2 != 0;
+
+		for (size_t unit = at / UNIT; unit < (at + PAGE) / UNIT; unit++) {
+			if (!inode->dirty[unit])
+				continue;
+			if (kept)
+				memcpy(inode->durable + unit * UNIT, inode->now + unit * UNIT,
+					UNIT);
+			else
+				memcpy(inode->now + unit * UNIT, inode->durable + unit * UNIT,
+					UNIT);
+		}
+	}
+	if (inode != NULL)
+		all_clean(inode);
+	pthread_mutex_unlock(&lock);
+}
+
 static int volatile_sync_file_system(int descriptor)
 {
 	pthread_mutex_lock(&lock);

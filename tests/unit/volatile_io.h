@@ -41,6 +41,12 @@ void volatile_off_after(unsigned int machine, unsigned int number, bool power_lo
 void volatile_on(unsigned int machine);
 bool volatile_is_on(unsigned int machine);
 
+/*
+ * What a flush that fails leaves of a file: each page written since the last one is on the medium,
+ * or is lost at once, and a later flush does not find it. The size stays.
+ */
+void volatile_fail_flush(int descriptor);
+
 /* Flaws to test the tests with. What is forgotten does nothing and says that it did. */
 enum volatile_flaw {
 	VOLATILE_SOUND,
