@@ -661,13 +661,14 @@ WRAP(int, rozo_rpc_call, struct rpc_client *client, uint32_t procedure, rpc_xdr 
 		return -ETIMEDOUT;
 	}
 	int error = reach_exportd(client, procedure, args, result_xdr, timeout_ms);
-	if (error) {
+	if (error && !world_meta_as_noted(procedure, args, result)) {
 		if (verbose)
 			fprintf(stderr, "%9" PRIu64 "  p%u to exportd: %u: %s\n", scheduler_now(),
 				client->process->number, procedure, strerror(-error));
 		return error;
 	}
-	world_meta(procedure, args, result);
+	if (!error)
+		world_meta(procedure, args, result);
 	if (verbose)
 		fprintf(stderr, "%9" PRIu64 "  p%u to exportd: %u: %s\n", scheduler_now(),
 			client->process->number, procedure, strerror((int)*(uint32_t *)result));

@@ -347,7 +347,8 @@ void scheduler_enter(struct process *process)
 
 void scheduler_stop(struct process *process, uint64_t us)
 {
-	process->stopped_until = scheduler.now + us;
+	if (scheduler_stopped_us(process) == 0)
+		process->stopped_until = scheduler.now + us;
 }
 
 uint64_t scheduler_stopped_us(const struct process *process)

@@ -51,7 +51,8 @@ void scheduler_enter(struct process *process);
 
 /*
  * Stops a process for so long, as SIGSTOP does: its fibers stay where they are, whatever they have
- * waited for comes meanwhile, and then they go on. What is sent to it waits.
+ * waited for comes meanwhile, and then they go on. What is sent to it waits. Not longer than it is
+ * stopped already.
  */
 void scheduler_stop(struct process *process, uint64_t us);
 

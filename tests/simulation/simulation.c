@@ -413,6 +413,35 @@ static bool do_heal(unsigned int engine, bool calm)
 	return done;
 }
 
+struct rebuilt {
+	uint32_t segment, shard, write_epoch;
+};
+
+static void rebuilt_arrives(void *context)
+{
+	const struct rebuilt *rebuilt = context;
+
+	world_rebuilt(rebuilt->segment, rebuilt->shard, rebuilt->write_epoch);
+	free(context);
+}
+
+/* META_REBUILT. Returns false if exportd cannot be reached; it may hear of it later. */
+static bool tell_rebuilt(
+	const struct process *process, uint32_t segment, const struct stripe_rebuild *rebuild)
+{
+	struct rebuilt *rebuilt = malloc(sizeof(*rebuilt));
+	bool there = network_exportd_is_there() && !process->cut_off_exportd;
+
+	*rebuilt = (struct rebuilt){segment, rebuild->shard, rebuild->write_epoch};
+	if (there)
+		rebuilt_arrives(rebuilt);
+	else if (scheduler_chance(500))
+		scheduler_after(scheduler_below(30000000), rebuilt_arrives, rebuilt);
+	else
+		free(rebuilt);
+	return there;
+}
+
 /* A spare node makes the shards that it has taken over. Returns true if they are all complete. */
 static bool do_rebuild(unsigned int engine, bool calm)
 {
@@ -439,9 +468,8 @@ static bool do_rebuild(unsigned int engine, bool calm)
 				(uint32_t)rebuild.block_count, false, &result);
 		if (!session.process->alive)
 			error = -EIO;
-		bool told = network_exportd_is_there() && !session.process->cut_off_exportd;
-		if (!error && told && !(result.lacking & (1u << rebuild.shard)))
-			world_rebuilt(segment, rebuild.shard, rebuild.write_epoch);
+		if (!error && !(result.lacking & (1u << rebuild.shard)))
+			done = tell_rebuilt(session.process, segment, &rebuild) && done;
 		else
 			done = false;
 		say(error ? "rebuilding failed, segment" : "rebuilt, segment", segment,
@@ -644,6 +672,14 @@ static void nemesis(void *context)
 	run.nemesis_left--;
 }
 
+static void start_nemesis_if(bool wanted, void (*run_it)(void *context))
+{
+	if (!wanted)
+		return;
+	run.nemesis_left++;
+	scheduler_start(&world.nature, run_it, NULL);
+}
+
 /* How long something is not as it should be: mostly seconds, at times two minutes. */
 static uint64_t some_time(uint64_t longest_us)
 {
@@ -705,7 +741,28 @@ static void processes_stop(void *context)
 	run.nemesis_left--;
 }
 
-/* exportd is not there for a while, or says nothing. */
+static void rebuild_meanwhile(void *context)
+{
+	(void)context;
+	do_rebuilds(false);
+	run.nemesis_left--;
+}
+
+/* An engine cannot reach exportd, of which others hear what becomes of the file. */
+static void cut_off_from_exportd(uint64_t us)
+{
+	struct process *process = world.engines[scheduler_below(WORLD_ENGINES)].process;
+
+	if (!process)
+		return;
+	say("cut off from exportd: process", process->number, 0);
+	process->cut_off_exportd = true;
+	scheduler_sleep(us);
+	process->cut_off_exportd = false;
+}
+
+/* exportd is not there for a while, or says nothing, to all or to one; at best while shards move.
+ */
 static void exportd_fails(void *context)
 {
 	unsigned int times = 0;
@@ -713,20 +770,31 @@ static void exportd_fails(void *context)
 	(void)context;
 	world_note_exportd();
 	while (next_time_comes(&times)) {
-		bool hangs = scheduler_chance(500);
+		unsigned int state = (unsigned int)scheduler_below(3);
+		uint64_t us = some_time(30000000);
 
-		network_set_exportd(hangs ? EXPORTD_HANGS : EXPORTD_GONE);
-		say("exportd is away; hangs", hangs, 0);
-		scheduler_sleep(some_time(30000000));
-		world_exportd_returns();
-		network_set_exportd(EXPORTD_THERE);
-		say("exportd is back", 0, 0);
+		if (run.spares && scheduler_chance(300))
+			world_move_shard((uint32_t)scheduler_below(2),
+				(unsigned int)scheduler_below(world.shard_count));
+		if (run.spares && scheduler_chance(500))
+			start_nemesis_if(true, rebuild_meanwhile);
+		scheduler_sleep(scheduler_below(20000));
+		if (state == EXPORTD_THERE) {
+			cut_off_from_exportd(us);
+		} else {
+			say("exportd is away; how", state, 0);
+			network_set_exportd(state);
+			scheduler_sleep(us);
+			world_exportd_returns();
+			network_set_exportd(EXPORTD_THERE);
+			say("exportd is back", 0, 0);
+		}
 		world_note_exportd();
 	}
 	run.nemesis_left--;
 }
 
-/* An engine cannot reach some of the nodes, or exportd, which others do reach. */
+/* An engine cannot reach some of the nodes, which others do reach. */
 static void engines_are_cut_off(void *context)
 {
 	unsigned int times = 0;
@@ -740,11 +808,9 @@ static void engines_are_cut_off(void *context)
 		if (!process)
 			continue;
 		process->cut_off = run.damage ? cut_off & run.victims : cut_off;
-		process->cut_off_exportd = run.exportd_fails && scheduler_chance(500);
 		say("cut off from nodes: process", process->number, process->cut_off);
 		scheduler_sleep(some_time(20000000));
 		process->cut_off = 0;
-		process->cut_off_exportd = false;
 	}
 	run.nemesis_left--;
 }
@@ -924,14 +990,6 @@ static bool clients_run(const void *context)
 	return run.clients_left > 0 || run.nemesis_left > 0;
 }
 
-static void start_nemesis_if(bool wanted, void (*run_it)(void *context))
-{
-	if (!wanted)
-		return;
-	run.nemesis_left++;
-	scheduler_start(&world.nature, run_it, NULL);
-}
-
 static void director(void *context)
 {
 	unsigned int clients = 1 + (unsigned int)scheduler_below(4);
@@ -1015,9 +1073,12 @@ static bool run_seed(uint64_t seed, enum mutation mutation, uint64_t *hash)
 				 (is_chosen(0, 60) || mutation == TRUSTS_FAILED_FLUSHES ||
 					 mutation == HIDES_DISK_ERRORS ||
 					 mutation == ZEROS_FOR_ERRORS);
-		run.stops = is_chosen(1, 40);
-		run.exportd_fails = is_chosen(2, 60) || mutation == EXPORTD_FORGETS;
+		run.stops = is_chosen(1, 40) || mutation == IGNORES_EPOCHS;
+		run.exportd_fails = is_chosen(2, 60) || mutation == EXPORTD_FORGETS ||
+				    mutation == OLD_PLACEMENTS;
 		run.cuts = !run.calm_nodes && is_chosen(3, 60);
+		if (run.exportd_fails && !run.spares && is_chosen(5, 500))
+			run.spares = 1;
 	}
 	world_reset(
 		(struct world_shape){

@@ -31,6 +31,8 @@ const char *const mutation_names[MUTATIONS] = {
 	[TRUSTS_FAILED_FLUSHES] = "trusts-failed-flushes",
 	[HIDES_DISK_ERRORS] = "hides-disk-errors",
 	[ZEROS_FOR_ERRORS] = "zeros-for-errors",
+	[IGNORES_EPOCHS] = "ignores-epochs",
+	[OLD_PLACEMENTS] = "old-placements",
 	[EXPORTD_FORGETS] = "exportd-forgets",
 };
 
@@ -375,6 +377,22 @@ void world_exportd_returns(void)
 	memcpy(moves, noted_moves, sizeof(moves));
 }
 
+bool world_meta_as_noted(uint32_t procedure, const void *args, void *result)
+{
+	struct file now = file;
+	struct move moves_now[SEGMENTS];
+
+	if (world.mutation != OLD_PLACEMENTS || procedure != META_PLACEMENT)
+		return false;
+	memcpy(moves_now, moves, sizeof(moves));
+	file = noted_file;
+	memcpy(moves, noted_moves, sizeof(moves));
+	world_meta(procedure, args, result);
+	file = now;
+	memcpy(moves, moves_now, sizeof(moves));
+	return true;
+}
+
 /* -------- stores -------- */
 
 static void change_boot(uint64_t *boot, const struct store *store)
@@ -407,6 +425,10 @@ static void execute_write(
 	if (world.mutation == TRUSTS_RESTARTED && write.undecided_boot == 1)
 		write.undecided_boot = store_boot(store);
 	store_write(store, &write, result);
+	if (world.mutation == IGNORES_EPOCHS && result->status == ESTALE) {
+		write.write_epoch = result->write_epoch;
+		store_write(store, &write, result);
+	}
 	if (world.mutation == HIDES_DISK_ERRORS &&
 		(result->status == EIO || result->status == ENOSPC))
 		result->status = 0;

@@ -48,6 +48,8 @@ enum mutation {
 	TRUSTS_FAILED_FLUSHES, /* flushes that failed count as done */
 	HIDES_DISK_ERRORS, /* stores accept writes that their disk did not take */
 	ZEROS_FOR_ERRORS, /* what a disk cannot read is read as zeros */
+	IGNORES_EPOCHS, /* stores take versions of old write epochs */
+	OLD_PLACEMENTS, /* who cannot ask exportd is told what was true a while ago */
 	EXPORTD_FORGETS, /* exportd goes on with what it knew a while before it went away */
 	MUTATIONS,
 };
@@ -160,9 +162,12 @@ void world_set_disk(unsigned int node, enum disk_fault fault);
  */
 void world_mend_disks(void);
 
-/* Notes what exportd knows now, for EXPORTD_FORGETS; it goes on with that. */
+/* Notes what exportd knows now, for EXPORTD_FORGETS: it goes on with that. */
 void world_note_exportd(void);
 void world_exportd_returns(void);
+
+/* For OLD_PLACEMENTS: answers a call from what was noted. Returns false: not this one. */
+bool world_meta_as_noted(uint32_t procedure, const void *args, void *result);
 
 /* Waits until dead processes have ended. Call in a fiber. */
 void world_bury(void);
