@@ -31,7 +31,6 @@ const char *const mutation_names[MUTATIONS] = {
 	[TRUSTS_FAILED_FLUSHES] = "trusts-failed-flushes",
 	[HIDES_DISK_ERRORS] = "hides-disk-errors",
 	[ZEROS_FOR_ERRORS] = "zeros-for-errors",
-	[IGNORES_EPOCHS] = "ignores-epochs",
 	[OLD_PLACEMENTS] = "old-placements",
 	[EXPORTD_FORGETS] = "exportd-forgets",
 };
@@ -425,10 +424,6 @@ static void execute_write(
 	if (world.mutation == TRUSTS_RESTARTED && write.undecided_boot == 1)
 		write.undecided_boot = store_boot(store);
 	store_write(store, &write, result);
-	if (world.mutation == IGNORES_EPOCHS && result->status == ESTALE) {
-		write.write_epoch = result->write_epoch;
-		store_write(store, &write, result);
-	}
 	if (world.mutation == HIDES_DISK_ERRORS &&
 		(result->status == EIO || result->status == ENOSPC))
 		result->status = 0;
@@ -853,18 +848,30 @@ void world_mend_disks(void)
 	for (unsigned int i = 0; i < world.node_count; i++) {
 		struct node_state *state = &nodes[i];
 
+		if (state->fault == DISK_BROKEN)
+			continue;
 		if (state->errors)
 			world_kill_node(i, scheduler_chance(500));
-		if (state->fault == DISK_BROKEN) {
-			world_kill_node(i, false);
-			snprintf(state->directory, sizeof(state->directory), "/%u/new", i);
-			volatile_on(i);
-			volatile_io.make_directory(state->directory, 0700);
-			make_device(i);
-		}
 		state->fault = DISK_SOUND;
 		state->errors = false;
 	}
+}
+
+bool world_replace_disk(void)
+{
+	unsigned int node = 0;
+
+	while (node < world.node_count && nodes[node].fault != DISK_BROKEN)
+		node++;
+	if (node == world.node_count)
+		return false;
+	world_kill_node(node, false);
+	nodes[node].fault = DISK_SOUND;
+	snprintf(nodes[node].directory, sizeof(nodes[node].directory), "/%u/new", node);
+	volatile_on(node);
+	volatile_io.make_directory(nodes[node].directory, 0700);
+	make_device(node);
+	return true;
 }
 
 /* -------- all of it -------- */

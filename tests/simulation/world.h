@@ -48,7 +48,6 @@ enum mutation {
 	TRUSTS_FAILED_FLUSHES, /* flushes that failed count as done */
 	HIDES_DISK_ERRORS, /* stores accept writes that their disk did not take */
 	ZEROS_FOR_ERRORS, /* what a disk cannot read is read as zeros */
-	IGNORES_EPOCHS, /* stores take versions of old write epochs */
 	OLD_PLACEMENTS, /* who cannot ask exportd is told what was true a while ago */
 	EXPORTD_FORGETS, /* exportd goes on with what it knew a while before it went away */
 	MUTATIONS,
@@ -157,10 +156,13 @@ void world_flip_bit(unsigned int node);
 void world_set_disk(unsigned int node, enum disk_fault fault);
 
 /*
- * Disks are sound again: those that were broken are replaced by empty ones, and nodes that have met
- * an error end, as stores go on only after a restart.
+ * Disks are sound again, but for those that are broken, and nodes that have met an error end, as
+ * some store files are served only after a restart.
  */
 void world_mend_disks(void);
+
+/* Replaces a broken disk by an empty one; its node is down then. Returns false: there is none. */
+bool world_replace_disk(void);
 
 /* Notes what exportd knows now, for EXPORTD_FORGETS: it goes on with that. */
 void world_note_exportd(void);
