@@ -67,6 +67,8 @@ static struct schedule {
 	bool stops; /* processes are stopped, and go on */
 	bool exportd_fails;
 	bool cuts; /* engines cannot reach some nodes for a while */
+	bool ends; /* nodes are ended in good order, and started again */
+	bool spoils; /* with damage: whole pages, too */
 	bool late; /* a short story: what a writer has sent arrives after its successor's writes */
 	unsigned int writer; /* engine, if single_writer */
 	unsigned int clients_left;
@@ -651,7 +653,11 @@ static void nemesis(void *context)
 			if (!run.damage)
 				continue;
 			for (unsigned int i = 0; i < world.node_count; i++) {
-				if ((run.victims & (1u << i)) && world_node_is_up(i))
+				if (!(run.victims & (1u << i)) || !world_node_is_up(i))
+					continue;
+				if (run.spoils && scheduler_chance(500))
+					world_spoil_page(i);
+				else
 					world_flip_bit(i);
 			}
 			say("bits flip on nodes", run.victims, 0);
@@ -742,6 +748,27 @@ static void processes_stop(void *context)
 			say("stopped for ms: process", process->number, (unsigned int)(us / 1000));
 			scheduler_stop(process, us);
 		}
+	}
+	run.nemesis_left--;
+}
+
+/* Nodes are ended as an administrator does it, and started again. */
+static void nodes_end(void *context)
+{
+	unsigned int times = 0;
+
+	(void)context;
+	while (next_time_comes(&times)) {
+		unsigned int node = (unsigned int)scheduler_below(world.node_count);
+
+		if (!may_fail(node) || !world_node_is_up(node))
+			continue;
+		say("is ended: node", node, 0);
+		world_end_node(node);
+		scheduler_sleep(scheduler_below(100000));
+		if (!world_node_is_up(node))
+			world_start_node(node);
+		say("node starts", node, 0);
 	}
 	run.nemesis_left--;
 }
@@ -1046,6 +1073,7 @@ static void director(void *context)
 	start_nemesis_if(run.stops, processes_stop);
 	start_nemesis_if(run.exportd_fails, exportd_fails);
 	start_nemesis_if(run.cuts, engines_are_cut_off);
+	start_nemesis_if(run.ends, nodes_end);
 	scheduler_sleep_while(clients_run, NULL, 10000);
 	if (!run.failed)
 		come_to_rest();
@@ -1095,6 +1123,9 @@ static bool run_seed(uint64_t seed, enum mutation mutation, uint64_t *hash)
 		run.exportd_fails = is_chosen(2, 60) || mutation == EXPORTD_FORGETS ||
 				    mutation == OLD_PLACEMENTS;
 		run.cuts = !run.calm_nodes && is_chosen(3, 60);
+		run.ends = !run.calm_nodes && is_chosen(6, 60);
+		/* A page of zeros says, as an empty disk does, that there was nothing. */
+		run.spoils = is_chosen(7, 300) && shapes[shape].k > shapes[shape].m;
 		if (run.exportd_fails && !run.spares && is_chosen(5, 500))
 			run.spares = 1;
 	}

@@ -41,6 +41,7 @@ static struct node_state {
 	struct process *process; /* NULL: down */
 	struct store *store;
 	bool lost_power;
+	bool ending; /* world_end_node() */
 	enum disk_fault fault;
 	bool errors; /* its disk has failed since it was sound */
 	char directory[32];
@@ -643,6 +644,8 @@ void world_start_node(unsigned int node)
 
 	if (state->process)
 		abort();
+	if (state->ending)
+		return;
 	process->node = node;
 	volatile_on(node);
 	scheduler_enter(process);
@@ -690,7 +693,7 @@ static bool others_run(const void *context)
 	return grave->process->fibers > grave->others;
 }
 
-/* Ends a dead process, in a fiber of it: nothing it does has an effect. */
+/* Ends a process, in a fiber of it: if it is dead nothing it does has an effect. */
 static void bury(void *context)
 {
 	struct grave *grave = context;
@@ -704,16 +707,18 @@ static void bury(void *context)
 	scheduler_sleep_while(others_run, grave, 200);
 	if (grave->store)
 		store_close(grave->store);
+	grave->process->alive = false;
 	undead--;
 	free(grave);
 }
 
-static void kill_process(struct process *process, struct store *store)
+/* killed: else it ends by itself. */
+static void end_process(struct process *process, struct store *store, bool killed)
 {
 	struct grave *grave = calloc(1, sizeof(*grave));
 
 	*grave = (struct grave){.process = process, .store = store};
-	process->alive = false;
+	process->alive = !killed;
 	for (unsigned int i = 0; i < WORLD_ENGINES; i++) {
 		struct engine *engine = &world.engines[i];
 		if (engine->process != process)
@@ -722,7 +727,8 @@ static void kill_process(struct process *process, struct store *store)
 		engine->process = NULL;
 		engine->stripe = NULL;
 	}
-	network_process_died(process);
+	if (killed)
+		network_process_died(process);
 	undead++;
 	scheduler_start(process, bury, grave);
 }
@@ -737,8 +743,31 @@ void world_kill_node(unsigned int node, bool power_loss)
 	state->process = NULL;
 	state->lost_power = power_loss;
 	volatile_off(node, power_loss);
-	kill_process(process, state->store);
+	end_process(process, state->store, true);
 	state->store = NULL;
+}
+
+static bool is_alive(const void *context)
+{
+	const struct process *process = context;
+
+	return process->alive;
+}
+
+void world_end_node(unsigned int node)
+{
+	struct node_state *state = &nodes[node];
+	struct process *process = state->process;
+
+	if (!process)
+		return;
+	state->process = NULL;
+	state->ending = true;
+	end_process(process, state->store, false);
+	state->store = NULL;
+	scheduler_sleep_while(is_alive, process, 500);
+	volatile_off(node, false);
+	state->ending = false;
 }
 
 void world_kill_engine(unsigned int number)
@@ -750,7 +779,7 @@ void world_kill_engine(unsigned int number)
 	if (engine->node != UINT_MAX)
 		world_kill_node(engine->node, false);
 	else
-		kill_process(engine->process, NULL);
+		end_process(engine->process, NULL, true);
 }
 
 static bool some_are_undead(const void *context)
@@ -780,8 +809,8 @@ static int list_name(void *context, const char *name)
 	return 0;
 }
 
-/* Steps down through directories to a file that is a side of a store file. */
-void world_flip_bit(unsigned int node)
+/* Steps down through directories to a file that is a side of a store file. -1: there is none. */
+static int open_some_side(unsigned int node)
 {
 	char path[256];
 
@@ -791,7 +820,7 @@ void world_flip_bit(unsigned int node)
 		struct listing *filled = &listing;
 
 		if (volatile_io.list(path, list_name, filled) || !filled->count)
-			return;
+			return -1;
 		/* Of the hash directories, one that has something. */
 		unsigned int start = (unsigned int)scheduler_below(filled->count);
 		bool found = false;
@@ -808,10 +837,35 @@ void world_flip_bit(unsigned int node)
 			found = true;
 		}
 		if (!found)
-			return;
+			return -1;
 	}
-	int descriptor = volatile_io.open(path, O_RDWR, 0);
+	return volatile_io.open(path, O_RDWR, 0);
+}
+
+/* A page of zeros, or of other bytes: a write that went elsewhere, or never to the medium. */
+void world_spoil_page(unsigned int node)
+{
+	int descriptor = open_some_side(node);
+	static uint8_t page[4096];
+	struct iovec part = {.iov_base = page, .iov_len = sizeof(page)};
 	uint64_t bytes;
+
+	if (descriptor < 0)
+		return;
+	if (volatile_io.size(descriptor, &bytes) == 0 && bytes >= sizeof(page)) {
+		uint64_t at = scheduler_below(bytes / sizeof(page)) * sizeof(page);
+
+		memset(page, scheduler_chance(500) ? 0 : (int)scheduler_below(256), sizeof(page));
+		volatile_io.write(descriptor, &part, 1, at);
+	}
+	volatile_io.close(descriptor);
+}
+
+void world_flip_bit(unsigned int node)
+{
+	int descriptor = open_some_side(node);
+	uint64_t bytes;
+
 	if (descriptor < 0)
 		return;
 	if (volatile_io.size(descriptor, &bytes) == 0 && bytes > 0) {

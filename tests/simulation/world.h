@@ -125,6 +125,12 @@ void world_start_engine(unsigned int engine);
 void world_kill_node(unsigned int node, bool power_loss);
 void world_kill_engine(unsigned int engine);
 
+/*
+ * Ends a node's process as SIGTERM does: it takes no calls any more, finishes what it is at, and
+ * closes engine and store. Until then the node cannot be started. Call in a fiber; waits for that.
+ */
+void world_end_node(unsigned int node);
+
 bool world_node_is_up(unsigned int node);
 uint32_t world_nodes_up(void);
 
@@ -149,8 +155,9 @@ void world_move_gateway(struct engine *engine);
 /* The node of a block's shard, and that block's store file. */
 unsigned int world_node_of(uint64_t block, unsigned int shard);
 
-/* Changes a bit of what a node's disk has of a block. */
+/* Changes a bit of what a node's disk has of a block, or makes something worse of it. */
 void world_flip_bit(unsigned int node);
+void world_spoil_page(unsigned int node);
 
 /* What a node's disk does from now on. */
 void world_set_disk(unsigned int node, enum disk_fault fault);
