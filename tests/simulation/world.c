@@ -41,7 +41,7 @@ static struct node_state {
 	struct process *process; /* NULL: down */
 	struct store *store;
 	bool lost_power;
-	bool ending; /* world_end_node() */
+	bool busy; /* it is just being started, or ended in good order */
 	enum disk_fault fault;
 	bool errors; /* its disk has failed since it was sound */
 	char directory[32];
@@ -644,13 +644,17 @@ void world_start_node(unsigned int node)
 
 	if (state->process)
 		abort();
-	if (state->ending)
+	if (state->busy)
 		return;
+	state->busy = true;
 	process->node = node;
 	volatile_on(node);
 	scheduler_enter(process);
-	if (store_open(&state->store, &options, text, sizeof(text))) {
-		if (state->fault == DISK_SOUND) {
+	bool sound = state->fault == DISK_SOUND;
+	int error = store_open(&state->store, &options, text, sizeof(text));
+	state->busy = false;
+	if (error) {
+		if (sound && state->fault == DISK_SOUND && !state->errors) {
 			fprintf(stderr, "store_open: %s\n", text);
 			abort();
 		}
@@ -762,12 +766,12 @@ void world_end_node(unsigned int node)
 	if (!process)
 		return;
 	state->process = NULL;
-	state->ending = true;
+	state->busy = true;
 	end_process(process, state->store, false);
 	state->store = NULL;
 	scheduler_sleep_while(is_alive, process, 500);
 	volatile_off(node, false);
-	state->ending = false;
+	state->busy = false;
 }
 
 void world_kill_engine(unsigned int number)
