@@ -3,8 +3,8 @@
  * The write protocol under a seeded scheduler: several engines and 3 to 12 stores work at the same
  * time, while messages get lost, late, doubled and reordered, processes are killed and machines
  * lose power at any step, and bits flip on disks; in some schedules disks are slow, full or fail,
- * processes are stopped for a while, exportd is away, or some cannot reach others. docs/protocol.md says what must hold; what is
- * checked:
+ * processes are stopped for a while, exportd is away, or some cannot reach others. docs/protocol.md
+ * says what must hold; what is checked:
  *
  * 1. each cell's reads and writes can be put in an order (checker.h);
  * 2. what was acknowledged as stable can be read with any m nodes gone, and cells can be written
@@ -1115,10 +1115,10 @@ static bool run_seed(uint64_t seed, enum mutation mutation, uint64_t *hash)
 	run.spares = scheduler_chance(400) ? 1 + scheduler_chance(500) : 0;
 	run.late = scheduler_chance(5) || mutation == OLD_EPOCHS;
 	if (!run.late) {
-		run.disks_fail = !run.calm_nodes &&
-				 (is_chosen(0, 60) || mutation == TRUSTS_FAILED_FLUSHES ||
-					 mutation == HIDES_DISK_ERRORS ||
-					 mutation == ZEROS_FOR_ERRORS);
+		run.disks_fail =
+			!run.calm_nodes &&
+			(is_chosen(0, 60) || mutation == TRUSTS_FAILED_FLUSHES ||
+				mutation == HIDES_DISK_ERRORS || mutation == ZEROS_FOR_ERRORS);
 		run.stops = is_chosen(1, 40);
 		run.exportd_fails = is_chosen(2, 60) || mutation == EXPORTD_FORGETS ||
 				    mutation == OLD_PLACEMENTS;

@@ -3,11 +3,10 @@
  * The cluster of the simulation: nodes with disks in memory and real stores, processes with real
  * stripe engines, and an exportd reduced to what engines ask of it. One file.
  *
- * A node's disk may be slow, full, fail now and then, or have failed for good.
- *
  * Node i is machine i of volatile_io.h. A node's process has its store and, on some nodes, an
  * engine (the gateway); two processes have an engine only (the metadata server, a healer). There
- * may be nodes to spare, to which shards move.
+ * may be nodes to spare, to which shards move. A node's disk may be slow, full, fail now and then,
+ * or have failed for good.
  */
 #ifndef ROZO_SIMULATION_WORLD_H
 #define ROZO_SIMULATION_WORLD_H
