@@ -738,10 +738,12 @@ static void processes_stop(void *context)
 		struct engine *engine = &world.engines[scheduler_below(WORLD_ENGINES)];
 		struct process *process = NULL;
 
-		if (scheduler_chance(500))
-			process = engine->process, node = engine->node;
-		else
+		if (scheduler_chance(500)) {
+			process = engine->process;
+			node = engine->node;
+		} else {
 			world_store(node, &process);
+		}
 		if (process && (node == UINT_MAX || (!run.calm_nodes && may_fail(node)))) {
 			uint64_t us = some_time(120000000);
 
