@@ -460,7 +460,7 @@ static bool do_rebuild(unsigned int engine, bool calm)
 		struct stripe_rebuild rebuild;
 		struct stripe_heal_result result;
 
-		if (!world_is_rebuilding(segment))
+		if (!world_rebuilding(segment))
 			continue;
 		int error = stripe_rebuild_begin(session.file, segment, &rebuild);
 		if (error == -ENOENT) /* none of this segment, or it is done */
@@ -586,6 +586,19 @@ static bool may_fail(unsigned int node)
 	return !run.damage || (run.victims & (1u << node));
 }
 
+/*
+ * True if no more than m shards are lost if the victims lose theirs: a write does not wait for the
+ * shards that are being made, so they are missing in some blocks.
+ */
+static bool may_lose_bytes(void)
+{
+	for (uint32_t segment = 0; segment < 2; segment++) {
+		if (__builtin_popcount(run.victims) + world_rebuilding(segment) > world.shape.m)
+			return false;
+	}
+	return true;
+}
+
 static void start_whatever_is_down(void)
 {
 	for (unsigned int i = 0; i < world.node_count; i++) {
@@ -650,7 +663,7 @@ static void nemesis(void *context)
 				world_start_engine(engine);
 			say("engine starts", engine, 0);
 		} else if (choice < 66) {
-			if (!run.damage)
+			if (!run.damage || !may_lose_bytes())
 				continue;
 			for (unsigned int i = 0; i < world.node_count; i++) {
 				if (!(run.victims & (1u << i)) || !world_node_is_up(i))
@@ -716,7 +729,8 @@ static void disks_fail(void *context)
 		 * anything. With others that have missed a write, which damage leaves to be m
 		 * altogether, k might say so ("What is not promised").
 		 */
-		if (run.damage && world.shape.k > world.shape.m && scheduler_chance(300))
+		if (run.damage && world.shape.k > world.shape.m && may_lose_bytes() &&
+			scheduler_chance(300))
 			fault = DISK_BROKEN;
 		world_set_disk(node, fault);
 		say("disk of node: fault", node, fault);
@@ -1054,7 +1068,11 @@ static void director(void *context)
 	run.clients_left = clients;
 	run.nemesis_left = 1;
 	if (run.damage) {
-		while (__builtin_popcount(run.victims) < (int)world.shape.m)
+		/* With fewer of them there is something to lose while shards are being made. */
+		unsigned int count = run.spares && world.shape.m > 1 && scheduler_chance(500)
+					     ? world.shape.m - 1
+					     : world.shape.m;
+		while (__builtin_popcount(run.victims) < (int)count)
 			run.victims |= 1u << scheduler_below(world.node_count);
 	}
 	if (!run.calm_nodes && !run.late) {
