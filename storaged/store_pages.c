@@ -257,6 +257,12 @@ static int page_write(struct store_pages *pages, struct store_page *page)
 			"%s: the records of group %" PRIu64 " cannot be written: %s",
 			shard_file_name(file, page->side), page->group, strerror(-error));
 		store_device_error(file->device, error);
+		/*
+		 * Part of it may be there. Whoever finds that it says already what he wants it to
+		 * say must have it flushed, and not take it for durable before.
+		 */
+		shard_file_redo_short(file);
+		shard_file_written(file, page->side, page->group, page->rows, 0);
 		return error;
 	}
 	if (end > file->size_bytes[page->side])

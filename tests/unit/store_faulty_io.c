@@ -30,7 +30,7 @@ static _Atomic bool dead;
 static struct shadow *shadows;
 static struct shadow *of_descriptor[DESCRIPTORS_MAX];
 static int sync_after = -1, writes_left = -1;
-static bool file_system_fails, write_back_fails;
+static bool file_system_fails, write_back_fails, writes_torn;
 static uint64_t free_bytes = UINT64_MAX;
 static unsigned int syncs, write_backs;
 
@@ -102,7 +102,7 @@ void faulty_reset(void)
 	writes_left = -1;
 	free_bytes = UINT64_MAX;
 	syncs = write_backs = 0;
-	file_system_fails = write_back_fails = false;
+	file_system_fails = write_back_fails = writes_torn = false;
 }
 
 void faulty_file_system(bool fails)
@@ -123,6 +123,11 @@ void faulty_sync_after(int count)
 void faulty_writes_left(int count)
 {
 	writes_left = count;
+}
+
+void faulty_writes_torn(bool torn)
+{
+	writes_torn = torn;
 }
 
 void faulty_free_bytes(uint64_t bytes)
@@ -194,8 +199,14 @@ static ssize_t faulty_write(int descriptor, const struct iovec *parts, int count
 			bytes += (ssize_t)parts[i].iov_len;
 		return bytes;
 	}
-	if (writes_left == 0)
+	if (writes_left == 0) {
+		struct iovec half = {
+			.iov_base = parts[0].iov_base, .iov_len = parts[0].iov_len / 2};
+
+		if (writes_torn)
+			store_io_posix.write(descriptor, &half, 1, offset);
 		return -ENOSPC;
+	}
 	if (writes_left > 0)
 		writes_left--;
 	return store_io_posix.write(descriptor, parts, count, offset);

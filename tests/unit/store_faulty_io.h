@@ -27,6 +27,9 @@ void faulty_write_back(bool fails);
 /* After so many further writes, all fail with ENOSPC; negative: none. */
 void faulty_writes_left(int count);
 
+/* While true, half of what such a write was to write is there afterwards. */
+void faulty_writes_torn(bool torn);
+
 /* What is told of the free space; UINT64_MAX: the truth. */
 void faulty_free_bytes(uint64_t bytes);
 

@@ -457,6 +457,41 @@ static void a_risen_epoch_survives_power_loss(void)
 	}
 }
 
+/* What a write that failed has left is found by the next call, which must not rely on it. */
+static void what_a_failed_write_has_left_is_flushed(void)
+{
+	for (uint64_t seed = 1; seed <= 40; seed++) {
+		store_missed_args missed = {.file = FIXTURE_FILE,
+			.count = 1,
+			.block_version = VERSION(1, 1),
+			.missed = 4};
+		store_status_res res;
+		store_read_block told;
+
+		begin_faulty();
+		remember();
+		fixture_seed(seed);
+		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1)), 0);
+		faulty_writes_left(0);
+		faulty_writes_torn(true);
+		store_missed(fixture.store, &missed, &res);
+		CU_ASSERT_EQUAL(res.status, ENOSPC);
+		faulty_writes_left(-1);
+		store_missed(fixture.store, &missed, &res);
+		CU_ASSERT_EQUAL(res.status, 0);
+		die_and_close();
+		faulty_power_loss(fixture_random);
+		fixture_open(&fixture);
+		CU_ASSERT_EQUAL(
+			fixture_get(&fixture,
+				&(struct get){.version = VERSION(1, 1), .headers_only = true},
+				&told, NULL),
+			0);
+		CU_ASSERT_EQUAL(told.missed, 4);
+		end_faulty();
+	}
+}
+
 /* -------- errors of the device -------- */
 
 static void a_failed_flush_is_never_forgotten(void)
@@ -864,6 +899,7 @@ int main(void)
 	TEST(what_was_promised_survives_power_loss);
 	TEST(what_is_finalized_after_a_crash_stays);
 	TEST(a_risen_epoch_survives_power_loss);
+	TEST(what_a_failed_write_has_left_is_flushed);
 	TEST(a_failed_flush_is_never_forgotten);
 	TEST(only_unstable_streams_are_written_back_early);
 	TEST(a_failed_write_back_is_never_forgotten);
