@@ -460,7 +460,7 @@ static bool do_rebuild(unsigned int engine, bool calm)
 		struct stripe_rebuild rebuild;
 		struct stripe_heal_result result;
 
-		if (!world_rebuilding(segment))
+		if (!world_is_rebuilding(segment))
 			continue;
 		int error = stripe_rebuild_begin(session.file, segment, &rebuild);
 		if (error == -ENOENT) /* none of this segment, or it is done */
@@ -586,14 +586,59 @@ static bool may_fail(unsigned int node)
 	return !run.damage || (run.victims & (1u << node));
 }
 
+/* What the store of a block's shard says of it now. Returns false if it says nothing. */
+static bool look_at_shard(uint64_t block, unsigned int s, store_read_block *told)
+{
+	const store_read_args args = {
+		.file = {WORLD_EXPORT, (uint32_t)(block / WORLD_SEGMENT_BLOCKS), WORLD_FILE},
+		.geometry = {world.shape.form, world.shape.k, world.shape.m, world.shape.row_bytes},
+		.shard = s,
+		.first_block = block % WORLD_SEGMENT_BLOCKS,
+		.count = 1,
+		.headers_only = 1,
+	};
+	struct process *process;
+	struct store *store = world_store(world_node_of(block, s), &process);
+	store_read_res res = {0};
+
+	if (!store)
+		return false;
+	store_read(store, &args, &res);
+	bool said = res.status == 0 && res.blocks.blocks_len == 1;
+	if (said)
+		*told = res.blocks.blocks_val[0];
+	free(res.blocks.blocks_val);
+	free(res.payload.payload_val);
+	return said;
+}
+
 /*
- * True if no more than m shards are lost if the victims lose theirs: a write does not wait for the
- * shards that are being made, so they are missing in some blocks.
+ * True if the victims may lose what they have: each block can be had from the others. There may be
+ * too few that have it besides, since a shard is being made, or a store refused it under a newer
+ * epoch.
  */
 static bool may_lose_bytes(void)
 {
-	for (uint32_t segment = 0; segment < 2; segment++) {
-		if (__builtin_popcount(run.victims) + world_rebuilding(segment) > world.shape.m)
+	for (uint64_t block = 0; block < WORLD_BLOCKS; block++) {
+		store_version newest = {0};
+		unsigned int holders = 0;
+		bool empty = true;
+
+		for (unsigned int s = 0; s < world.shard_count; s++) {
+			store_read_block told;
+			int order;
+
+			if (!look_at_shard(block, s, &told))
+				continue;
+			order = version_compare(told.block_version, newest);
+			if (order > 0) {
+				newest = told.block_version;
+				holders = 0;
+				empty = told.length_bytes == 0;
+			}
+			holders += order >= 0 && !may_fail(world_node_of(block, s));
+		}
+		if (!empty && holders < world.shape.k)
 			return false;
 	}
 	return true;

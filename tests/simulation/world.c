@@ -525,9 +525,9 @@ bool world_move_shard(uint32_t segment, unsigned int shard)
 	return true;
 }
 
-unsigned int world_rebuilding(uint32_t segment)
+bool world_is_rebuilding(uint32_t segment)
 {
-	return (unsigned int)__builtin_popcount(moves[segment].rebuilding);
+	return moves[segment].rebuilding != 0;
 }
 
 void world_rebuilt(uint32_t segment, unsigned int shard, uint32_t write_epoch)

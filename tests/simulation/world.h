@@ -110,8 +110,8 @@ void world_rebuilt(uint32_t segment, unsigned int shard, uint32_t write_epoch);
  */
 void world_remove_former_copies(void);
 
-/* How many shards of a segment are still being made. */
-unsigned int world_rebuilding(uint32_t segment);
+/* True if shards of a segment are still being made. */
+bool world_is_rebuilding(uint32_t segment);
 
 /*
  * Starts a node's process, or a process with an engine only. Call in a fiber. A node whose disk
