@@ -580,6 +580,28 @@ static int layout_write(struct kv_txn *txn, struct file_call *call, struct recor
 	return 0;
 }
 
+/* Whoever has a layout of before does not write under it any more. The write gateway stays. */
+static int layout_revoke(struct kv_txn *txn, struct file_call *call, struct record_inode *inode,
+	struct meta_layout_res *result)
+{
+	const struct meta_layout_args *args = call->args;
+	int error;
+
+	result->gateways.gateways_len = 1;
+	result->gateways.gateways_val[0] = inode->write_gateway;
+	if (!call->may_write) {
+		call->must_write = true;
+		return 0;
+	}
+	error = file_next_write_epoch(
+		args->file.export_id, args->file.file_id, inode, FILE_WRITE_EPOCH_MAX);
+	if (error != 0)
+		return error;
+	inode->layout_epoch++;
+	inode->valid_epoch = inode->write_epoch;
+	return record_inode_put(txn, args->file.export_id, args->file.file_id, inode);
+}
+
 /* Up to LAYOUT_READERS gateways for a reader, by rendezvous hash with the client. */
 static int layout_read(const struct file_call *call, const struct record_inode *inode,
 	uint32_t *healthy, size_t healthy_count, struct meta_layout_res *result)
@@ -619,6 +641,11 @@ static int layout_operation(struct kv_txn *txn, void *context)
 	int error;
 
 	error = inode_load_regular(txn, args->file.export_id, args->file.file_id, &inode);
+	if (error == 0 && args->iomode == META_LAYOUT_REVOKE) {
+		error = layout_revoke(txn, call, &inode, result);
+		result->layout_epoch = inode.layout_epoch;
+		return error;
+	}
 	if (error == 0)
 		error = record_placement_get(
 			txn, args->file.export_id, args->file.file_id, 0, &placement);
@@ -657,7 +684,7 @@ void file_layout(struct exportd *exportd, const struct meta_layout_args *args,
 
 	if (call.export == NULL)
 		error = -ESTALE;
-	else if (args->iomode != META_LAYOUT_RW && args->iomode != META_LAYOUT_READ)
+	else if (args->iomode < META_LAYOUT_READ || args->iomode > META_LAYOUT_REVOKE)
 		error = -EINVAL;
 	else
 		error = file_nodes_get(exportd, &call.nodes);

@@ -62,6 +62,9 @@
 #define AVOID_UNREACHABLE_MS 120000
 #define AVOID_FAILING_MS 10000
 
+/* How long no layout is taken back after one could not be. */
+#define REVOKE_PAUSE_MS 60000
+
 /* What belongs to a layout while it is out. */
 struct layout {
 	uint64_t client;
@@ -424,6 +427,38 @@ static void heed_errors(
 		heed_error(export, handle, client, &errors[i]);
 }
 
+/*
+ * The client of a RW layout is gone: its lease has expired, or the export goes. Should it only be
+ * frozen, it must not write when it goes on, since what it had locked may be another's by then.
+ */
+static void layout_revoke(struct rozo_export *export, struct rozo_handle *handle, uint64_t client)
+{
+	uint64_t file_id = rozo_file_id(handle);
+	meta_layout_res result = {0};
+	fsal_status_t status;
+	int error = -EAGAIN;
+
+	/* There may be many, and Ganesha waits for each of them. */
+	if (cluster_now_ms() >= atomic_load(&export->revoke_after_ms)) {
+		status = meta_layout(
+			export, file_id, META_LAYOUT_REVOKE, false, client, NULL, 0, &result);
+		rpc_free(RPC_XDR(xdr_meta_layout_res), &result);
+		if (status.major == ERR_FSAL_STALE)
+			return; /* removed */
+		error = FSAL_IS_SUCCESS(status)
+				? stripe_fence(cluster_stripe(export->cluster), export->id, file_id)
+				: -(int)status.minor;
+		if (error != 0 && error != -ESTALE)
+			atomic_store(&export->revoke_after_ms, cluster_now_ms() + REVOKE_PAUSE_MS);
+	}
+	if (error != 0 && error != -ESTALE)
+		rozo_log_limited(WARNING,
+			"Client %" PRIx64 " is gone, and its layout of file %" PRIu64
+			" of export \"%s\" cannot be taken back: %s. If it comes back it may still "
+			"write there",
+			client, file_id, export->export_name, strerror(-error));
+}
+
 static nfsstat4 layoutreturn(
 	struct fsal_obj_handle *obj, XDR *body, const struct fsal_layoutreturn_arg *arg)
 {
@@ -436,8 +471,11 @@ static nfsstat4 layoutreturn(
 	if (body && op_ctx->fsal_export)
 		heed_errors(rozo_current(), handle, client, body);
 	if (layout && arg->dispose) {
-		if (layout->iomode == LAYOUTIOMODE4_RW)
+		if (layout->iomode == LAYOUTIOMODE4_RW) {
 			uncount_layout(handle);
+			if (arg->circumstance == circumstance_revoke && op_ctx->fsal_export)
+				layout_revoke(rozo_current(), handle, client);
+		}
 		gsh_free(layout);
 	}
 	return NFS4_OK;

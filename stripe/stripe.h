@@ -118,6 +118,14 @@ uint64_t stripe_file_size(const struct stripe_file *file);
 int stripe_file_claim(struct stripe_file *file, uint32_t *write_epoch);
 
 /*
+ * Has enough stores of a file refuse, from now on and durably, what engines write that have not
+ * heard of its newest write epoch. For one whose layouts exportd has just taken back
+ * (META_LAYOUT_REVOKE).
+ * Returns 0; -EIO (too few stores could be told); or as stripe_file_get().
+ */
+int stripe_fence(struct stripe *stripe, uint32_t export_id, uint64_t file_id);
+
+/*
  * Forgets what is known of a file because it was removed: not for one of which only some shards
  * were, since its unstable writes are forgotten, too.
  */

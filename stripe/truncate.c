@@ -127,6 +127,45 @@ uint32_t segment_fence(
 	return (fenced & ~segment->rebuilding) | (segment->rebuilding & seen & ~unaware);
 }
 
+#define FENCE_ATTEMPTS 3
+
+/* So many stores that the others are too few to decide a version. */
+static int fence_segment(struct stripe_file *file, const struct segment *segment)
+{
+	bool stale = true;
+
+	/* A store may know a newer epoch by now, and then exportd does. */
+	for (unsigned int i = 0; i < FENCE_ATTEMPTS && stale; i++) {
+		uint32_t fenced =
+			segment_fence(file, segment, segment_newest_epoch(file, segment), &stale);
+
+		if (__builtin_popcount(fenced) >= (int)versions_quorum(file))
+			return 0;
+		int error = stale ? stripe_file_refresh(file) : -EIO;
+		if (error)
+			return error;
+	}
+	return -EIO;
+}
+
+int stripe_fence(struct stripe *stripe, uint32_t export_id, uint64_t file_id)
+{
+	const struct segment *segment;
+	struct stripe_file *file;
+	uint32_t number = 0;
+	int error = stripe_file_get(stripe, export_id, file_id, &file);
+
+	if (error)
+		return error;
+	error = stripe_file_refresh(file);
+	while (!error && (error = file_next_segment(file, &number, &segment)) == 0) {
+		error = fence_segment(file, segment);
+		number++;
+	}
+	stripe_file_put(file);
+	return error == -ENOENT ? 0 : error;
+}
+
 int segment_reach(struct stripe_file *file, const struct segment *segment, unsigned int least,
 	uint32_t holders)
 {

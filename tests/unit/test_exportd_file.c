@@ -566,6 +566,37 @@ static void write_gateway_moves_when_it_is_down(void)
 	CU_ASSERT_EQUAL(epoch, 3);
 }
 
+static void layouts_are_taken_back(void)
+{
+	struct meta_placement_res placement;
+	uint32_t gateways[4], epoch, count, gateway;
+
+	CU_ASSERT_EQUAL(
+		do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 1, 0, &epoch, gateways, &count), 0);
+	gateway = gateways[0];
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 0, 0, &placement, NULL), 0);
+	CU_ASSERT_EQUAL(check_epoch(&fixture, file_id, placement.write_epoch), 0);
+	for (uint32_t again = 1; again <= 2; again++) {
+		CU_ASSERT_EQUAL(do_layout(&fixture, file_id, META_LAYOUT_REVOKE, 0, 1, 0, &epoch,
+					gateways, &count),
+			0);
+		CU_ASSERT_EQUAL(epoch, 1 + again);
+		CU_ASSERT_EQUAL(count, 1);
+		CU_ASSERT_EQUAL(gateways[0], gateway);
+		CU_ASSERT_EQUAL(
+			check_epoch(&fixture, file_id, placement.write_epoch + again - 1), EAGAIN);
+		CU_ASSERT_EQUAL(check_epoch(&fixture, file_id, placement.write_epoch + again), 0);
+	}
+	/* Others get one at the same gateway. */
+	CU_ASSERT_EQUAL(
+		do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 2, 0, &epoch, gateways, &count), 0);
+	CU_ASSERT_EQUAL(epoch, 3);
+	CU_ASSERT_EQUAL(gateways[0], gateway);
+	CU_ASSERT_EQUAL(
+		do_layout(&fixture, 4711, META_LAYOUT_REVOKE, 0, 1, 0, NULL, gateways, &count),
+		ESTALE);
+}
+
 static void gateways_are_of_the_placement_if_possible(void)
 {
 	uint32_t nodes[META_SHARDS_MAX], gateways[4], count, i, node;
@@ -685,7 +716,7 @@ static void readers_are_spread(void)
 				gateways, &count),
 		0);
 	CU_ASSERT(gateways[0] != writer && gateways[1] != writer && gateways[2] != writer);
-	CU_ASSERT_EQUAL(do_layout(&fixture, file_id, 3, 0, 1, 0, NULL, gateways, &count), EINVAL);
+	CU_ASSERT_EQUAL(do_layout(&fixture, file_id, 4, 0, 1, 0, NULL, gateways, &count), EINVAL);
 }
 
 static void restart_keeps_write_gateways(void)
@@ -765,6 +796,7 @@ int main(void)
 		{"layoutcommit saves a transaction", layoutcommit_saves_a_transaction},
 		{"segments are placed on demand", segments_are_placed_on_demand},
 		{"the write gateway moves when it is down", write_gateway_moves_when_it_is_down},
+		{"layouts are taken back", layouts_are_taken_back},
 		{"gateways are of the placement if possible",
 			gateways_are_of_the_placement_if_possible},
 		{"creation tells the layout", creation_tells_the_layout},

@@ -2106,6 +2106,63 @@ static void a_write_under_a_former_layout_is_refused(void)
 	cluster_stop();
 }
 
+/* The gateway has not heard that its client's layout was taken back: the stores have. */
+static void a_layout_that_was_taken_back_writes_nothing(void)
+{
+	static uint8_t whole[65 * BLOCK];
+	uint8_t after[BLOCK], late[BLOCK] = {0};
+
+	random_seed(87);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe *gateway = engine_create_at(0), *server = engine_create();
+	struct stripe_file *file, *others;
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(gateway, EXPORT, 1, &file), 0);
+	fill(whole, BLOCK);
+	fill(whole + 64 * BLOCK, BLOCK);
+	uint32_t layout_epoch = stripe_file_layout_epoch(file);
+	CU_ASSERT_EQUAL(stripe_write_under(file, layout_epoch, 0, whole, BLOCK, true), 0);
+	CU_ASSERT_EQUAL(
+		stripe_write_under(file, layout_epoch, 64 * BLOCK, whole + 64 * BLOCK, BLOCK, true),
+		0);
+	/* What exportd does for META_LAYOUT_REVOKE. */
+	pthread_mutex_lock(&cluster.lock);
+	cluster.files[1].layouts++;
+	cluster.files[1].write_epoch++;
+	pthread_mutex_unlock(&cluster.lock);
+	/* Two nodes may be away. */
+	node_stop(4);
+	node_stop(5);
+	CU_ASSERT_EQUAL(stripe_fence(server, EXPORT, 1), 0);
+	node_start(4);
+	node_start(5);
+	for (unsigned int stable = 0; stable < 2; stable++) {
+		CU_ASSERT_EQUAL(
+			stripe_write_under(file, layout_epoch, 0, late, BLOCK, stable), -ESTALE);
+		CU_ASSERT_EQUAL(
+			stripe_write_under(file, layout_epoch, 64 * BLOCK + 9, late, 9, stable),
+			-ESTALE);
+	}
+	stripe_commit(file);
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(server, EXPORT, 1, &others), 0);
+	CU_ASSERT(reads_as(others, whole, 0, BLOCK));
+	CU_ASSERT(reads_as(others, whole, 64 * BLOCK, BLOCK));
+	/* A layout that was given since is good. */
+	layout_epoch = stripe_file_layout_epoch(file);
+	fill(after, sizeof(after));
+	CU_ASSERT_EQUAL(stripe_write_under(file, layout_epoch, 0, after, BLOCK, true), 0);
+	CU_ASSERT(reads_as(others, after, 0, BLOCK));
+	/* Of too few stores it says so. */
+	for (unsigned int node = 1; node < 4; node++)
+		node_stop(node);
+	CU_ASSERT_EQUAL(stripe_fence(server, EXPORT, 1), -EIO);
+	CU_ASSERT_EQUAL(stripe_fence(server, EXPORT, 999), -ESTALE);
+	stripe_file_put(file);
+	stripe_file_put(others);
+	stripe_destroy(gateway);
+	stripe_destroy(server);
+	cluster_stop();
+}
+
 /* Each time two nodes are away, and nothing is healed in between. */
 static void a_cached_block_brings_nothing_back_that_was_truncated(void)
 {
@@ -2661,6 +2718,8 @@ int main(void)
 			a_former_gateway_writes_nothing_any_more},
 		{"a write under a former layout is refused",
 			a_write_under_a_former_layout_is_refused},
+		{"a layout that was taken back writes nothing",
+			a_layout_that_was_taken_back_writes_nothing},
 		{"a cached block brings nothing back that was truncated",
 			a_cached_block_brings_nothing_back_that_was_truncated},
 		{"a file does not shrink while it is committed",
