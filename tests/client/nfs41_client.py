@@ -199,7 +199,19 @@ class Client:
         answer.result()
         answer.result()
         answer.word()
-        return OK, answer.raw(16)
+        stateid = answer.raw(16)
+        assert answer.word() == 1, "not one segment"
+        answer.raw(8 + 8 + 4 + 4)
+        self.layout = answer.opaque()  # ff_layout4 of RFC 8435 section 5.1
+        return OK, stateid
+
+    def lock(self, handle, stateid, owner=b"locker"):
+        """Locks the whole file for writing. Returns the status."""
+        return self.call(
+            [word(22) + opaque(handle),
+             word(12) + word(2) + word(0) + long(0) + long(ALL_BYTES) + word(1) + word(0) + stateid + word(0)
+             + long(self.client_id) + opaque(owner)]
+        )[0]
 
     def layout_return(self, handle, stateid, iomode=ANY, body=b""):
         return self.call(
