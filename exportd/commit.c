@@ -103,11 +103,9 @@ static void commit_group(struct commit *commit, struct commit_waiter *group)
 	if (result == 0)
 		return;
 failed:
-	/* Those that failed by themselves keep their own reason. Others may have seen what is lost.
-	 */
+	/* Those that failed by themselves, too: their reason may be what is lost. */
 	for (waiter = group; waiter != NULL; waiter = waiter->next)
-		if (waiter->result >= 0)
-			waiter->result = result;
+		waiter->result = result;
 }
 
 /* Takes up to COMMIT_GROUP_MAX waiters off the queue. Called with the mutex held. */

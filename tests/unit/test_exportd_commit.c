@@ -261,6 +261,79 @@ static void waiting_operations_share_a_commit(void)
 	CU_ASSERT(commits <= 4);
 }
 
+/* A store whose next write transaction that is not nested is lost, as by a full disk. */
+static const struct kv_operations *sound;
+static struct kv_txn *to_be_lost;
+
+static int begin_to_be_lost(
+	struct kv *store, enum kv_mode mode, struct kv_txn *parent, struct kv_txn **txn)
+{
+	int result = sound->begin(store, mode, parent, txn);
+
+	if (result == 0 && mode == KV_WRITE && parent == NULL)
+		to_be_lost = *txn;
+	return result;
+}
+
+static int commit_nested_only(struct kv_txn *txn)
+{
+	if (txn != to_be_lost)
+		return sound->commit(txn);
+	sound->abort(txn);
+	return -ENOSPC;
+}
+
+static int make_name(struct kv_txn *txn, void *context)
+{
+	(void)context;
+	return has(txn, "name", NULL) ? kv_put(txn, bytes("name"), bytes("x")) : -EEXIST;
+}
+
+static void *execute_make_name(void *context)
+{
+	(void)context;
+	atomic_fetch_add(&asked, 1);
+	return (void *)(intptr_t)commit_execute(commit, make_name, NULL);
+}
+
+static void what_is_lost_is_no_reason(void)
+{
+	struct kv_operations losing = *kv->operations;
+	pthread_t leader, makers[3];
+	struct kv_txn *txn;
+	void *result;
+
+	atomic_store(&leader_inside, false);
+	atomic_store(&leader_may_end, false);
+	atomic_store(&asked, 0);
+	CU_ASSERT_EQUAL_FATAL(pthread_create(&leader, NULL, execute_leader, NULL), 0);
+	while (!atomic_load(&leader_inside))
+		usleep(1000);
+	for (size_t i = 0; i < 3; i++)
+		CU_ASSERT_EQUAL_FATAL(pthread_create(&makers[i], NULL, execute_make_name, NULL), 0);
+	while (atomic_load(&asked) < 3)
+		usleep(1000);
+	usleep(200000); /* from "asked" into the queue */
+	/* From here on; the leader's own transaction has begun. */
+	sound = kv->operations;
+	to_be_lost = NULL;
+	losing.begin = begin_to_be_lost;
+	losing.commit = commit_nested_only;
+	kv->operations = &losing;
+	atomic_store(&leader_may_end, true);
+	pthread_join(leader, &result);
+	CU_ASSERT_PTR_NULL(result);
+	/* All three found or made the name, and no name is there. */
+	for (size_t i = 0; i < 3; i++) {
+		pthread_join(makers[i], &result);
+		CU_ASSERT_EQUAL((intptr_t)result, -ENOSPC);
+	}
+	kv->operations = sound;
+	CU_ASSERT_EQUAL_FATAL(kv_begin(kv, KV_READ, NULL, &txn), 0);
+	CU_ASSERT(has(txn, "name", NULL));
+	kv_abort(txn);
+}
+
 static int fill(struct kv_txn *txn, void *context)
 {
 	static char large[1 << 20];
@@ -296,6 +369,7 @@ int main(void)
 		{"scans are ordered and bounded", scans_are_ordered_and_bounded},
 		{"failing operations fail alone", failing_operations_fail_alone},
 		{"waiting operations share a commit", waiting_operations_share_a_commit},
+		{"what is lost is no reason", what_is_lost_is_no_reason},
 		{"a full store refuses and goes on", a_full_store_refuses_and_goes_on},
 		CU_TEST_INFO_NULL,
 	};
