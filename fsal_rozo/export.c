@@ -72,8 +72,7 @@ static fsal_status_t lookup_path(struct fsal_export *fsal_export, const char *pa
 	return status;
 }
 
-/* The bytes are the same on the wire, on every host and as Ganesha's key: nothing to turn around.
- */
+/* The bytes are the same on the wire and on every host: nothing to turn around. */
 static fsal_status_t wire_to_host(struct fsal_export *fsal_export, fsal_digesttype_t type,
 	struct gsh_buffdesc *handle, int flags)
 {
@@ -81,16 +80,29 @@ static fsal_status_t wire_to_host(struct fsal_export *fsal_export, fsal_digestty
 
 	(void)type;
 	(void)flags;
-	if (!rozo_key_decode(rozo_export_of(fsal_export), handle->addr, handle->len, &file_id)) {
+	if (!rozo_wire_decode(rozo_export_of(fsal_export), handle->addr, handle->len, &file_id)) {
 		LogInfo(COMPONENT_FSAL, "A client presented a handle of %zu bytes that is not ours",
 			handle->len);
 		return fsalstat(ERR_FSAL_BADHANDLE, 0);
 	}
+	handle->len = ROZO_WIRE_BYTES;
+	return fsalstat(ERR_FSAL_NO_ERROR, 0);
+}
+
+static fsal_status_t host_to_key(struct fsal_export *fsal_export, struct gsh_buffdesc *handle)
+{
+	const struct rozo_export *export = rozo_export_of(fsal_export);
+	uint64_t file_id;
+
+	if (!rozo_wire_decode(export, handle->addr, handle->len, &file_id))
+		return fsalstat(ERR_FSAL_BADHANDLE, 0);
+	_Static_assert(ROZO_KEY_BYTES <= ROZO_WIRE_BYTES + FSAL_KEY_EXTRA_BYTES, "");
+	rozo_key_encode(export, file_id, handle->addr);
 	handle->len = ROZO_KEY_BYTES;
 	return fsalstat(ERR_FSAL_NO_ERROR, 0);
 }
 
-static fsal_status_t create_handle(struct fsal_export *fsal_export, struct gsh_buffdesc *key,
+static fsal_status_t create_handle(struct fsal_export *fsal_export, struct gsh_buffdesc *wire,
 	struct fsal_obj_handle **obj, struct fsal_attrlist *out)
 {
 	struct rozo_export *export = rozo_export_of(fsal_export);
@@ -100,7 +112,7 @@ static fsal_status_t create_handle(struct fsal_export *fsal_export, struct gsh_b
 	uint64_t file_id;
 
 	*obj = NULL;
-	if (!rozo_key_decode(export, key->addr, key->len, &file_id))
+	if (!rozo_wire_decode(export, wire->addr, wire->len, &file_id))
 		return fsalstat(ERR_FSAL_BADHANDLE, 0);
 	status = meta_getattr(export, file_id, &attributes);
 	if (FSAL_IS_ERROR(status))
@@ -185,6 +197,7 @@ static void export_ops_init(struct export_ops *ops)
 	ops->release = release;
 	ops->lookup_path = lookup_path;
 	ops->wire_to_host = wire_to_host;
+	ops->host_to_key = host_to_key;
 	ops->create_handle = create_handle;
 	ops->get_fs_dynamic_info = get_fs_dynamic_info;
 	ops->get_write_verifier = get_write_verifier;

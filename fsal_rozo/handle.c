@@ -17,7 +17,7 @@
 /* Entries asked for in one call. Two of MDCACHE's chunks. */
 #define READDIR_ENTRIES 256
 
-/* ---- keys ---- */
+/* ---- file handles and keys ---- */
 
 static void put_big_endian(uint8_t *bytes, size_t count, uint64_t value)
 {
@@ -36,24 +36,31 @@ static uint64_t get_big_endian(const uint8_t *bytes, size_t count)
 	return value;
 }
 
-static void key_encode(uint8_t key[ROZO_KEY_BYTES], uint32_t export_id, uint64_t file_id)
+static void wire_encode(uint8_t wire[ROZO_WIRE_BYTES], uint32_t export_id, uint64_t file_id)
 {
-	memset(key, 0, ROZO_KEY_BYTES);
-	key[0] = ROZO_KEY_FORMAT;
-	put_big_endian(key + 4, 4, export_id);
-	put_big_endian(key + 8, 8, file_id);
+	memset(wire, 0, ROZO_WIRE_BYTES);
+	wire[0] = ROZO_WIRE_FORMAT;
+	put_big_endian(wire + 4, 4, export_id);
+	put_big_endian(wire + 8, 8, file_id);
 }
 
-bool rozo_key_decode(
-	const struct rozo_export *export, const void *key, size_t bytes, uint64_t *file_id)
+bool rozo_wire_decode(
+	const struct rozo_export *export, const void *wire, size_t bytes, uint64_t *file_id)
 {
-	uint8_t expected[ROZO_KEY_BYTES];
+	uint8_t expected[ROZO_WIRE_BYTES];
 
-	if (bytes != ROZO_KEY_BYTES)
+	if (bytes != ROZO_WIRE_BYTES)
 		return false;
-	*file_id = get_big_endian((const uint8_t *)key + 8, 8);
-	key_encode(expected, export->id, *file_id);
-	return memcmp(expected, key, ROZO_KEY_BYTES) == 0;
+	*file_id = get_big_endian((const uint8_t *)wire + 8, 8);
+	wire_encode(expected, export->id, *file_id);
+	return memcmp(expected, wire, ROZO_WIRE_BYTES) == 0;
+}
+
+void rozo_key_encode(
+	const struct rozo_export *export, uint64_t file_id, uint8_t key[ROZO_KEY_BYTES])
+{
+	put_big_endian(key, 8, export->filesystem_id);
+	put_big_endian(key + 8, 8, file_id);
 }
 
 /* ---- handles ---- */
@@ -65,7 +72,8 @@ struct rozo_handle *rozo_handle_new(struct rozo_export *export, const meta_attri
 	handle->obj.fsid.major = export->filesystem_id;
 	handle->obj.fsid.minor = 0;
 	handle->obj.fileid = attributes->file_id;
-	key_encode(handle->key, export->id, attributes->file_id);
+	wire_encode(handle->wire, export->id, attributes->file_id);
+	rozo_key_encode(export, attributes->file_id, handle->key);
 	glist_init(&handle->states);
 	PTHREAD_MUTEX_init(&handle->lock, NULL);
 	handle->attributes = *attributes;
@@ -96,10 +104,10 @@ static fsal_status_t handle_to_wire(
 	default:
 		return fsalstat(ERR_FSAL_SERVERFAULT, 0);
 	}
-	if (wire->len < ROZO_KEY_BYTES)
+	if (wire->len < ROZO_WIRE_BYTES)
 		return fsalstat(ERR_FSAL_TOOSMALL, 0);
-	memcpy(wire->addr, handle->key, ROZO_KEY_BYTES);
-	wire->len = ROZO_KEY_BYTES;
+	memcpy(wire->addr, handle->wire, ROZO_WIRE_BYTES);
+	wire->len = ROZO_WIRE_BYTES;
 	return fsalstat(ERR_FSAL_NO_ERROR, 0);
 }
 

@@ -73,7 +73,8 @@ fsal_status_t rozo_update_export(struct fsal_module *module, void *parse_node,
 /* ---- handles (handle.c) ---- */
 
 /*
- * The file handle that clients hold, and Ganesha's key: the same bytes everywhere.
+ * The file handle that clients hold: the same bytes on every host. Ganesha puts its Export_Id
+ * before it.
  *
  *   0        1                       4                        8
  *   +--------+-----------------------+------------------------+
@@ -81,8 +82,15 @@ fsal_status_t rozo_update_export(struct fsal_module *module, void *parse_node,
  *   +--------+-----------------------+------------------------+
  *   | file id (8, big-endian)                                 |
  *   +---------------------------------------------------------+   16 bytes
+ *
+ * Ganesha's cache is one for all exports of the process, which may be of several clusters, and
+ * export and file ids are counted in each of them. Its key has the file system's id instead of the
+ * first eight bytes.
  */
-#define ROZO_KEY_FORMAT 1
+#define ROZO_WIRE_FORMAT 1
+#define ROZO_WIRE_BYTES 16
+#define ROZO_KEY_BYTES 16
+
 /* A client's request: its context, which the next one may have, too, and when it began. */
 struct rozo_request {
 	const void *context; /* NULL: none */
@@ -100,10 +108,9 @@ static inline bool rozo_request_is_now(const struct rozo_request *request)
 	       request->start.tv_nsec == op_ctx->start_time.tv_nsec;
 }
 
-#define ROZO_KEY_BYTES 16
-
 struct rozo_handle {
 	struct fsal_obj_handle obj;
+	uint8_t wire[ROZO_WIRE_BYTES];
 	uint8_t key[ROZO_KEY_BYTES];
 
 	struct fsal_share share; /* obj_lock */
@@ -147,9 +154,13 @@ fsal_status_t rozo_create(struct rozo_export *export, struct fsal_obj_handle *di
 /* Fills in the methods. */
 void rozo_handle_ops_init(struct fsal_obj_ops *ops);
 
-/* Reads a key received from outside. False if it is none of this export's. */
-bool rozo_key_decode(
-	const struct rozo_export *export, const void *key, size_t bytes, uint64_t *file_id);
+/* Reads a file handle received from outside. False if it is none of this export's. */
+bool rozo_wire_decode(
+	const struct rozo_export *export, const void *wire, size_t bytes, uint64_t *file_id);
+
+/* Ganesha's key of a file. */
+void rozo_key_encode(
+	const struct rozo_export *export, uint64_t file_id, uint8_t key[ROZO_KEY_BYTES]);
 
 /* ---- attributes (attributes.c) ---- */
 
