@@ -239,6 +239,7 @@ void file_written(struct exportd *exportd, const struct meta_written_args *args,
 		.args = args,
 		.result = result,
 	};
+	uint32_t asked = written_ask(exportd->written, args->file.export_id, args->file.file_id);
 	int error = 0;
 
 	if (call.export == NULL)
@@ -250,7 +251,7 @@ void file_written(struct exportd *exportd, const struct meta_written_args *args,
 	else
 		error = file_execute(&call, written_operation);
 	if (error == 0 && !args->durable_before)
-		written_note(exportd->written, args->file.export_id, args->file.file_id);
+		written_note(exportd->written, args->file.export_id, args->file.file_id, asked);
 	result->status = (uint32_t)-error;
 }
 

@@ -14,6 +14,7 @@
 struct written_place {
 	uint64_t file_id; /* 0: empty; no file has that id */
 	uint32_t export_id;
+	uint32_t taken; /* so often, of whatever file */
 };
 
 struct written {
@@ -44,12 +45,26 @@ static struct written_place *written_place(
 	return &written->places[placement_hash(export_id, file_id, 0) % WRITTEN_PLACES];
 }
 
-void written_note(struct written *written, uint32_t export_id, uint64_t file_id)
+uint32_t written_ask(struct written *written, uint32_t export_id, uint64_t file_id)
+{
+	struct written_place *place = written_place(written, export_id, file_id);
+	uint32_t taken;
+
+	pthread_mutex_lock(&written->mutex);
+	taken = place->taken;
+	pthread_mutex_unlock(&written->mutex);
+	return taken;
+}
+
+void written_note(struct written *written, uint32_t export_id, uint64_t file_id, uint32_t asked)
 {
 	struct written_place *place = written_place(written, export_id, file_id);
 
 	pthread_mutex_lock(&written->mutex);
-	*place = (struct written_place){.file_id = file_id, .export_id = export_id};
+	if (place->taken == asked) {
+		place->file_id = file_id;
+		place->export_id = export_id;
+	}
 	pthread_mutex_unlock(&written->mutex);
 }
 
@@ -62,6 +77,7 @@ bool written_take(struct written *written, uint32_t export_id, uint64_t file_id)
 	noted = place->file_id == file_id && place->export_id == export_id;
 	if (noted)
 		place->file_id = 0;
+	place->taken++;
 	pthread_mutex_unlock(&written->mutex);
 	return noted;
 }

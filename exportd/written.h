@@ -17,8 +17,14 @@ struct written *written_create(void);
 
 void written_destroy(struct written *written);
 
-/* Notes that a gateway's report of this file is durable. */
-void written_note(struct written *written, uint32_t export_id, uint64_t file_id);
+/* To be called before a gateway's report is carried out; written_note() wants the result. */
+uint32_t written_ask(struct written *written, uint32_t export_id, uint64_t file_id);
+
+/*
+ * Notes that a gateway's report of this file is durable, unless a note has been taken back since
+ * asked: readers see the report before its caller comes here, and somebody may have told them.
+ */
+void written_note(struct written *written, uint32_t export_id, uint64_t file_id, uint32_t asked);
 
 /* Takes the note back. Returns true if there was one. */
 bool written_take(struct written *written, uint32_t export_id, uint64_t file_id);

@@ -775,6 +775,46 @@ static void write_epochs_end(void)
 	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 1, NULL), 0);
 }
 
+/* The attributes are told when a report is durable and its caller has not come so far yet. */
+static const struct kv_operations *sound;
+static uint64_t told_id, told_change;
+
+static int commit_and_tell(struct kv_txn *txn)
+{
+	int result = sound->commit(txn);
+	struct meta_attributes attributes;
+
+	if (told_id != 0) {
+		uint64_t id = told_id;
+
+		told_id = 0;
+		CU_ASSERT_EQUAL(do_getattr(&fixture, id, &attributes), 0);
+		told_change = attributes.change;
+	}
+	return result;
+}
+
+static void what_was_told_meanwhile_changes_with_layoutcommit(void)
+{
+	struct kv_operations telling;
+	struct meta_attributes attributes;
+	uint64_t id = 0;
+
+	CU_ASSERT_EQUAL_FATAL(do_create(&fixture, ROOT, "told", META_REGULAR, &id), 0);
+	sound = fixture.exportd->kv->operations;
+	telling = *sound;
+	telling.commit = commit_and_tell;
+	told_id = id;
+	told_change = 0;
+	fixture.exportd->kv->operations = &telling;
+	CU_ASSERT_EQUAL(do_written(&fixture, id, 1000, 0, &attributes), 0);
+	fixture.exportd->kv->operations = sound;
+	CU_ASSERT_EQUAL(told_change, attributes.change);
+	/* Bytes may have been overwritten since, of which only this tells. */
+	CU_ASSERT_EQUAL(do_written(&fixture, id, 1000, 1, &attributes), 0);
+	CU_ASSERT(attributes.change > told_change);
+}
+
 int main(void)
 {
 	CU_TestInfo tests[] = {
@@ -803,6 +843,8 @@ int main(void)
 		{"readers are spread", readers_are_spread},
 		{"a restart keeps write gateways", restart_keeps_write_gateways},
 		{"write epochs end", write_epochs_end},
+		{"what was told meanwhile changes with LAYOUTCOMMIT",
+			what_was_told_meanwhile_changes_with_layoutcommit},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {
