@@ -5,6 +5,7 @@
  */
 #include "fsal_rozo/absent.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "rpc/crc32c.h"
@@ -28,6 +29,48 @@ void absent_destroy(struct absent *absent)
 {
 	for (unsigned int i = 0; i < ABSENT_PLACES; i++)
 		pthread_mutex_destroy(&absent->places[i].lock);
+}
+
+/* -------- one for each file system -------- */
+
+static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER; /* guards the list and the counts */
+static struct absent *all;
+
+struct absent *absent_get(uint64_t filesystem_id)
+{
+	struct absent *found;
+
+	pthread_mutex_lock(&all_lock);
+	for (found = all; found != NULL; found = found->next)
+		if (found->filesystem_id == filesystem_id)
+			break;
+	if (found == NULL && (found = malloc(sizeof(*found))) != NULL) {
+		absent_init(found);
+		found->filesystem_id = filesystem_id;
+		found->next = all;
+		all = found;
+	}
+	if (found != NULL)
+		found->references++;
+	pthread_mutex_unlock(&all_lock);
+	return found;
+}
+
+void absent_put(struct absent *absent)
+{
+	if (absent == NULL)
+		return;
+	pthread_mutex_lock(&all_lock);
+	if (--absent->references == 0) {
+		struct absent **place = &all;
+
+		while (*place != absent)
+			place = &(*place)->next;
+		*place = absent->next;
+		absent_destroy(absent);
+		free(absent);
+	}
+	pthread_mutex_unlock(&all_lock);
 }
 
 /* -------- the filter -------- */

@@ -39,8 +39,12 @@ struct absent_place {
 	uint64_t filter[ABSENT_FILTER_BITS / 64]; /* a Bloom filter of the names made here */
 };
 
+/* Of a file system: all its exports share it, since names may be made through each of them. */
 struct absent {
 	struct absent_place places[ABSENT_PLACES];
+	struct absent *next;
+	uint64_t filesystem_id;
+	unsigned int references;
 };
 
 /* A call of exportd that makes or removes a name. */
@@ -50,6 +54,11 @@ struct absent_change {
 	const char *name;
 };
 
+/* One that is shared, given back with absent_put(); or NULL: memory is short. */
+struct absent *absent_get(uint64_t filesystem_id);
+void absent_put(struct absent *absent); /* NULL is allowed */
+
+/* One that is not. */
 void absent_init(struct absent *absent);
 void absent_destroy(struct absent *absent);
 

@@ -50,7 +50,7 @@ static void release(struct fsal_export *fsal_export)
 	fsal_detach_export(fsal_export->fsal, &fsal_export->exports);
 	free_export_ops(fsal_export);
 	cluster_put(export->cluster);
-	absent_destroy(&export->absent);
+	absent_put(export->absent);
 	gsh_free(export->cluster_path);
 	gsh_free(export->export_name);
 	gsh_free(export);
@@ -297,7 +297,6 @@ fsal_status_t rozo_create_export(struct fsal_module *module, void *parse_node,
 	fsal_status_t status = fsalstat(ERR_FSAL_INVAL, EINVAL);
 	int error;
 
-	absent_init(&export->absent);
 	fsal_export_init(&export->export);
 	export_ops_init(&export->export.exp_ops);
 
@@ -312,6 +311,11 @@ fsal_status_t rozo_create_export(struct fsal_module *module, void *parse_node,
 	status = attach(export);
 	if (FSAL_IS_ERROR(status))
 		goto out;
+	export->absent = absent_get(export->filesystem_id);
+	if (!export->absent) {
+		status = fsalstat(ERR_FSAL_NOMEM, ENOMEM);
+		goto out;
+	}
 
 	error = fsal_attach_export(module, &export->export.exports);
 	if (error != 0) {
@@ -330,7 +334,7 @@ out:
 		free_export_ops(&export->export);
 		if (export->cluster)
 			cluster_put(export->cluster);
-		absent_destroy(&export->absent);
+		absent_put(export->absent);
 		gsh_free(export->cluster_path);
 		gsh_free(export->export_name);
 		gsh_free(export);

@@ -130,14 +130,14 @@ fsal_status_t meta_lookup(struct rozo_export *export, uint64_t directory_id, con
 	fsal_status_t status;
 	uint64_t asked;
 
-	if (absent_is(&export->absent, directory_id, name, cluster_now_ms()))
+	if (absent_is(export->absent, directory_id, name, cluster_now_ms()))
 		return fsalstat(ERR_FSAL_NOENT, ENOENT);
-	asked = absent_ask(&export->absent, directory_id);
+	asked = absent_ask(export->absent, directory_id);
 	status = CALL(META_LOOKUP, meta_lookup_args, &args, meta_attributes_res, &result);
 	if (FSAL_IS_SUCCESS(status))
 		*attributes = result.attributes;
 	else if (status.major == ERR_FSAL_NOENT)
-		absent_note(&export->absent, directory_id, name, asked, cluster_now_ms());
+		absent_note(export->absent, directory_id, name, asked, cluster_now_ms());
 	return status;
 }
 
@@ -181,11 +181,11 @@ fsal_status_t meta_create(
 	bool made;
 
 	args->export_id = export->id;
-	absent_change_begins(&export->absent, args->directory_id, args->name, &change);
+	absent_change_begins(export->absent, args->directory_id, args->name, &change);
 	status = CALL_ONCE(META_CREATE, meta_create_args, args, meta_create_res, result);
 	made = FSAL_IS_SUCCESS(status) && result->created;
 	absent_change_ends(
-		&export->absent, &change, made ? result->directory.change : 0, cluster_now_ms());
+		export->absent, &change, made ? result->directory.change : 0, cluster_now_ms());
 	return status;
 }
 
@@ -214,9 +214,9 @@ fsal_status_t meta_link(struct rozo_export *export, uint64_t file_id, uint64_t d
 	struct absent_change change;
 	fsal_status_t status;
 
-	absent_change_begins(&export->absent, directory_id, name, &change);
+	absent_change_begins(export->absent, directory_id, name, &change);
 	status = CALL_ONCE(META_LINK, meta_link_args, &args, meta_attributes_res, &result);
-	absent_change_ends(&export->absent, &change, 0, cluster_now_ms());
+	absent_change_ends(export->absent, &change, 0, cluster_now_ms());
 	if (FSAL_IS_SUCCESS(status))
 		*attributes = result.attributes;
 	return status;
@@ -232,9 +232,9 @@ fsal_status_t meta_unlink(struct rozo_export *export, uint64_t directory_id, con
 	struct absent_change change;
 	fsal_status_t status;
 
-	absent_change_begins(&export->absent, directory_id, name, &change);
+	absent_change_begins(export->absent, directory_id, name, &change);
 	status = CALL_ONCE(META_UNLINK, meta_unlink_args, &args, meta_unlink_res, result);
-	absent_change_ends(&export->absent, &change,
+	absent_change_ends(export->absent, &change,
 		FSAL_IS_SUCCESS(status) ? result->directory.change : 0, cluster_now_ms());
 	return status;
 }
@@ -251,9 +251,9 @@ fsal_status_t meta_rename(struct rozo_export *export, uint64_t from_directory_id
 	struct absent_change change;
 	fsal_status_t status;
 
-	absent_change_begins(&export->absent, to_directory_id, to_name, &change);
+	absent_change_begins(export->absent, to_directory_id, to_name, &change);
 	status = CALL_ONCE(META_RENAME, meta_rename_args, &args, meta_rename_res, &result);
-	absent_change_ends(&export->absent, &change, 0, cluster_now_ms());
+	absent_change_ends(export->absent, &change, 0, cluster_now_ms());
 	if (FSAL_IS_SUCCESS(status))
 		*replaced_id = result.replaced_id;
 	return status;

@@ -45,7 +45,7 @@ struct rozo_export {
 	uint64_t root_id;
 	uint64_t filesystem_id;
 	uint32_t block_bytes;
-	struct absent absent; /* names that were just found not to be there */
+	struct absent *absent; /* names that are known not to be there */
 	_Atomic uint64_t revoke_after_ms; /* no layout is taken back before that */
 };
 

@@ -31,7 +31,7 @@ cluster start-daemon ganesha
 
 status=0
 PYTHONDONTWRITEBYTECODE=1 timeout 120 "$ROZO_SOURCE/ci/cluster" exec --dir "$RUN" \
-  python3 "$ROZO_SOURCE/tests/client/clusters_apart.py" 10.99.0.1 2049 data other || status=$?
+  python3 "$ROZO_SOURCE/tests/client/two_exports.py" apart 10.99.0.1 2049 data other || status=$?
 cluster kill ganesha TERM
 kill -TERM $other
 wait $other || true

@@ -178,6 +178,26 @@ static void changes_may_overlap(void)
 	absent_destroy(&absent);
 }
 
+static void exports_of_one_file_system_share_it(void)
+{
+	struct absent *one = absent_get(1), *same = absent_get(1), *other = absent_get(2);
+
+	CU_ASSERT_PTR_NOT_NULL(one);
+	CU_ASSERT_PTR_EQUAL(one, same);
+	CU_ASSERT_PTR_NOT_NULL(other);
+	CU_ASSERT_PTR_NOT_EQUAL(one, other);
+	absent_put(one);
+	absent_note(same, 7, "a", absent_ask(same, 7), 1000);
+	CU_ASSERT(absent_is(same, 7, "a", 1000));
+	absent_put(same);
+	/* Nobody had it meanwhile: nothing is known any more. */
+	one = absent_get(1);
+	CU_ASSERT(!absent_is(one, 7, "a", 1000));
+	absent_put(one);
+	absent_put(other);
+	absent_put(NULL);
+}
+
 /* A directory where a name is made after the other, and threads that ask as the plugin does. */
 #define NAMES 200000
 
@@ -250,6 +270,7 @@ int main(void)
 		{"all names of a new directory are known", all_names_of_a_new_directory_are_known},
 		{"what others change is noticed", what_others_change_is_noticed},
 		{"changes may overlap", changes_may_overlap},
+		{"exports of one file system share it", exports_of_one_file_system_share_it},
 		{"what was made is never absent", what_was_made_is_never_absent},
 		CU_TEST_INFO_NULL,
 	};

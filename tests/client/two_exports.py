@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-3.0-or-later
-"""Names and attributes in two file systems of one server must not depend on each other.
+"""Names and attributes in two exports of one server.
 
-Usage: clusters_apart.py ADDRESS PORT DIRECTORY OTHER_DIRECTORY
+Usage: two_exports.py CASE ADDRESS PORT DIRECTORY OTHER_DIRECTORY
 """
 import sys
 
@@ -35,9 +35,8 @@ def make_directory(client, name, mode):
     )[0]
 
 
-def main():
-    address = (sys.argv[1], int(sys.argv[2]))
-    one, other = nfs.Client(address, sys.argv[3]), nfs.Client(address, sys.argv[4])
+def apart(one, other):
+    """Of two clusters: neither shows what is in the other."""
     assert make_directory(one, "of one", 0o700) == nfs.OK
     found = look_up(other, "of one")
     assert found == (MISSING, None), "a name of the one cluster is in the other: %s" % (found,)
@@ -47,7 +46,22 @@ def main():
     assert look_up(one, "of one") == (nfs.OK, 0o700)
     found = look_up(other, "of the other")
     assert found == (nfs.OK, 0o755), "attributes of another cluster's directory: %s" % (found,)
-    print("the clusters are kept apart")
+
+
+def same(one, other):
+    """Of one cluster's export: what is made through the one is there through the other."""
+    for number in range(20):
+        name = "name %d" % number
+        assert look_up(other, name) == (MISSING, None)
+        assert make_directory(one, name, 0o700) == nfs.OK
+        found = look_up(other, name)
+        assert found == (nfs.OK, 0o700), "a name that was made is not there: %s" % (found,)
+
+
+def main():
+    address = (sys.argv[2], int(sys.argv[3]))
+    globals()[sys.argv[1]](nfs.Client(address, sys.argv[4]), nfs.Client(address, sys.argv[5]))
+    print("%s: passed" % sys.argv[1])
 
 
 main()
