@@ -241,15 +241,21 @@ static bool make_room(struct kv_lmdb *store)
 {
 	MDB_envinfo info;
 	MDB_stat stat;
-	uint64_t pages, end, wanted;
+	uint64_t copied, added, end, wanted;
 	int file;
 
 	if (!store->reserve || mdb_env_info(store->env, &info) != 0 ||
 		mdb_env_stat(store->env, &stat) != 0 || mdb_env_get_fd(store->env, &file) != 0)
 		return true;
-	/* A change copies a path of pages at most; paths have most pages in common. */
-	pages = 16 + 4 * store->changes + 2 * (store->record.payload_bytes / stat.ms_psize);
-	end = (info.me_last_pgno + 1 + pages) * stat.ms_psize;
+	/*
+	 * A change copies a path of pages at most; paths have most pages in common, and no page is
+	 * copied twice. What is new may leave pages half full.
+	 */
+	copied = 4 * store->changes;
+	if (copied > info.me_last_pgno + 1)
+		copied = info.me_last_pgno + 1;
+	added = 16 + 3 * (store->record.payload_bytes / stat.ms_psize);
+	end = (info.me_last_pgno + 1 + copied + added) * stat.ms_psize;
 	if (end > info.me_mapsize)
 		end = info.me_mapsize;
 	if (end <= store->reserved_bytes)

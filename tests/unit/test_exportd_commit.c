@@ -362,6 +362,35 @@ static void a_full_store_refuses_and_goes_on(void)
 	kv_abort(txn);
 }
 
+/* As the removal of the largest file: many small changes, most of them to the same pages. */
+static void many_changes_reserve_no_more_than_they_may_need(void)
+{
+	enum { CHANGES = 100000 };
+	char place[] = "/tmp/rozo-commit-XXXXXX", key[32], path[128];
+	struct kv_txn *txn;
+	struct stat status;
+	struct kv *large;
+	int result = 0;
+
+	CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(place));
+	CU_ASSERT_EQUAL_FATAL(kv_lmdb_open(place, (size_t)16 << 30, &large), 0);
+	CU_ASSERT_EQUAL_FATAL(kv_begin(large, KV_WRITE, NULL, &txn), 0);
+	for (unsigned int i = 0; i < CHANGES && result == 0; i++) {
+		snprintf(key, sizeof(key), "%020u", i);
+		result = kv_put(txn, bytes(key), bytes("a value of twenty-four b"));
+	}
+	CU_ASSERT_EQUAL(result, 0);
+	CU_ASSERT_EQUAL(kv_commit(txn), 0);
+	snprintf(path, sizeof(path), "%s/data.mdb", place);
+	CU_ASSERT_EQUAL(stat(path, &status), 0);
+	printf("%lld MiB set aside for %lld ", (long long)status.st_blocks >> 11,
+		(long long)status.st_size >> 20);
+	CU_ASSERT(status.st_blocks * 512 < 4 * status.st_size);
+	kv_close(large);
+	snprintf(path, sizeof(path), "rm -r %s", place);
+	CU_ASSERT_EQUAL(system(path), 0);
+}
+
 int main(void)
 {
 	CU_TestInfo tests[] = {
@@ -370,6 +399,8 @@ int main(void)
 		{"failing operations fail alone", failing_operations_fail_alone},
 		{"waiting operations share a commit", waiting_operations_share_a_commit},
 		{"what is lost is no reason", what_is_lost_is_no_reason},
+		{"many changes reserve no more than they may need",
+			many_changes_reserve_no_more_than_they_may_need},
 		{"a full store refuses and goes on", a_full_store_refuses_and_goes_on},
 		CU_TEST_INFO_NULL,
 	};
