@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fsal_up.h"
+
 fsal_status_t meta_status(int error)
 {
 	static const struct {
@@ -102,6 +104,25 @@ static fsal_status_t call_once(struct rozo_export *export, uint32_t procedure, r
 	return fsalstat(ERR_FSAL_NO_ERROR, 0);
 }
 
+/*
+ * To be called after a change of a file or directory. One that exportd did not answer may still be
+ * carried out, and nobody would tell Ganesha: it has to ask again, instead of going on with the
+ * names and attributes that it knows.
+ */
+static void doubt(struct rozo_export *export, fsal_status_t status, uint64_t file_id)
+{
+	const struct fsal_up_vector *up = export->export.up_ops;
+	uint8_t bytes[ROZO_KEY_BYTES];
+	struct gsh_buffdesc key = {.addr = bytes, .len = sizeof(bytes)};
+
+	if (status.major != ERR_FSAL_DELAY)
+		return;
+	rozo_key_encode(export, file_id, bytes);
+	up->invalidate(up, &key,
+		FSAL_UP_INVALIDATE_ATTRS | FSAL_UP_INVALIDATE_CONTENT |
+			FSAL_UP_INVALIDATE_DIR_POPULATED | FSAL_UP_INVALIDATE_DIR_CHUNKS);
+}
+
 #define CALL(procedure, args_type, args, result_type, result)                                      \
 	call(export, procedure, RPC_XDR(xdr_##args_type), args, RPC_XDR(xdr_##result_type), result)
 
@@ -168,6 +189,7 @@ fsal_status_t meta_setattr(
 			CALL_ONCE(META_SETATTR, meta_setattr_args, &args, meta_setattr_res, result);
 	else
 		status = CALL(META_SETATTR, meta_setattr_args, &args, meta_setattr_res, result);
+	doubt(export, status, file_id);
 	if (status.major == ERR_FSAL_NOENT)
 		status = fsalstat(ERR_FSAL_STALE, ESTALE);
 	return status;
@@ -186,6 +208,7 @@ fsal_status_t meta_create(
 	made = FSAL_IS_SUCCESS(status) && result->created;
 	absent_change_ends(
 		export->absent, &change, made ? result->directory.change : 0, cluster_now_ms());
+	doubt(export, status, args->directory_id);
 	return status;
 }
 
@@ -217,6 +240,8 @@ fsal_status_t meta_link(struct rozo_export *export, uint64_t file_id, uint64_t d
 	absent_change_begins(export->absent, directory_id, name, &change);
 	status = CALL_ONCE(META_LINK, meta_link_args, &args, meta_attributes_res, &result);
 	absent_change_ends(export->absent, &change, 0, cluster_now_ms());
+	doubt(export, status, file_id);
+	doubt(export, status, directory_id);
 	if (FSAL_IS_SUCCESS(status))
 		*attributes = result.attributes;
 	return status;
@@ -236,6 +261,7 @@ fsal_status_t meta_unlink(struct rozo_export *export, uint64_t directory_id, con
 	status = CALL_ONCE(META_UNLINK, meta_unlink_args, &args, meta_unlink_res, result);
 	absent_change_ends(export->absent, &change,
 		FSAL_IS_SUCCESS(status) ? result->directory.change : 0, cluster_now_ms());
+	doubt(export, status, directory_id);
 	return status;
 }
 
@@ -254,6 +280,8 @@ fsal_status_t meta_rename(struct rozo_export *export, uint64_t from_directory_id
 	absent_change_begins(export->absent, to_directory_id, to_name, &change);
 	status = CALL_ONCE(META_RENAME, meta_rename_args, &args, meta_rename_res, &result);
 	absent_change_ends(export->absent, &change, 0, cluster_now_ms());
+	doubt(export, status, from_directory_id);
+	doubt(export, status, to_directory_id);
 	if (FSAL_IS_SUCCESS(status))
 		*replaced_id = result.replaced_id;
 	return status;
@@ -291,6 +319,7 @@ fsal_status_t meta_written(struct rozo_export *export, uint64_t file_id, uint32_
 	if (time)
 		args.modify_time = *time;
 	status = CALL(META_WRITTEN, meta_written_args, &args, meta_attributes_res, &result);
+	doubt(export, status, file_id);
 	if (FSAL_IS_SUCCESS(status))
 		*attributes = result.attributes;
 	else if (status.major == ERR_FSAL_NOENT)
