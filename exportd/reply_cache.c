@@ -22,8 +22,12 @@ static int find(struct kv_txn *txn, const struct reply_cache_call *call)
 	if (slot->slot >= META_SLOTS_MAX || slot->sequence == 0)
 		return -EINVAL;
 	error = record_reply_get(txn, slot->caller, slot->slot, &reply);
+	/*
+	 * A damaged one has been named in the log, and gives way to the next. Nearly always that is
+	 * of another call; the slot would be of no use for as long as its caller lives.
+	 */
 	if (error != 0)
-		return error == -ENOENT ? 0 : error;
+		return error == -ENOENT || error == -EIO ? 0 : error;
 	if (slot->sequence > reply.sequence)
 		return 0;
 	if (slot->sequence < reply.sequence || call->procedure != reply.procedure)

@@ -280,6 +280,16 @@ static void callers_that_are_gone_leave_nothing(void)
 	CU_ASSERT_EQUAL(make_directory("new", slot_of(3, 1)).status, 0);
 }
 
+static void a_damaged_reply_does_not_end_its_slot(void)
+{
+	CU_ASSERT_EQUAL(make_directory("before damage", slot_of(9, 1)).status, 0);
+	fixture_flip(&fixture, record_key_reply(CALLER, 9));
+	CU_ASSERT_EQUAL(make_directory("after damage", slot_of(9, 2)).status, 0);
+	/* And a new one is in its place. */
+	CU_ASSERT_EQUAL(make_directory("after damage", slot_of(9, 2)).status, 0);
+	CU_ASSERT_EQUAL(make_directory("after damage", slot_of(9, 3)).status, EEXIST);
+}
+
 int main(void)
 {
 	static CU_TestInfo tests[] = {
@@ -291,6 +301,7 @@ int main(void)
 		{"what failed may be tried again", what_failed_may_be_tried_again},
 		{"a late call is not executed", a_late_call_is_not_executed},
 		{"callers that are gone leave nothing", callers_that_are_gone_leave_nothing},
+		{"a damaged reply does not end its slot", a_damaged_reply_does_not_end_its_slot},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {
