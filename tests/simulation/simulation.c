@@ -586,30 +586,58 @@ static bool may_fail(unsigned int node)
 	return !run.damage || (run.victims & (1u << node));
 }
 
-/* What the store of a block's shard says of it now. Returns false if it says nothing. */
-static bool look_at_shard(uint64_t block, unsigned int s, store_read_block *told)
+struct look {
+	uint64_t block;
+	unsigned int shard;
+	struct store *store;
+	store_read_block told;
+	bool said;
+	bool over;
+};
+
+/* In the store's process, which ends after it. */
+static void look_at_shard(void *context)
 {
+	struct look *look = context;
 	const store_read_args args = {
-		.file = {WORLD_EXPORT, (uint32_t)(block / WORLD_SEGMENT_BLOCKS), WORLD_FILE},
+		.file = {WORLD_EXPORT, (uint32_t)(look->block / WORLD_SEGMENT_BLOCKS), WORLD_FILE},
 		.geometry = {world.shape.form, world.shape.k, world.shape.m, world.shape.row_bytes},
-		.shard = s,
-		.first_block = block % WORLD_SEGMENT_BLOCKS,
+		.shard = look->shard,
+		.first_block = look->block % WORLD_SEGMENT_BLOCKS,
 		.count = 1,
 		.headers_only = 1,
 	};
-	struct process *process;
-	struct store *store = world_store(world_node_of(block, s), &process);
 	store_read_res res = {0};
 
-	if (!store)
-		return false;
-	store_read(store, &args, &res);
-	bool said = res.status == 0 && res.blocks.blocks_len == 1;
-	if (said)
-		*told = res.blocks.blocks_val[0];
+	store_read(look->store, &args, &res);
+	look->said = res.status == 0 && res.blocks.blocks_len == 1;
+	if (look->said)
+		look->told = res.blocks.blocks_val[0];
 	free(res.blocks.blocks_val);
 	free(res.payload.payload_val);
-	return said;
+	look->over = true;
+}
+
+static bool is_looking(const void *context)
+{
+	const struct look *look = context;
+
+	return !look->over;
+}
+
+/* What the store of a block's shard says of it now. Returns false if it says nothing. */
+static bool ask_for_shard(uint64_t block, unsigned int s, store_read_block *told)
+{
+	struct look look = {.block = block, .shard = s};
+	struct process *process;
+
+	look.store = world_store(world_node_of(block, s), &process);
+	if (!look.store)
+		return false;
+	scheduler_start(process, look_at_shard, &look);
+	scheduler_sleep_while(is_looking, &look, 100);
+	*told = look.told;
+	return look.said;
 }
 
 /*
@@ -628,7 +656,7 @@ static bool may_lose_bytes(void)
 			store_read_block told;
 			int order;
 
-			if (!look_at_shard(block, s, &told))
+			if (!ask_for_shard(block, s, &told))
 				continue;
 			order = version_compare(told.block_version, newest);
 			if (order > 0) {
