@@ -3,7 +3,8 @@
  * The procedures that change records but write no shards (COMMIT, TELL, MISSED, TRUNCATE, REMOVE),
  * and those that only flush or look (SYNC, STAT).
  *
- * All change under the file's lock held exclusively and flush without it.
+ * All change under the file's lock held exclusively and flush without it. What may run over a whole
+ * file lets go of the lock again and again: of each block it says the same at any time.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -12,9 +13,6 @@
 
 #include "storaged/store_internal.h"
 #include "storaged/store_procedures.h"
-
-/* Pages in memory at once, for calls that may run over a whole file. */
-#define PAGES_MAX 256
 
 uint32_t store_status(int error)
 {
@@ -129,22 +127,28 @@ static int decide_block(struct store_pages *pages, uint64_t block, store_version
 	return 0;
 }
 
-int store_decide(struct store_pages *pages, const store_decided *runs, uint32_t count, bool discard,
-	uint32_t unless_missed, bool durable)
+int store_decide(struct store_pages *pages, struct store_decision *decision)
 {
-	int error = 0;
+	for (; decision->run < decision->count; decision->run++, decision->done = 0) {
+		const store_decided *run = &decision->runs[decision->run];
+		uint64_t end = run_end(pages->file, run->first_block, run->count);
+		uint64_t block = run->first_block + decision->done;
 
-	for (uint32_t i = 0; i < count && error == 0; i++) {
-		uint64_t end = run_end(pages->file, runs[i].first_block, runs[i].count);
-
-		for (uint64_t block = runs[i].first_block; block < end && error == 0; block++) {
-			error = decide_block(pages, block, runs[i].block_version, discard,
-				unless_missed, durable);
-			if (error == 0 && pages->count > PAGES_MAX)
-				error = store_pages_finish(pages);
+		if (block < decision->first_block)
+			block = decision->first_block;
+		if (end > decision->end_block)
+			end = decision->end_block;
+		for (; block < end; block++) {
+			decision->done = block - run->first_block;
+			if (pages->count >= decision->pages_max)
+				return 0;
+			int error = decide_block(pages, block, run->block_version,
+				decision->discard, decision->unless_missed, decision->durable);
+			if (error != 0)
+				return error;
 		}
 	}
-	return error;
+	return 0;
 }
 
 /* A file that can be changed: exists, shape known, not another's. Otherwise *error tells. */
@@ -171,35 +175,60 @@ static bool changeable(const struct shard_file *file, int *error)
 	return true;
 }
 
+/* A part of store_commit(), with the lock held. */
+static int commit_some(
+	struct shard_file *file, const store_commit_args *args, struct store_decision *decision)
+{
+	struct store_pages pages;
+	int error = 0;
+
+	if (args->unless_missed != 0 && args->boot != file->store->boot)
+		error = -EAGAIN;
+	if (!changeable(file, &error)) {
+		decision->run = decision->count;
+		return error;
+	}
+	store_pages_begin(&pages, file);
+	error = store_decide(&pages, decision);
+	if (error == 0)
+		error = store_pages_finish(&pages);
+	if (args->discard)
+		file->dropped_change = shard_file_changes(file);
+	store_pages_abandon(&pages);
+	shard_file_punch(file, false);
+	return error;
+}
+
 void store_commit(struct store *store, const store_commit_args *args, store_status_res *res)
 {
 	struct shard_file *file = shard_file_get(store, &args->file);
-	struct store_pages pages;
+	struct store_decision decision = {
+		.runs = args->runs.runs_val,
+		.count = args->runs.runs_len,
+		.end_block = UINT64_MAX,
+		.pages_max = STORE_PAGES_LOCKED,
+		.discard = args->discard != 0,
+		.durable = args->stable != 0,
+		.unless_missed = args->unless_missed,
+	};
 	uint64_t changes;
 	int error = -ENOMEM;
 
 	*res = (store_status_res){.boot = store->boot};
 	if (file == NULL)
 		goto out;
-	error = shard_file_lock_exclusive(file);
-	if (error != 0)
-		goto out;
-	if (args->unless_missed != 0 && args->boot != store->boot)
-		error = -EAGAIN;
-	if (changeable(file, &error)) {
-		store_pages_begin(&pages, file);
-		error = store_decide(&pages, args->runs.runs_val, args->runs.runs_len,
-			args->discard != 0, args->unless_missed, args->stable != 0);
-		if (error == 0)
-			error = store_pages_finish(&pages);
-		if (args->discard)
-			file->dropped_change = shard_file_changes(file);
-		store_pages_abandon(&pages);
-		shard_file_punch(file, false);
+	while (true) {
+		error = shard_file_lock_exclusive(file);
+		if (error != 0)
+			goto out;
+		error = commit_some(file, args, &decision);
+		res->write_epoch = file->write_epoch;
+		changes = shard_file_changes(file);
+		shard_file_unlock(file);
+		if (error != 0 || decision.run == decision.count)
+			break;
+		shard_file_give_way(file);
 	}
-	res->write_epoch = file->write_epoch;
-	changes = shard_file_changes(file);
-	shard_file_unlock(file);
 	if (error == 0 && args->stable)
 		error = shard_file_flush(file, changes, false);
 out:
@@ -262,23 +291,28 @@ static bool version_is_gone(const struct store_pair *pair, store_version version
 			       store_version_compare(older->version, version) != 0));
 }
 
-/* Changes the missed bits of blocks with the version. Sets *marked once the marker is there. */
-static int change_missed(struct store_pages *pages, const store_missed_args *args)
+/*
+ * Changes the missed bits of blocks with the version, from *block on: as many as may be looked at
+ * with the lock held. *block is the end then.
+ */
+static int change_missed(
+	struct shard_file *file, const store_missed_args *args, uint64_t *block, bool *more)
 {
-	struct shard_file *file = pages->file;
 	uint64_t end = run_end(file, args->first_block, args->count);
+	struct store_pages pages;
 	bool marked = false;
 	int error = 0;
 
 	if (!args->clear && args->block_version.writer != 0 &&
 		end - args->first_block < args->count)
 		error = -EAGAIN;
-	for (uint64_t block = args->first_block; block < end && error == 0; block++) {
+	store_pages_begin(&pages, file);
+	for (; *block < end && error == 0 && pages.count < STORE_PAGES_LOCKED; (*block)++) {
 		struct store_pair pair;
 		const struct store_record_fields *newest;
 		uint32_t missed;
 
-		error = store_pages_pair(pages, block, &pair);
+		error = store_pages_pair(&pages, *block, &pair);
 		if (error == 0 && !args->clear && version_is_gone(&pair, args->block_version))
 			error = -EAGAIN;
 		if (error != 0 || pair.newest < 0)
@@ -298,46 +332,51 @@ static int change_missed(struct store_pages *pages, const store_missed_args *arg
 		 * asked before that might yet have it dropped, for want of the record.
 		 */
 		if (error == 0 && args->clear)
-			error = decide_block(pages, block, args->block_version, false, 0, true);
+			error = decide_block(&pages, *block, args->block_version, false, 0, true);
 		if (error != 0)
 			break;
 		store_record_set_missed(
-			pair.pages[pair.newest]->bytes, &file->shape, block, missed);
+			pair.pages[pair.newest]->bytes, &file->shape, *block, missed);
 		pair.pages[pair.newest]->changed = true;
 		pair.pages[pair.newest]->durable = true;
 		/* Readers rely on what is told to be on record: it is PENDING until it is durable.
 		 */
 		if (!args->clear)
-			pair.pages[pair.newest]->rows |= store_row_bit(&file->shape, block);
-		if (pages->count > PAGES_MAX)
-			error = store_pages_finish(pages);
+			pair.pages[pair.newest]->rows |= store_row_bit(&file->shape, *block);
 	}
-	return error != 0 ? error : store_pages_finish(pages);
+	if (error == 0)
+		error = store_pages_finish(&pages);
+	store_pages_abandon(&pages);
+	*more = *block < end;
+	return error;
 }
 
 void store_missed(struct store *store, const store_missed_args *args, store_status_res *res)
 {
 	struct shard_file *file = shard_file_get(store, &args->file);
-	struct store_pages pages;
+	uint64_t changes, block = args->first_block;
 	int error = -ENOMEM;
-	uint64_t changes;
+	bool more;
 
 	*res = (store_status_res){.boot = store->boot};
 	if (file == NULL)
 		goto out;
-	error = shard_file_lock_exclusive(file);
-	if (error != 0)
-		goto out;
-	if (changeable(file, &error)) {
-		store_pages_begin(&pages, file);
-		error = change_missed(&pages, args);
-		store_pages_abandon(&pages);
-	} else if (error == 0 && !args->clear && args->block_version.writer != 0) {
-		error = -EAGAIN;
+	while (true) {
+		more = false;
+		error = shard_file_lock_exclusive(file);
+		if (error != 0)
+			goto out;
+		if (changeable(file, &error))
+			error = change_missed(file, args, &block, &more);
+		else if (error == 0 && !args->clear && args->block_version.writer != 0)
+			error = -EAGAIN;
+		res->write_epoch = file->write_epoch;
+		changes = shard_file_changes(file);
+		shard_file_unlock(file);
+		if (error != 0 || !more)
+			break;
+		shard_file_give_way(file);
 	}
-	res->write_epoch = file->write_epoch;
-	changes = shard_file_changes(file);
-	shard_file_unlock(file);
 	if (error == 0)
 		/* A process before this one may have recorded it, and not flushed. */
 		error = shard_file_flush(file, changes, true);
@@ -351,16 +390,18 @@ out:
 
 /*
  * First pass: blocks become empty by a record of the new version on side a, where there is room for
- * it already; their older records and rows stay until that is durable.
+ * it already; their older records and rows stay until that is durable. Goes on with *block, as far
+ * as the lock may be held.
  */
-static int truncate_records(struct store_pages *pages, const store_truncate_args *args)
+static int truncate_records(
+	struct store_pages *pages, const store_truncate_args *args, uint64_t *block)
 {
 	struct shard_file *file = pages->file;
 	uint64_t end = block_limit(file);
 	bool marked = false;
 	int error = 0;
 
-	for (uint64_t block = args->first_block; block < end && error == 0; block++) {
+	for (; *block < end && pages->count < STORE_PAGES_LOCKED; (*block)++) {
 		const struct store_record_fields record = {
 			.version = args->block_version,
 			.missed = args->missed,
@@ -368,7 +409,7 @@ static int truncate_records(struct store_pages *pages, const store_truncate_args
 		struct store_pair pair;
 		struct store_page *page;
 
-		error = store_pages_pair(pages, block, &pair);
+		error = store_pages_pair(pages, *block, &pair);
 		if (error != 0)
 			break;
 		if (pair.newest < 0 && !pair.damaged)
@@ -381,53 +422,54 @@ static int truncate_records(struct store_pages *pages, const store_truncate_args
 			marked = error == 0;
 		}
 		if (error == 0)
-			error = store_pages_get(pages, block / file->shape.rows, 0, &page);
+			error = store_pages_get(pages, *block / file->shape.rows, 0, &page);
 		if (error != 0)
 			break;
-		store_record_put(page->bytes, &file->shape, block, &record, NULL);
+		store_record_put(page->bytes, &file->shape, *block, &record, NULL);
 		page->changed = true;
-		page->rows |= store_row_bit(&file->shape, block);
-		if (pages->count > PAGES_MAX)
-			error = store_pages_finish(pages);
+		page->rows |= store_row_bit(&file->shape, *block);
 	}
 	return error;
 }
 
 /* Second pass, when the first is durable: drops what the truncated blocks had before. */
-static int truncate_rows(struct store_pages *pages, const store_truncate_args *args)
+static int truncate_rows(
+	struct store_pages *pages, const store_truncate_args *args, uint64_t *block)
 {
 	struct shard_file *file = pages->file;
 	uint64_t end = block_limit(file);
 	int error = 0;
 
-	for (uint64_t block = args->first_block; block < end && error == 0; block++) {
+	for (; *block < end && pages->count < STORE_PAGES_LOCKED; (*block)++) {
 		struct store_pair pair;
 
-		error = store_pages_pair(pages, block, &pair);
+		error = store_pages_pair(pages, *block, &pair);
 		if (error != 0)
 			break;
 		if (pair.records[0].kind != STORE_RECORD_GOOD ||
 			store_version_compare(pair.records[0].version, args->block_version) != 0)
 			continue;
-		shard_file_free_row(file, block, 0);
+		shard_file_free_row(file, *block, 0);
 		if (pair.records[1].kind != STORE_RECORD_EMPTY && pair.newest == 0) {
-			store_record_clear(pair.pages[1]->bytes, &file->shape, block);
+			store_record_clear(pair.pages[1]->bytes, &file->shape, *block);
 			pair.pages[1]->changed = true;
-			shard_file_free_row(file, block, 1);
+			shard_file_free_row(file, *block, 1);
 		}
-		if (pages->count > PAGES_MAX)
-			error = store_pages_finish(pages);
 	}
 	if (error == 0)
 		error = store_pages_finish(pages);
-	shard_file_punch(file, true);
+	shard_file_punch(file, *block >= end);
 	return error;
 }
 
-/* The part under the lock before the flush. */
-static int truncate_first(struct shard_file *file, const store_truncate_args *args)
+/*
+ * What may be done of the first pass with the lock held, that nothing older is accepted from then
+ * on included.
+ */
+static int truncate_some(
+	struct store_pages *pages, const store_truncate_args *args, uint64_t *block)
 {
-	struct store_pages pages;
+	struct shard_file *file = pages->file;
 	struct store_shape shape;
 	int error;
 
@@ -438,62 +480,84 @@ static int truncate_first(struct shard_file *file, const store_truncate_args *ar
 		return error;
 	if (args->write_epoch < file->write_epoch)
 		return -ESTALE;
-	store_pages_begin(&pages, file);
-	error = truncate_records(&pages, args);
+	error = truncate_records(pages, args, block);
 	/* Also if it could not be written the last time. */
 	if (error == 0 && args->write_epoch > file->epoch_kept) {
-		error = store_pages_keep_header(&pages);
+		error = store_pages_keep_header(pages);
 		if (error == 0)
 			file->write_epoch = args->write_epoch;
 	}
 	if (error == 0)
-		error = store_pages_finish(&pages);
-	store_pages_abandon(&pages);
+		error = store_pages_finish(pages);
+	return error;
+}
+
+/*
+ * Makes a pass over the file, in parts, as long as there is a file that can be changed: *changed
+ * tells. Returns 0 or a negative errno.
+ */
+static int truncate_pass(struct shard_file *file, const store_truncate_args *args,
+	int (*some)(struct store_pages *pages, const store_truncate_args *args, uint64_t *block),
+	bool *changed, store_status_res *res)
+{
+	uint64_t block = args->first_block;
+	struct store_pages pages;
+	bool more = true;
+	int error = 0;
+
+	while (more) {
+		error = shard_file_lock_exclusive(file);
+		if (error != 0)
+			return error;
+		*changed = changeable(file, &error);
+		if (*changed) {
+			store_pages_begin(&pages, file);
+			error = some(&pages, args, &block);
+			store_pages_abandon(&pages);
+		}
+		more = error == 0 && *changed && block < block_limit(file);
+		res->write_epoch = file->write_epoch;
+		shard_file_unlock(file);
+		if (more)
+			shard_file_give_way(file);
+	}
+	return error;
+}
+
+/* Also a store that has nothing must refuse from now on what was sent before. */
+static int truncate_nothing(struct shard_file *file, const store_truncate_args *args)
+{
+	struct store_shape shape;
+	int error = shard_file_lock_exclusive(file);
+
+	if (error != 0)
+		return error;
+	if (!file->exists || file->blank) {
+		error = store_shape_init(&shape, &args->file, &args->geometry, args->shard);
+		if (error == 0)
+			error = shard_file_make_header(file, &shape);
+	}
+	shard_file_unlock(file);
 	return error;
 }
 
 void store_truncate(struct store *store, const store_truncate_args *args, store_status_res *res)
 {
 	struct shard_file *file = shard_file_get(store, &args->file);
-	struct store_pages pages;
 	bool changed = false;
-	int error = -ENOMEM;
+	int error = file == NULL ? -ENOMEM : 0;
 
 	*res = (store_status_res){.boot = store->boot};
-	if (file == NULL)
-		goto out;
-	error = shard_file_lock_exclusive(file);
-	if (error != 0)
-		goto out;
-	if (args->block_version.generation == 0)
+	if (error == 0 && args->block_version.generation == 0)
 		error = -EINVAL;
-	/* Also a store that has nothing must refuse from now on what was sent before. */
-	if (error == 0 && (!file->exists || file->blank)) {
-		struct store_shape shape;
-		error = store_shape_init(&shape, &args->file, &args->geometry, args->shard);
-		if (error == 0)
-			error = shard_file_make_header(file, &shape);
-	}
-	if (changeable(file, &error)) {
-		error = truncate_first(file, args);
-		changed = error == 0;
-	}
-	res->write_epoch = file->write_epoch;
-	shard_file_unlock(file);
-	if (!changed)
-		goto out;
-	error = shard_file_flush(file, UINT64_MAX, true);
 	if (error == 0)
-		error = shard_file_lock_exclusive(file);
-	if (error != 0)
-		goto out;
-	if (changeable(file, &error)) {
-		store_pages_begin(&pages, file);
-		error = truncate_rows(&pages, args);
-		store_pages_abandon(&pages);
-	}
-	shard_file_unlock(file);
-out:
+		error = truncate_nothing(file, args);
+	if (error == 0)
+		error = truncate_pass(file, args, truncate_some, &changed, res);
+	if (error == 0 && changed)
+		error = shard_file_flush(file, UINT64_MAX, true);
+	if (error == 0 && changed)
+		error = truncate_pass(file, args, truncate_rows, &changed, res);
 	if (file != NULL)
 		shard_file_put(file);
 	res->status = store_status(error);
@@ -518,48 +582,61 @@ void store_remove(struct store *store, const store_remove_args *args, store_stat
 	res->status = error == -ENODEV || error == -EXDEV ? (uint32_t)-error : store_status(error);
 }
 
-/* One more than the last block that has bytes, or may have. */
-static int count_blocks(struct shard_file *file, uint64_t *count)
+/*
+ * Looks for the last block that has bytes, or may have, from the one before *end backwards, as far
+ * as the lock may be held. Returns 0 or a negative errno; *end is one more than that block, or than
+ * the next one to look at, which *more tells.
+ */
+static int find_last(struct shard_file *file, uint64_t *end, bool *more)
 {
 	struct store_pages pages;
+	bool found = false;
 	int error = 0;
 
-	*count = 0;
+	if (*end > block_limit(file))
+		*end = block_limit(file);
 	store_pages_begin(&pages, file);
-	for (uint64_t block = block_limit(file); block > 0; block--) {
+	while (*end > 0 && !found && pages.count < STORE_PAGES_LOCKED) {
 		struct store_pair pair;
 
-		error = store_pages_pair(&pages, block - 1, &pair);
+		error = store_pages_pair(&pages, *end - 1, &pair);
 		if (error != 0)
 			break;
-		if (pair.damaged ||
-			(pair.newest >= 0 && pair.records[pair.newest].length_bytes > 0)) {
-			*count = block;
-			break;
-		}
-		if (pages.count > PAGES_MAX)
-			store_pages_abandon(&pages);
+		found = pair.damaged ||
+			(pair.newest >= 0 && pair.records[pair.newest].length_bytes > 0);
+		*end -= !found;
 	}
 	store_pages_abandon(&pages);
+	*more = *end > 0 && !found;
 	return error;
 }
 
 void store_stat(struct store *store, const store_stat_args *args, store_stat_res *res)
 {
 	struct shard_file *file = shard_file_get(store, &args->file);
-	int error = -ENOMEM;
+	int error = file == NULL ? -ENOMEM : 0;
+	uint64_t end = UINT64_MAX;
+	bool more = true;
 
 	*res = (store_stat_res){.boot = store->boot};
-	if (file != NULL)
+	while (error == 0 && more) {
+		more = false;
 		error = shard_file_lock_shared(file);
-	if (error == 0) {
+		if (error != 0)
+			break;
 		if (!file->exists)
 			error = -ENOENT;
-		else if (changeable(file, &error))
-			error = count_blocks(file, &res->block_count);
+		else if (!changeable(file, &error))
+			end = 0;
+		else
+			error = find_last(file, &end, &more);
 		res->write_epoch = file->write_epoch;
 		shard_file_unlock(file);
+		if (more)
+			shard_file_give_way(file);
 	}
+	if (error == 0)
+		res->block_count = end;
 	if (file != NULL)
 		shard_file_put(file);
 	res->status = store_status(error);

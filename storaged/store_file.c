@@ -11,12 +11,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "storaged/store_log.h"
 #include "storaged/store_procedures.h"
 
 /* Where a header is looked for if that of page 0 is unreadable. */
 #define SEARCH_BYTES_MAX (64u << 20)
+#define GIVE_WAY_MAX 1000 /* times 100 us */
 
 const char *shard_file_name(const struct shard_file *file, unsigned int side)
 {
@@ -603,11 +605,25 @@ static int usable(struct shard_file *file)
 	return 0;
 }
 
+static void lock_to_change(struct shard_file *file)
+{
+	atomic_fetch_add(&file->lock_wanted, 1);
+	pthread_rwlock_wrlock(&file->lock);
+	atomic_fetch_add(&file->lock_taken, 1);
+}
+
+static void lock_to_read(struct shard_file *file)
+{
+	atomic_fetch_add(&file->lock_wanted, 1);
+	pthread_rwlock_rdlock(&file->lock);
+	atomic_fetch_add(&file->lock_taken, 1);
+}
+
 int shard_file_lock_exclusive(struct shard_file *file)
 {
 	int error;
 
-	pthread_rwlock_wrlock(&file->lock);
+	lock_to_change(file);
 	error = usable(file);
 	if (error == 0 && !file->opened)
 		error = look_for(file);
@@ -620,7 +636,7 @@ int shard_file_lock_to_remove(struct shard_file *file)
 {
 	int error;
 
-	pthread_rwlock_wrlock(&file->lock);
+	lock_to_change(file);
 	if (file->exists && atomic_load(&file->device->failed)) {
 		forget(file);
 		file->opened = false;
@@ -638,14 +654,14 @@ int shard_file_lock_shared(struct shard_file *file)
 {
 	int error;
 
-	pthread_rwlock_rdlock(&file->lock);
+	lock_to_read(file);
 	while (!file->opened) {
 		pthread_rwlock_unlock(&file->lock);
 		error = shard_file_lock_exclusive(file);
 		if (error != 0)
 			return error;
 		pthread_rwlock_unlock(&file->lock);
-		pthread_rwlock_rdlock(&file->lock);
+		lock_to_read(file);
 	}
 	error = usable(file);
 	if (error == 0 && !file->exists && store_device_any_failed(file->store))
@@ -658,6 +674,17 @@ int shard_file_lock_shared(struct shard_file *file)
 void shard_file_unlock(struct shard_file *file)
 {
 	pthread_rwlock_unlock(&file->lock);
+}
+
+void shard_file_give_way(struct shard_file *file)
+{
+	unsigned int wanted = atomic_load(&file->lock_wanted);
+
+	/* Both go round and round. Not for ever: who has it may keep it for as long as a disk
+	 * takes. */
+	for (unsigned int i = 0;
+		i < GIVE_WAY_MAX && (int)(wanted - atomic_load(&file->lock_taken)) > 0; i++)
+		nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
 }
 
 /* -------- making and removing -------- */

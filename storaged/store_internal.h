@@ -158,6 +158,7 @@ struct shard_file {
 	bool closing; /* being closed: wait for table_changed and look again */
 	bool kept; /* failed: never closed, not in the idle list */
 
+	atomic_uint lock_wanted, lock_taken; /* calls that asked for it so far, and that got it */
 	pthread_rwlock_t lock;
 	/* Guarded by lock; descriptors and device change only with flush_lock held, too. */
 	bool opened; /* looked for on the devices */
@@ -263,6 +264,13 @@ void shard_files_close(struct store *store);
 int shard_file_lock_shared(struct shard_file *file);
 int shard_file_lock_exclusive(struct shard_file *file);
 void shard_file_unlock(struct shard_file *file);
+
+/*
+ * Between two parts of a call that takes the lock again and again, without it: waits until those
+ * have had it who are waiting for it, 0.1 s at most. They would not get it in the moment between
+ * the parts.
+ */
+void shard_file_give_way(struct shard_file *file);
 
 /*
  * As shard_file_lock_exclusive(), but a file on a device that has failed, or that cannot be opened,
@@ -384,6 +392,12 @@ struct store_pages {
 	struct store_page *buckets[STORE_PAGES_BUCKETS];
 };
 
+/*
+ * Calls that may run over a whole file look at so many pages, then others get the lock: there may
+ * be 100,000 pages in a segment of 64 GiB, each to be read from a disk.
+ */
+#define STORE_PAGES_LOCKED 64
+
 void store_pages_begin(struct store_pages *pages, struct shard_file *file);
 
 /*
@@ -450,14 +464,26 @@ bool store_marker_parse(const char *name, store_file *file);
 
 /* -------- parts of procedures -------- */
 
-/*
- * Marks runs of blocks as decided, or drops what is undecided (store_commit_args). Called with the
- * lock held exclusively; the pages are changed in the set. durable: the next flush has to cover
- * the marks, too; it always covers what is dropped. unless_missed: see store_commit_args; 0: no
- * condition. Returns 0 or a negative errno.
+/* Runs of blocks that are decided, or not (store_commit_args), and how far they have been marked.
  */
-int store_decide(struct store_pages *pages, const store_decided *runs, uint32_t count, bool discard,
-	uint32_t unless_missed, bool durable);
+struct store_decision {
+	const store_decided *runs;
+	uint32_t count;
+	uint64_t first_block, end_block; /* only what is between them */
+	size_t pages_max; /* stops when there are so many */
+	bool discard; /* drops what is undecided */
+	bool durable; /* the next flush has to cover the marks; it always covers what is dropped */
+	uint32_t unless_missed; /* 0: no condition */
+	uint32_t run; /* to go on with; count: all are done */
+	uint64_t done; /* blocks of it */
+};
+
+/*
+ * Marks runs of blocks as decided, or drops what is undecided. Called with the lock held
+ * exclusively; the pages are changed in the set. Returns 0, also if it stopped since there are
+ * many pages, or a negative errno.
+ */
+int store_decide(struct store_pages *pages, struct store_decision *decision);
 
 /*
  * Reads one shard and checks it. pages holds the block's page; buffer has room for a whole shard.

@@ -14,9 +14,6 @@
 
 #include "storaged/store_internal.h"
 
-#define PAGES_MAX 64
-#define BLOCKS_LOCKED_MAX 65536 /* looked at before others get the lock */
-
 /* What a block has on record. As long as the newest version may be dropped, the older one counts.
  */
 static uint32_t missed_of(const struct store_pair *pair)
@@ -34,7 +31,8 @@ static uint32_t missed_of(const struct store_pair *pair)
 	return missed;
 }
 
-/* Looks at blocks *block .. end under the lock. Fills in what it finds, moves *block on. */
+/* Looks at blocks *block .. end as far as the lock may be held. Fills in what it finds, moves
+ * *block on. */
 static int find_missed(struct shard_file *file, uint64_t *block, uint64_t end,
 	struct store_missed_block *blocks, size_t max, size_t *count)
 {
@@ -42,7 +40,7 @@ static int find_missed(struct shard_file *file, uint64_t *block, uint64_t end,
 	int error = 0;
 
 	store_pages_begin(&pages, file);
-	for (; *block < end && *count < max; (*block)++) {
+	for (; *block < end && *count < max && pages.count < STORE_PAGES_LOCKED; (*block)++) {
 		struct store_pair pair;
 		uint32_t missed;
 
@@ -53,8 +51,6 @@ static int find_missed(struct shard_file *file, uint64_t *block, uint64_t end,
 		if (missed != 0)
 			blocks[(*count)++] =
 				(struct store_missed_block){.block = *block, .missed = missed};
-		if (pages.count > PAGES_MAX)
-			store_pages_abandon(&pages);
 	}
 	store_pages_abandon(&pages);
 	return error;
@@ -72,19 +68,19 @@ int store_missed_blocks(struct store *store, const store_file *key, uint64_t fir
 	if (file == NULL)
 		return -ENOMEM;
 	while (error == 0 && *count < max) {
-		uint64_t limit, end;
+		uint64_t limit;
 
 		error = shard_file_lock_shared(file);
 		if (error != 0)
 			break;
 		limit = shard_file_groups(file) * file->shape.rows;
-		end = limit - block > BLOCKS_LOCKED_MAX ? block + BLOCKS_LOCKED_MAX : limit;
 		if (block < limit)
-			error = find_missed(file, &block, end, blocks, max, count);
+			error = find_missed(file, &block, limit, blocks, max, count);
 		*next_block = block < limit ? block : UINT64_MAX;
 		shard_file_unlock(file);
 		if (block >= limit)
 			break;
+		shard_file_give_way(file);
 	}
 	shard_file_put(file);
 	return error;

@@ -460,9 +460,18 @@ static int write_locked(struct write_call *call, store_write_res *res)
 	if (!file->exists)
 		file->shape = call->shape;
 	store_pages_begin(&call->pages, file);
-	if (file->exists && args->commits.commits_len > 0)
-		error = store_decide(&call->pages, args->commits.commits_val,
-			args->commits.commits_len, false, 0, false);
+	if (file->exists && args->commits.commits_len > 0) {
+		/* A run may be all that was truncated: its other blocks must not be waited for. */
+		struct store_decision decision = {
+			.runs = args->commits.commits_val,
+			.count = args->commits.commits_len,
+			.first_block = args->first_block,
+			.end_block = args->first_block + args->blocks.blocks_len,
+			.pages_max = SIZE_MAX,
+		};
+
+		error = store_decide(&call->pages, &decision);
+	}
 	if (error == 0)
 		error = plan_all(call, &res->newest);
 	if (error == 0)

@@ -305,6 +305,123 @@ static void a_writer_does_not_wait_for_readers_to_end(void)
 	fixture_end(&fixture);
 }
 
+#define GROUPS 2000
+
+static atomic_bool slow;
+static atomic_uint pages_read; /* slowly */
+
+static ssize_t read_slowly(int descriptor, const struct iovec *parts, int count, uint64_t offset)
+{
+	if (!atomic_load(&slow))
+		return store_io_posix.read(descriptor, parts, count, offset);
+	atomic_fetch_add(&pages_read, 1);
+	return slow_read(descriptor, parts, count, offset);
+}
+
+/* Calls that look at each page of a file, however large it is. */
+enum whole { TRUNCATES, COMMITS, WRITES, RECORDS, STATS, LISTS, WHOLES };
+
+static void call_whole(enum whole whole)
+{
+	store_decided all = {.count = UINT32_MAX, .block_version = VERSION(1, 1)};
+	const store_truncate_args truncation = {.file = FIXTURE_FILE,
+		.geometry = fixture_4_2,
+		.write_epoch = 2,
+		.first_block = 1,
+		.block_version = {.generation = UINT64_C(2) << 40}};
+	const store_commit_args commit = {
+		.file = FIXTURE_FILE, .runs = {.runs_len = 1, .runs_val = &all}};
+	const store_missed_args missed = {.file = FIXTURE_FILE,
+		.count = UINT32_MAX,
+		.block_version = {.generation = UINT64_C(2) << 40},
+		.missed = 2};
+	struct store_missed_block found;
+	store_status_res res = {0};
+	store_stat_res stat = {0};
+	uint64_t next;
+	size_t count;
+
+	switch (whole) {
+	case TRUNCATES:
+		store_truncate(fixture.store, &truncation, &res);
+		break;
+	case COMMITS:
+		store_commit(fixture.store, &commit, &res);
+		break;
+	case WRITES:
+		res.status = PUT(&fixture, .version = VERSION(2, 1), .first = 3, .commit = all,
+			.unstable = true);
+		break;
+	case RECORDS:
+		store_missed(fixture.store, &missed, &res);
+		break;
+	case STATS:
+		store_stat(fixture.store, &(store_stat_args){.file = FIXTURE_FILE}, &stat);
+		res.status = stat.status;
+		CU_ASSERT_EQUAL(stat.block_count, 1);
+		break;
+	default:
+		CU_ASSERT_EQUAL(store_missed_blocks(
+					fixture.store, &FIXTURE_FILE, 1, &found, 1, &count, &next),
+			0);
+		CU_ASSERT_EQUAL(count, 0);
+	}
+	CU_ASSERT_EQUAL(res.status, 0);
+}
+
+static void *work_on_whole(void *context)
+{
+	call_whole(*(enum whole *)context);
+	atomic_store(&stop, true);
+	return NULL;
+}
+
+/* What is left of a file after a truncation, or is in the middle of one. */
+static void begin_large(enum whole whole)
+{
+	const uint64_t rows = 31;
+
+	begin(1, &store_io_posix);
+	io.read = read_slowly;
+	atomic_store(&slow, false);
+	fixture_open(&fixture);
+	for (uint64_t group = 0; group < GROUPS; group++)
+		CU_ASSERT_EQUAL_FATAL(PUT(&fixture, .version = VERSION(1, 1), .first = group * rows,
+					      .unstable = true),
+			0);
+	if (whole >= RECORDS)
+		call_whole(TRUNCATES);
+}
+
+/* Of a segment of 64 GiB they may read 100,000 pages, each from a disk. */
+static void a_call_over_a_whole_file_holds_up_nobody(void)
+{
+	for (enum whole whole = 0; whole < WHOLES; whole++) {
+		unsigned int most = 0;
+		pthread_t thread;
+
+		begin_large(whole);
+		atomic_store(&slow, true);
+		atomic_store(&stop, false);
+		pthread_create(&thread, NULL, work_on_whole, &whole);
+		while (!atomic_load(&stop)) {
+			store_read_block told;
+
+			usleep(10000);
+			unsigned int before = atomic_load(&pages_read);
+			/* What they answer is not what counts. */
+			(void)fixture_get(
+				&fixture, &(struct get){.headers_only = true}, &told, NULL);
+			(void)PUT(&fixture, .version = VERSION(9, 1), .first = 2, .unstable = true);
+			unsigned int meanwhile = atomic_load(&pages_read) - before;
+			most = meanwhile > most ? meanwhile : most;
+		}
+		pthread_join(thread, NULL);
+		CU_ASSERT(most < GROUPS / 2);
+		fixture_end(&fixture);
+	}
+}
+
 static _Thread_local enum { NOBODY, SYNCS, REMOVES } role;
 static sem_t about_to_flush, go_on;
 static atomic_bool armed, removal_logged;
@@ -500,6 +617,7 @@ int main(void)
 	TEST(a_file_that_cannot_be_opened_is_removed);
 	TEST(what_the_log_has_of_a_file_that_cannot_be_opened_is_gone_with_it);
 	TEST(a_writer_does_not_wait_for_readers_to_end);
+	TEST(a_call_over_a_whole_file_holds_up_nobody);
 	TEST(a_flush_does_not_bring_a_removed_file_back);
 	TEST(a_flush_that_comes_behind_a_removal_ends);
 	TEST(what_could_not_be_flushed_is_not_told_as_flushed);
