@@ -378,8 +378,16 @@ static const struct segment *add_segment(
 	if (same) {
 		free(segment);
 		same->superseded = false;
-		if (same->placed_epoch < placement->write_epoch)
-			same->placed_epoch = placement->write_epoch;
+		/*
+		 * Not newer than the file's: its stores have been asked before the epoch in
+		 * between was made, so whoever made it tells them, and until then what was begun
+		 * before it goes to them.
+		 */
+		uint32_t known = placement->write_epoch < file->placed_epoch
+					 ? placement->write_epoch
+					 : file->placed_epoch;
+		if (same->placed_epoch < known)
+			same->placed_epoch = known;
 		same->asked = now_s();
 		return same;
 	}

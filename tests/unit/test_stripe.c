@@ -1690,6 +1690,45 @@ static void what_cannot_be_sent_fails_the_commit(void)
 	stop_gathering();
 }
 
+/*
+ * What a truncation of our own finds collected is sent before it, also where exportd must be asked
+ * first whether the stores are still the same: that it tells of the truncation by then is no reason
+ * to give anything up.
+ */
+static void collected_bytes_are_sent_before_our_own_truncation(void)
+{
+	random_seed(79);
+	cluster.tell_delay_ms = FOR_EVER;
+	start_gathering(FOR_EVER);
+	cluster.tell_delay_ms = 0;
+	struct stripe_file *file = open_file(1);
+	uint8_t *model = calloc(1, 3 * BLOCK), lost[100];
+
+	fill(model, 2 * BLOCK);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, 2 * BLOCK, true), 0);
+	fill(model + 500, 4096);
+	CU_ASSERT_EQUAL(stripe_write(file, 500, model + 500, 4096, false), 0);
+	/* A write that fails leaves the versions before it in doubt: the base is to be settled. */
+	for (unsigned int i = 0; i < 3; i++)
+		node_stop(i);
+	fill(lost, sizeof(lost));
+	CU_ASSERT_EQUAL(stripe_write(file, 2 * BLOCK, lost, sizeof(lost), true), -EIO);
+	for (unsigned int i = 0; i < 3; i++)
+		node_start(i);
+	wait_for_nodes(file, 0x3f);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	memset(model + BLOCK + 700, 0, BLOCK - 700);
+	CU_ASSERT_EQUAL(truncate_file(file, 1, BLOCK + 700), 0);
+	CU_ASSERT_EQUAL(count().collected_lost, 0);
+	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	CU_ASSERT(reads_as(file, model, 0, 2 * BLOCK));
+	stripe_file_put(file);
+	free(model);
+	stop_gathering();
+}
+
 static atomic_bool sprinkle_ends;
 
 static void *sprinkle(void *argument)
@@ -2699,6 +2738,8 @@ int main(void)
 		{"collected bytes give way to other writers",
 			collected_bytes_give_way_to_other_writers},
 		{"what cannot be sent fails the commit", what_cannot_be_sent_fails_the_commit},
+		{"collected bytes are sent before our own truncation",
+			collected_bytes_are_sent_before_our_own_truncation},
 		{"truncation of a file that has grown", truncation_of_a_file_that_has_grown},
 		{"a busy writer does not keep an epoch from ending",
 			a_busy_writer_does_not_keep_an_epoch_from_ending},
