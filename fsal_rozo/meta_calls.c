@@ -67,7 +67,7 @@ fsal_status_t meta_stripe_status(int error)
 	case -EFBIG:
 	case -EINVAL:
 		return meta_status(-error);
-	default: /* exportd could not be reached */
+	default: /* exportd could not be reached, or it took too long */
 		return fsalstat(ERR_FSAL_DELAY, -error);
 	}
 }

@@ -5,7 +5,8 @@
  *   STALE    the layout is old: the client returns it and asks for a new one
  *   NXIO     a READ that this node cannot serve now: the client tries its next mirror at once
  *   IO       a WRITE or COMMIT that cannot be made durable: the client asks for another layout
- *   JUKEBOX  exportd cannot be reached, which passes: the client waits a few seconds
+ *   JUKEBOX  exportd cannot be reached, or answers of nodes do not come in time, which passes: the
+ *            client waits a few seconds
  * No locks of its own; handlers run concurrently.
  */
 #include "storaged/gateway.h"

@@ -212,6 +212,7 @@ static int send_block(struct stripe_file *file, const struct segment *segment, u
 	struct cache *cache = &file->stripe->cache;
 	struct block block = {.bytes = malloc(file->block_bytes)};
 	uint64_t in_segment = number % file->segment_blocks;
+	uint64_t give_up_us = mode ? mode->give_up_us : attempts_end(file->stripe);
 	int error = 0;
 
 	if (!block.bytes)
@@ -264,7 +265,8 @@ static int send_block(struct stripe_file *file, const struct segment *segment, u
 			remember(file, number, cached, &block, run.write_epoch);
 			break;
 		}
-		error = block_write_recover(file, segment, in_segment, 1, error, newest, attempt);
+		error = block_write_recover(
+			file, segment, in_segment, 1, error, newest, attempt, give_up_us);
 		if (error)
 			break;
 	}

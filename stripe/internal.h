@@ -692,6 +692,7 @@ void unstable_met_older(struct stripe_file *file, const struct segment *segment,
 struct write_mode {
 	bool stable;
 	uint32_t layout_epoch; /* of the file when they came */
+	uint64_t give_up_us; /* attempts_end() */
 };
 
 /* What block_write_run() is to write. */
@@ -728,13 +729,24 @@ int block_base(struct stripe_file *file, const struct segment *segment, uint64_t
 	const struct block *block, uint32_t *exact_base);
 
 /*
- * Prepares another attempt after block_write_run() failed: settles conflicts.
+ * When an operation that begins now makes no further attempt (latency_now_us()): each may cost the
+ * time of several calls where the network loses messages. A client can ask again; what serves it
+ * here cannot serve others meanwhile.
+ */
+uint64_t attempts_end(const struct stripe *stripe);
+
+/* 0 if that time has not come, else -ETIMEDOUT. */
+int attempts_go_on(const struct stripe_file *file, uint64_t give_up_us);
+
+/*
+ * Prepares another attempt after block_write_run() failed: settles conflicts. give_up_us: as of
+ * attempts_end().
  * Returns 0 to try again, else the error to give up with; -ESTALE if the write epoch must be learnt
- * anew, which cannot be done with the range held.
+ * anew, which cannot be done with the range held; -ETIMEDOUT if it has taken too long.
  */
 int block_write_recover(struct stripe_file *file, const struct segment *segment,
-	uint64_t first_block, uint32_t count, int error, store_version newest,
-	unsigned int attempt);
+	uint64_t first_block, uint32_t count, int error, store_version newest, unsigned int attempt,
+	uint64_t give_up_us);
 
 /*
  * Records on the shards in *holders that `missed` did not get a run. Those that cannot be told, or

@@ -805,6 +805,7 @@ int stripe_read(struct stripe_file *file, uint64_t offset, void *buffer, size_t 
 	uint64_t block = offset / file->block_bytes;
 	uint64_t last = (offset + length - 1) / file->block_bytes;
 	uint32_t round_blocks = ROUND_BYTES_MAX / file->block_bytes;
+	uint64_t give_up_us = attempts_end(file->stripe);
 	unsigned int refreshes = 0;
 	bool doubted = false;
 
@@ -825,6 +826,8 @@ int stripe_read(struct stripe_file *file, uint64_t offset, void *buffer, size_t 
 		};
 		uint32_t before = file_placed_epoch(file);
 		int error = read_piece(file, block, (uint32_t)count, &sink);
+		if (error == -ESTALE && attempts_go_on(file, give_up_us))
+			error = -ETIMEDOUT;
 		if (error == -ESTALE) {
 			/* Not with the range held: a truncation may have to be carried out. */
 			bool again = refreshes++ < REFRESHES_MAX;

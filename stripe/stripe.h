@@ -135,7 +135,8 @@ void stripe_file_forget(struct stripe *stripe, uint32_t export_id, uint64_t file
  * Reads length bytes at offset into buffer; what was never written reads as zeros. Knows no end of
  * file.
  * Returns 0; -EIO (fewer than k good shards of a block can be had: the block is named in the log);
- * -ESTALE (the file is gone); or an error of rpc_call() towards exportd.
+ * -ESTALE (the file is gone); -ETIMEDOUT (it has taken too long, and may be tried again); or an
+ * error of rpc_call() towards exportd.
  */
 int stripe_read(struct stripe_file *file, uint64_t offset, void *buffer, size_t length);
 
@@ -146,8 +147,8 @@ int stripe_read(struct stripe_file *file, uint64_t offset, void *buffer, size_t 
  * again if stripe_write_verifier() has changed by then; with stripe_options.gather they may be in
  * this process's memory only, where stripe_read() of this engine sees them and others do not.
  * Returns 0; -EIO (too few nodes); -ENOSPC; -EFBIG; -ESTALE (the file is gone, or this writer has
- * been fenced by a newer write epoch that names another write gateway); or an error of rpc_call()
- * towards exportd.
+ * been fenced by a newer write epoch that names another write gateway); -ETIMEDOUT (it has taken
+ * too long, and may be tried again); or an error of rpc_call() towards exportd.
  */
 int stripe_write(
 	struct stripe_file *file, uint64_t offset, const void *buffer, size_t length, bool stable);

@@ -16,6 +16,7 @@ static int cut_block(struct stripe_file *file, uint64_t size, uint32_t write_epo
 	uint64_t number = size / file->block_bytes;
 	uint64_t in_segment = number % file->segment_blocks;
 	uint32_t length = (uint32_t)(size % file->block_bytes);
+	uint64_t give_up_us = attempts_end(file->stripe);
 	const struct segment *segment;
 
 	int error = file_segment(file, (uint32_t)(number / file->segment_blocks), false, &segment);
@@ -55,7 +56,8 @@ static int cut_block(struct stripe_file *file, uint64_t size, uint32_t write_epo
 		error = block_write_run(file, &run, &newest);
 		if (error == 0 || error == -ESTALE)
 			break;
-		error = block_write_recover(file, segment, in_segment, 1, error, newest, attempt);
+		error = block_write_recover(
+			file, segment, in_segment, 1, error, newest, attempt, give_up_us);
 		if (error)
 			break;
 	}

@@ -11,6 +11,8 @@
 
 /* Attempts of one write when other writers interfere; the pauses grow up to 64 ms. */
 #define ATTEMPTS_MAX 10
+/* Calls that may wait in vain before no further attempt is made. */
+#define ATTEMPTS_CALLS 6
 /* Unstable runs remembered per file before a write commits them by itself. */
 #define UNSTABLE_RUNS_MAX 4096
 
@@ -73,11 +75,30 @@ static int all_together_can_tell(struct stripe_file *file, const struct segment 
 	return error;
 }
 
+uint64_t attempts_end(const struct stripe *stripe)
+{
+	return latency_now_us() + UINT64_C(1000) * ATTEMPTS_CALLS * stripe->call_timeout_ms;
+}
+
+int attempts_go_on(const struct stripe_file *file, uint64_t give_up_us)
+{
+	if (latency_now_us() < give_up_us)
+		return 0;
+	rozo_log_limited(WARNING,
+		"file %u/%llu: other writers, or answers that do not come, keep a call from being "
+		"done; the client is told to try again",
+		file->export_id, (unsigned long long)file->file_id);
+	return -ETIMEDOUT;
+}
+
 int block_write_recover(struct stripe_file *file, const struct segment *segment,
-	uint64_t first_block, uint32_t count, int error, store_version newest, unsigned int attempt)
+	uint64_t first_block, uint32_t count, int error, store_version newest, unsigned int attempt,
+	uint64_t give_up_us)
 {
 	uint64_t largest = newest.generation;
 
+	if (error == -EAGAIN && attempts_go_on(file, give_up_us))
+		error = -ETIMEDOUT;
 	if (error != -EAGAIN)
 		return error;
 	if (attempt + 1 == ATTEMPTS_MAX) {
@@ -123,8 +144,8 @@ static int write_whole(struct stripe_file *file, const struct segment *segment,
 		int error = block_write_run(file, &run, &newest);
 		if (error == 0)
 			return 0;
-		error = block_write_recover(
-			file, segment, first_block, count, error, newest, attempt);
+		error = block_write_recover(file, segment, first_block, count, error, newest,
+			attempt, mode->give_up_us);
 		if (error)
 			return error;
 	}
@@ -196,7 +217,9 @@ static int write_piece(struct stripe_file *file, uint64_t offset, const uint8_t 
 		if (error != -ESTALE)
 			break;
 		/* Not with the range held: a truncation may have to be carried out first. */
-		error = file_learn_epoch(file, &mode->layout_epoch);
+		error = attempts_go_on(file, mode->give_up_us);
+		if (!error)
+			error = file_learn_epoch(file, &mode->layout_epoch);
 		if (error)
 			break;
 		error = -EIO; /* if this was the last attempt */
@@ -248,7 +271,9 @@ int stripe_write(
 int stripe_write_under(struct stripe_file *file, uint32_t layout_epoch, uint64_t offset,
 	const void *buffer, size_t length, bool stable)
 {
-	const struct write_mode mode = {.stable = stable, .layout_epoch = layout_epoch};
+	const struct write_mode mode = {.stable = stable,
+		.layout_epoch = layout_epoch,
+		.give_up_us = attempts_end(file->stripe)};
 	uint64_t end = offset + length, verifier = stripe_write_verifier(file->stripe);
 	int error = 0;
 
@@ -291,7 +316,9 @@ int stripe_write_under(struct stripe_file *file, uint32_t layout_epoch, uint64_t
 		if (error != -EAGAIN || attempt + 1 == ATTEMPTS_MAX)
 			break;
 		/* Truncated since: what was written belongs to the time before. */
-		error = file_learn_epoch(file, &mode.layout_epoch);
+		error = attempts_go_on(file, mode.give_up_us);
+		if (!error)
+			error = file_learn_epoch(file, &mode.layout_epoch);
 	}
 	if (!error)
 		atomic_fetch_add(&file->stripe->written_bytes, length);

@@ -45,7 +45,7 @@
  * (test_rpc.c, "silent peer costs one wait only").
  */
 #define OPERATION_LIMIT_US (60 * UINT64_C(1000000))
-#define LOSSY_LIMIT_US (1200 * UINT64_C(1000000))
+#define LOSSY_LIMIT_US (600 * UINT64_C(1000000))
 #define CALM_LIMIT_US (20 * UINT64_C(1000000))
 #define TIMES_MAX 6
 #define RUN_LIMIT_US (UINT64_C(3600) * 1000000)

@@ -40,6 +40,7 @@ static void meta_placement(
 		return;
 	}
 	hold(&cluster.hold_placement);
+	usleep(atomic_load(&cluster.placement_delay_ms) * 1000);
 	pthread_mutex_lock(&cluster.lock);
 	struct test_file *file = &cluster.files[args->file.file_id];
 	res->layout_epoch = 1 + file->layouts;
@@ -310,6 +311,7 @@ static struct stripe *engine_create_with(struct stripe_options *options)
 	options->key = &cluster.key;
 	/* In memory, nothing happens but what the test asks for. */
 	options->tell_delay_ms = cluster.in_memory ? 3600000 : cluster.tell_delay_ms;
+	options->call_timeout_ms = cluster.call_timeout_ms;
 	options->gather = cluster.gather;
 	options->gather_delay_ms = cluster.in_memory ? 3600000 : cluster.gather_delay_ms;
 	options->cache_bytes = cluster.cache_bytes;

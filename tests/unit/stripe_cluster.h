@@ -70,6 +70,7 @@ struct cluster {
 	unsigned int spare_nodes; /* to be set before the start: more than a block has shards */
 	bool two_devices; /* of each node; to be set before the start, not in memory */
 	unsigned int tell_delay_ms; /* of engines made from now on, 0: the usual one */
+	unsigned int call_timeout_ms; /* the same */
 	unsigned int node_count;
 	struct test_node nodes[NODES_MAX];
 	char host[16]; /* where all of them listen: an address of this process alone */
@@ -81,6 +82,7 @@ struct cluster {
 	bool knows_better; /* exportd does not believe stores that tell of a newer write epoch */
 	bool claims; /* each writer has an epoch of its own, as of the real exportd */
 	atomic_uint check_delay_ms; /* before META_CHECK_EPOCH is answered */
+	atomic_uint placement_delay_ms; /* the same of META_PLACEMENT */
 	atomic_bool hold_placement, hold_written; /* answers, until these are false again */
 	atomic_uint held; /* answers that are ready, and held */
 	uint64_t placements_asked; /* guarded by lock while calls may be under way */

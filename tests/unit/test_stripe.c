@@ -1051,6 +1051,34 @@ static void exportd_that_stays_behind_the_stores_makes_calls_fail(void)
 	cluster.knows_better = false;
 }
 
+/* The same with an exportd that is slow besides: 10 turns would take 7 s. */
+static void what_may_be_tried_again_and_again_ends_in_time(void)
+{
+	uint8_t bytes[16384];
+
+	random_seed(83);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	cluster.knows_better = true;
+	cluster.files[9].write_epoch = 5;
+	struct stripe_file *file = open_file(9);
+	fill(bytes, sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+	cluster.files[9].write_epoch = 3;
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe);
+	cluster.call_timeout_ms = 500;
+	engine_start();
+	cluster.call_timeout_ms = 0;
+	file = open_file(9);
+	atomic_store(&cluster.placement_delay_ms, 700);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), -ETIMEDOUT);
+	CU_ASSERT_EQUAL(stripe_read(file, 0, bytes, sizeof(bytes)), -ETIMEDOUT);
+	atomic_store(&cluster.placement_delay_ms, 0);
+	stripe_file_put(file);
+	cluster_stop();
+	cluster.knows_better = false;
+}
+
 /*
  * A truncation waits, since whoever began it died, and a gateway of before, which has not heard of
  * it, writes unstably behind the cut. Returns the verifier that the client was told.
@@ -2706,6 +2734,8 @@ int main(void)
 		{"exportd behind the stores catches up", exportd_behind_the_stores_catches_up},
 		{"exportd that stays behind the stores makes calls fail",
 			exportd_that_stays_behind_the_stores_makes_calls_fail},
+		{"what may be tried again and again ends in time",
+			what_may_be_tried_again_and_again_ends_in_time},
 		{"a file can be read while a truncation waits",
 			a_file_can_be_read_while_a_truncation_waits},
 		{"a truncation that others carried out is heard of at commit",
