@@ -744,11 +744,15 @@ void world_kill_node(unsigned int node, bool power_loss)
 	if (!state->process)
 		return;
 	struct process *process = state->process;
+	struct store *store = state->store;
 	state->process = NULL;
-	state->lost_power = power_loss;
-	volatile_off(node, power_loss);
-	end_process(process, state->store, true);
 	state->store = NULL;
+	state->lost_power = power_loss;
+	/* Nobody starts it while it goes off. */
+	state->busy = true;
+	volatile_off(node, power_loss);
+	state->busy = false;
+	end_process(process, store, true);
 }
 
 static bool is_alive(const void *context)
