@@ -78,21 +78,33 @@ void absent_put(struct absent *absent)
 /* Two bits for a name: the halves of its CRC. */
 _Static_assert(ABSENT_FILTER_BITS == 1 << 16, "");
 
+static void filter_bits(const char *name, uint32_t bits[2])
+{
+	uint32_t hash = rozo_crc32c(name, strlen(name));
+
+	bits[0] = hash & 0xffff;
+	bits[1] = hash >> 16;
+}
+
 static void filter_add(struct absent_place *place, const char *name)
 {
-	uint32_t hash = rozo_crc32c(name, strlen(name)), low = hash & 0xffff, high = hash >> 16;
+	uint32_t bits[2];
 
-	place->filter[low / 64] |= UINT64_C(1) << low % 64;
-	place->filter[high / 64] |= UINT64_C(1) << high % 64;
+	filter_bits(name, bits);
+	for (unsigned int i = 0; i < 2; i++)
+		place->filter[bits[i] / 64] |= UINT64_C(1) << bits[i] % 64;
 }
 
 /* False only if the name was never added. */
 static bool filter_has(const struct absent_place *place, const char *name)
 {
-	uint32_t hash = rozo_crc32c(name, strlen(name)), low = hash & 0xffff, high = hash >> 16;
+	uint32_t bits[2];
 
-	return (place->filter[low / 64] >> low % 64 & 1) != 0 &&
-	       (place->filter[high / 64] >> high % 64 & 1) != 0;
+	filter_bits(name, bits);
+	for (unsigned int i = 0; i < 2; i++)
+		if ((place->filter[bits[i] / 64] >> bits[i] % 64 & 1) == 0)
+			return false;
+	return true;
 }
 
 /* -------- questions -------- */

@@ -229,6 +229,24 @@ static void *execute_follower(void *context)
 	return (void *)(intptr_t)commit_execute(commit, add_one, &addition);
 }
 
+/* Starts an operation that holds up the others until leader_may_end. */
+static void lead(pthread_t *leader)
+{
+	atomic_store(&leader_inside, false);
+	atomic_store(&leader_may_end, false);
+	atomic_store(&asked, 0);
+	CU_ASSERT_EQUAL_FATAL(pthread_create(leader, NULL, execute_leader, NULL), 0);
+	while (!atomic_load(&leader_inside))
+		usleep(1000);
+}
+
+static void wait_for_followers(unsigned int count)
+{
+	while (atomic_load(&asked) < count)
+		usleep(1000);
+	usleep(200000); /* from "asked" into the queue; if one is late there is one commit more */
+}
+
 static void waiting_operations_share_a_commit(void)
 {
 	pthread_t leader, followers[THREADS];
@@ -236,19 +254,12 @@ static void waiting_operations_share_a_commit(void)
 	void *result;
 	uintptr_t i;
 
-	atomic_store(&leader_inside, false);
-	atomic_store(&leader_may_end, false);
-	atomic_store(&asked, 0);
-	CU_ASSERT_EQUAL_FATAL(pthread_create(&leader, NULL, execute_leader, NULL), 0);
-	while (!atomic_load(&leader_inside))
-		usleep(1000);
+	lead(&leader);
 	for (i = 0; i < THREADS; i++)
 		CU_ASSERT_EQUAL_FATAL(pthread_create(&followers[i], NULL, execute_follower,
 					      i == 3 ? (void *)1 : NULL),
 			0);
-	while (atomic_load(&asked) < THREADS)
-		usleep(1000);
-	usleep(200000); /* from "asked" into the queue; if one is late there is one commit more */
+	wait_for_followers(THREADS);
 	atomic_store(&leader_may_end, true);
 	pthread_join(leader, &result);
 	CU_ASSERT_PTR_NULL(result);
@@ -303,17 +314,10 @@ static void what_is_lost_is_no_reason(void)
 	struct kv_txn *txn;
 	void *result;
 
-	atomic_store(&leader_inside, false);
-	atomic_store(&leader_may_end, false);
-	atomic_store(&asked, 0);
-	CU_ASSERT_EQUAL_FATAL(pthread_create(&leader, NULL, execute_leader, NULL), 0);
-	while (!atomic_load(&leader_inside))
-		usleep(1000);
+	lead(&leader);
 	for (size_t i = 0; i < 3; i++)
 		CU_ASSERT_EQUAL_FATAL(pthread_create(&makers[i], NULL, execute_make_name, NULL), 0);
-	while (atomic_load(&asked) < 3)
-		usleep(1000);
-	usleep(200000); /* from "asked" into the queue */
+	wait_for_followers(3);
 	/* From here on; the leader's own transaction has begun. */
 	sound = kv->operations;
 	to_be_lost = NULL;

@@ -778,27 +778,13 @@ static void who_has_not_heard_of_moves_acknowledges_nothing(void)
 }
 
 /*
- * Two shards have moved, and two nodes were away meanwhile. An engine that has not heard of the
- * moves meets the former nodes, which have removed what they had, and those that were away: from
- * the former ones it must not conclude that something was not decided, neither if another engine
- * like this has told them of a write epoch again.
+ * The former nodes remove what they had, and the nodes that were away come back. Those are off that
+ * would say that there is a newer epoch.
  */
-static void who_has_not_heard_of_moves_has_nothing_dropped(void)
+static void two_shards_move_while_two_nodes_are_away(void)
 {
 	const store_remove_args removal = {.file = {.export_id = EXPORT, .file_id = FILE_ID}};
-	uint8_t bytes[BLOCK];
 
-	start();
-	struct stripe_file *file = open_in(cluster.stripe);
-	change(file, 0, SIZE, true);
-	change(file, 10 * BLOCK, BLOCK, true);
-	stripe_file_put(file);
-	stripe_destroy(cluster.stripe); /* the stores know what is decided */
-	for (unsigned int node = 4; node < 6; node++)
-		forget_mark(node, 10);
-	struct stripe *late = engine_create(), *writer = engine_create();
-	struct stripe_file *seen = open_in(late), *written = open_in(writer);
-	change(written, 20 * BLOCK, BLOCK, true);
 	node_stop(4);
 	node_stop(5);
 	for (unsigned int i = 0; i < 2; i++) {
@@ -814,8 +800,32 @@ static void who_has_not_heard_of_moves_has_nothing_dropped(void)
 	}
 	node_start(4);
 	node_start(5);
-	node_stop(2); /* they would say that there is a newer epoch */
+	node_stop(2);
 	node_stop(3);
+}
+
+/*
+ * Two shards have moved, and two nodes were away meanwhile. An engine that has not heard of the
+ * moves meets the former nodes, which have removed what they had, and those that were away: from
+ * the former ones it must not conclude that something was not decided, neither if another engine
+ * like this has told them of a write epoch again.
+ */
+static void who_has_not_heard_of_moves_has_nothing_dropped(void)
+{
+	uint8_t bytes[BLOCK];
+
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	change(file, 0, SIZE, true);
+	change(file, 10 * BLOCK, BLOCK, true);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe); /* the stores know what is decided */
+	for (unsigned int node = 4; node < 6; node++)
+		forget_mark(node, 10);
+	struct stripe *late = engine_create(), *writer = engine_create();
+	struct stripe_file *seen = open_in(late), *written = open_in(writer);
+	change(written, 20 * BLOCK, BLOCK, true);
+	two_shards_move_while_two_nodes_are_away();
 	wait_for_nodes(written, 0x33);
 	wait_for_nodes(seen, 0x33);
 	CU_ASSERT_EQUAL(stripe_write(written, 20 * BLOCK, model + 20 * BLOCK, BLOCK, false), 0);
@@ -843,7 +853,6 @@ static void who_has_not_heard_of_moves_has_nothing_dropped(void)
  */
 static void what_was_written_to_former_nodes_hides_nothing(void)
 {
-	const store_remove_args removal = {.file = {.export_id = EXPORT, .file_id = FILE_ID}};
 	uint8_t bytes[BLOCK];
 
 	start();
@@ -853,23 +862,7 @@ static void what_was_written_to_former_nodes_hides_nothing(void)
 	struct stripe *writer = engine_create();
 	struct stripe_file *written = open_in(writer);
 	change(written, 10 * BLOCK + 5, 300, true); /* it has the block in memory */
-	node_stop(4);
-	node_stop(5);
-	for (unsigned int i = 0; i < 2; i++) {
-		struct stripe_heal_result sum;
-		store_status_res removed = {0};
-		struct stripe *worker = engine_create_at(move_shard(FILE_ID, i, i));
-
-		CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
-		stripe_destroy(worker);
-		end_rebuilding(FILE_ID, i);
-		store_remove(cluster.nodes[i].store, &removal, &removed);
-		CU_ASSERT_EQUAL(removed.status, 0);
-	}
-	node_start(4);
-	node_start(5);
-	node_stop(2); /* they would say that there is a newer epoch */
-	node_stop(3);
+	two_shards_move_while_two_nodes_are_away();
 	wait_for_nodes(written, 0x33);
 	atomic_store(&cluster.check_delay_ms, 500);
 	change(written, 10 * BLOCK + 400, 300, true);
