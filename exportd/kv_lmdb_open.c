@@ -382,6 +382,21 @@ static int check_state(struct opening *opening)
 
 /* -------- opening and closing -------- */
 
+/*
+ * What has been read may be in memory only, if the run before ended with a flush that failed.
+ * Before anything is built on it, and takes the place of what the disk would lead back to, it is
+ * made durable: written again, since another flush alone would succeed without it.
+ */
+static int make_durable(struct opening *opening)
+{
+	struct kv_lmdb *store = opening->store;
+	int result = kv_checkpoint_write(store->checkpoint_file, store->checkpoint);
+
+	if (result != 0)
+		return complain(opening, "checkpoint", -result);
+	return redo_log_write_again(store->log);
+}
+
 /* Brings data.mdb to the state that was acknowledged last, and makes a checkpoint of it. */
 static int recover(struct opening *opening)
 {
@@ -404,6 +419,8 @@ static int recover(struct opening *opening)
 		result = redo_log_read(store->log, &checkpoint->mark, NULL, NULL, &found);
 	if (result == 0)
 		result = check_transactions(opening, &found);
+	if (result == 0)
+		result = make_durable(opening);
 	if (result == 0)
 		result = restore_meta(opening, data);
 	close(data);

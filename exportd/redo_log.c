@@ -430,6 +430,36 @@ int redo_log_read(struct redo_log *log, const struct redo_log_mark *mark, redo_l
 
 /* -------- writing -------- */
 
+static int write_file_again(int file)
+{
+	uint8_t *piece = malloc(PIECE_BYTES);
+	uint64_t offset = 0;
+	ssize_t got = 1;
+	int result = piece == NULL ? -ENOMEM : 0;
+
+	while (result == 0 && got > 0) {
+		got = read_all(file, piece, PIECE_BYTES, offset);
+		result = got < 0 ? (int)got : redo_log_write_all(file, piece, (size_t)got, offset);
+		offset += PIECE_BYTES;
+	}
+	if (result == 0 && fdatasync(file) != 0)
+		result = -errno;
+	free(piece);
+	return result;
+}
+
+int redo_log_write_again(struct redo_log *log)
+{
+	int result = 0;
+
+	for (unsigned int i = 0; result == 0 && i < 2; i++) {
+		result = write_file_again(log->files[i]);
+		if (result != 0)
+			complain(log->directory, i, "writing it again", -result);
+	}
+	return result;
+}
+
 /* Makes a file that nothing is needed of as long as it is to be. */
 static int set_length(struct redo_log *log, unsigned int number)
 {

@@ -126,6 +126,13 @@ int redo_log_read(struct redo_log *log, const struct redo_log_mark *mark, redo_l
 	void *context, struct redo_log_found *found);
 
 /*
+ * Writes what both files have once more, and flushes it. After a flush that failed memory may still
+ * have what never came to the disk, and another flush would not look for it.
+ * Returns 0 or a negative errno, which has been logged.
+ */
+int redo_log_write_again(struct redo_log *log);
+
+/*
  * Nothing that is in the log is needed any more: the next record is the first of a file, and
  * follows the mark. Returns 0 or a negative errno, which has been logged.
  */

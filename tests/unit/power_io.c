@@ -34,6 +34,7 @@ enum kind {
 	RENAMED, /* name to other_name */
 	REMOVED,
 	NAMES_FLUSHED, /* all changes of names before `from` */
+	LOST, /* was WRITTEN, until a flush of it failed */
 };
 
 struct event {
@@ -246,6 +247,19 @@ ssize_t writev(int descriptor, const struct iovec *parts, int count)
 	return total;
 }
 
+/* A flush of a file fails: what it was for is in memory only, where no later one looks for it. */
+static void lose(int file)
+{
+	uint64_t flushed = 0;
+
+	for (uint64_t i = 0; i < event_count; i++)
+		if (events[i].file == file && events[i].kind == FLUSHED && events[i].bytes == ALL)
+			flushed = events[i].from;
+	for (uint64_t i = flushed; i < event_count; i++)
+		if (events[i].file == file && events[i].kind == WRITTEN)
+			events[i].kind = LOST;
+}
+
 static int flush(int descriptor, bool whole)
 {
 	struct event *event;
@@ -256,6 +270,9 @@ static int flush(int descriptor, bool whole)
 
 	pthread_mutex_lock(&lock);
 	if (fails(POWER_IO_FLUSH, descriptor, 0, NULL)) {
+		file = recording ? file_of(descriptor) : -1;
+		if (file >= 0)
+			lose(file);
 		pthread_mutex_unlock(&lock);
 		errno = failing[POWER_IO_FLUSH].error;
 		return -1;

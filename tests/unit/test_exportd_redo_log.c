@@ -37,7 +37,8 @@ static struct kv *kv;
 
 static void make_directory(char *path)
 {
-	snprintf(path, 64, "/tmp/rozo-redo-XXXXXX");
+	snprintf(path, 64, "%s/rozo-redo-XXXXXX",
+		access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
 	CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(path));
 }
 
@@ -639,6 +640,67 @@ static void after_an_io_error_nothing_more_is_accepted(void)
 	}
 }
 
+/*
+ * After a flush that failed the store is opened again, by which it can read what never came to the
+ * disk, and the power fails at any moment of that.
+ */
+static void what_can_be_read_may_not_be_on_the_disk(void)
+{
+	static const struct {
+		enum power_io_call call;
+		const char *file;
+		unsigned int number; /* of the flushes */
+		const char *opening; /* the same while it is opened for the first time, or NULL */
+	} failures[] = {
+		{POWER_IO_FLUSH, "checkpoint", 1, NULL},
+		{POWER_IO_FLUSH, "checkpoint", 2, "checkpoint"},
+		{POWER_IO_FLUSH, "redo-0.log", 1, NULL},
+		{POWER_IO_FLUSH, "redo-0.log", RECORDS / 2, "data.mdb"},
+		{POWER_IO_FLUSH, "redo-1.log", 1, "redo-1.log"},
+		{POWER_IO_FLUSH, "data.mdb", 1, NULL},
+	};
+
+	for (size_t i = 0; i < sizeof(failures) / sizeof(failures[0]); i++) {
+		uint64_t count = 0, closed, opened, wrong = 0;
+		int result = 0;
+
+		kv_close(kv);
+		kv = NULL;
+		empty_directory(directory);
+		CU_ASSERT_EQUAL_FATAL(open_in(directory, &kv), 0);
+		power_io_start(directory);
+		power_io_fail(failures[i].call, failures[i].file, failures[i].number, 1, 0, EIO);
+		while (result == 0 && count < 6 * RECORDS) {
+			result = put_number(kv, count, 2000);
+			count += result == 0;
+		}
+		CU_ASSERT_EQUAL(result, -EIO);
+		CU_ASSERT_EQUAL(power_io_fail_no_more(), 1);
+		kv_close(kv);
+		closed = power_io_now();
+		if (failures[i].opening != NULL) {
+			power_io_fail(POWER_IO_FLUSH, failures[i].opening, 1, 1, 0, EIO);
+			CU_ASSERT_EQUAL(open_in(directory, &kv), -EIO);
+			CU_ASSERT_EQUAL(power_io_fail_no_more(), 1);
+		}
+		CU_ASSERT_EQUAL_FATAL(open_in(directory, &kv), 0);
+		opened = power_io_now();
+		power_io_stop();
+		for (uint64_t at = closed; at <= opened; at++)
+			for (uint64_t seed = 0; seed < 8; seed++) {
+				empty_directory(copy);
+				power_io_image(at, seed, copy);
+				uint64_t found = numbers_of(copy);
+				wrong += found != count && found != count + 1;
+			}
+		CU_ASSERT_EQUAL(wrong, 0);
+		if (wrong > 0)
+			printf("[%s, %u: %llu of %llu] ", failures[i].file, failures[i].number,
+				(unsigned long long)wrong,
+				(unsigned long long)(8 * (opened - closed + 1)));
+	}
+}
+
 static void transactions_larger_than_the_log(void)
 {
 	uint64_t count = 0;
@@ -743,6 +805,8 @@ int main(void)
 		{"a full disk refuses and goes on", a_full_disk_refuses_and_goes_on},
 		{"after an I/O error nothing more is accepted",
 			after_an_io_error_nothing_more_is_accepted},
+		{"what can be read may not be on the disk",
+			what_can_be_read_may_not_be_on_the_disk},
 		{"transactions larger than the log", transactions_larger_than_the_log},
 		{"a full map gets its pages back", a_full_map_gets_its_pages_back},
 		{"the store has an entry of its own", the_store_has_an_entry_of_its_own},
