@@ -133,6 +133,8 @@ void file_setattr(struct exportd *exportd, const struct meta_setattr_args *args,
 		error = commit_execute(exportd->commit, reply_cache_execute, &once);
 	if (error > 0)
 		error = 0; /* it had been done before */
+	if (error == 0)
+		inode_attributes_told(exportd, args->file.export_id, &result->attributes);
 	result->status = (uint32_t)-error;
 }
 

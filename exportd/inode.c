@@ -8,6 +8,7 @@
 
 #include "exportd/clock.h"
 #include "exportd/inode.h"
+#include "exportd/written.h"
 #include "rpc/log.h"
 
 #define DIRECTORY_BYTES 4096 /* what a directory is said to be, whatever it holds */
@@ -96,6 +97,12 @@ void inode_attributes(const struct exportd_export *export, uint64_t file_id,
 		.modify_time = meta_time_of(inode->modify_time),
 		.change_time = meta_time_of(inode->change_time),
 	};
+}
+
+void inode_attributes_told(
+	struct exportd *exportd, uint32_t export_id, const struct meta_attributes *attributes)
+{
+	written_take(exportd->written, export_id, attributes->file_id);
 }
 
 struct record_time inode_now(void)

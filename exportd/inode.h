@@ -36,6 +36,14 @@ int inode_load_referred(
 void inode_attributes(const struct exportd_export *export, uint64_t file_id,
 	const struct record_inode *inode, struct meta_attributes *attributes);
 
+/*
+ * To be called when a file that somebody may be writing has been shown to a client, who may cache
+ * it by this `change` from now on: what a gateway has reported of it does for no LAYOUTCOMMIT any
+ * more, since bytes may have been overwritten after that without a report.
+ */
+void inode_attributes_told(
+	struct exportd *exportd, uint32_t export_id, const struct meta_attributes *attributes);
+
 /* The time now, for an inode. */
 struct record_time inode_now(void);
 

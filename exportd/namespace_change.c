@@ -310,6 +310,9 @@ void namespace_create(struct exportd *exportd, const struct meta_create_args *ar
 		claims_note(exportd->claims, args->export_id, result->attributes.file_id, 1, 0);
 	if (error != 0)
 		result->created = 0;
+	/* What was there already may be being written. */
+	if (!result->created)
+		inode_attributes_told(exportd, args->export_id, &result->attributes);
 	result->status = (uint32_t)-error;
 }
 
@@ -369,6 +372,8 @@ void namespace_link(struct exportd *exportd, const struct meta_link_args *args,
 	if (error == 0)
 		error = change(&call, link_operation, &args->slot, META_LINK,
 			RPC_XDR(xdr_meta_attributes_res), NULL);
+	if (error == 0)
+		inode_attributes_told(exportd, args->file.export_id, &result->attributes);
 	result->status = (uint32_t)-error;
 }
 

@@ -61,16 +61,6 @@ void namespace_attach(struct exportd *exportd, const struct meta_attach_args *ar
 	};
 }
 
-/*
- * Somebody may cache the file by this `change` from now on: what a gateway has reported of it does
- * for no LAYOUTCOMMIT any more, since bytes may have been overwritten after that without a report.
- */
-static void attributes_told(
-	struct exportd *exportd, uint32_t export_id, const meta_attributes *attributes)
-{
-	written_take(exportd->written, export_id, attributes->file_id);
-}
-
 static int lookup_operation(struct kv_txn *txn, void *context)
 {
 	struct read_call *call = context;
@@ -105,7 +95,7 @@ void namespace_lookup(struct exportd *exportd, const struct meta_lookup_args *ar
 	int error = read_execute(exportd, args->export_id, lookup_operation, args, result);
 
 	if (error == 0)
-		attributes_told(exportd, args->export_id, &result->attributes);
+		inode_attributes_told(exportd, args->export_id, &result->attributes);
 	result->status = (uint32_t)-error;
 }
 
@@ -129,7 +119,7 @@ void namespace_getattr(
 	int error = read_execute(exportd, args->export_id, getattr_operation, args, result);
 
 	if (error == 0)
-		attributes_told(exportd, args->export_id, &result->attributes);
+		inode_attributes_told(exportd, args->export_id, &result->attributes);
 	result->status = (uint32_t)-error;
 }
 
@@ -245,7 +235,7 @@ void namespace_readdir(struct exportd *exportd, const struct meta_readdir_args *
 		return;
 	}
 	for (i = 0; i < listing.count; i++)
-		attributes_told(exportd, args->export_id, &listing.entries[i].attributes);
+		inode_attributes_told(exportd, args->export_id, &listing.entries[i].attributes);
 	result->eof = !listing.more;
 	result->entries.entries_len = listing.count;
 	result->entries.entries_val = listing.entries;

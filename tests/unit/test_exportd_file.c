@@ -470,6 +470,46 @@ static void layoutcommit_saves_a_transaction(void)
 	CU_ASSERT_EQUAL(commits_of(&fixture), commits + 6);
 }
 
+/* However it was told: also by an open that creates what is not there, or by another change. */
+static void what_others_were_told_changes_with_layoutcommit(void)
+{
+	struct meta_create_args create = {
+		.export_id = FIXTURE_EXPORT,
+		.directory_id = ROOT,
+		.name = (char *)"open",
+		.type = META_REGULAR,
+		.how = META_CREATE_UNCHECKED,
+		.target = (char *)"",
+	};
+	struct meta_setattr_args mode = {.set = {.mask = META_SET_MODE, .mode = 0600}};
+	struct meta_create_res created = {0};
+	struct meta_setattr_res set = {0};
+	struct meta_attributes attributes;
+	uint64_t id = 0, told;
+
+	CU_ASSERT_EQUAL_FATAL(do_create(&fixture, ROOT, "open", META_REGULAR, &id), 0);
+	CU_ASSERT_EQUAL(do_written(&fixture, id, 1000, 0, NULL), 0);
+	namespace_create(fixture.exportd, &create, &created);
+	CU_ASSERT(created.status == 0 && !created.created);
+	told = created.attributes.change;
+	CU_ASSERT_EQUAL(do_written(&fixture, id, 1000, 1, &attributes), 0);
+	CU_ASSERT(attributes.change > told);
+
+	CU_ASSERT_EQUAL(do_written(&fixture, id, 1000, 0, NULL), 0);
+	mode.file = (meta_file){.export_id = FIXTURE_EXPORT, .file_id = id};
+	file_setattr(fixture.exportd, &mode, &set);
+	CU_ASSERT_EQUAL(set.status, 0);
+	told = set.attributes.change;
+	CU_ASSERT_EQUAL(do_written(&fixture, id, 1000, 1, &attributes), 0);
+	CU_ASSERT(attributes.change > told);
+
+	CU_ASSERT_EQUAL(do_written(&fixture, id, 1000, 0, NULL), 0);
+	CU_ASSERT_EQUAL(do_link(&fixture, id, ROOT, "other"), 0);
+	uint64_t commits = commits_of(&fixture);
+	CU_ASSERT_EQUAL(do_written(&fixture, id, 1000, 1, NULL), 0);
+	CU_ASSERT_EQUAL(commits_of(&fixture), commits + 1);
+}
+
 static void segments_are_placed_on_demand(void)
 {
 	struct meta_placement_res placement;
@@ -834,6 +874,8 @@ int main(void)
 		{"bytes from before a truncation do not count",
 			bytes_from_before_a_truncation_do_not_count},
 		{"layoutcommit saves a transaction", layoutcommit_saves_a_transaction},
+		{"what others were told changes with layoutcommit",
+			what_others_were_told_changes_with_layoutcommit},
 		{"segments are placed on demand", segments_are_placed_on_demand},
 		{"the write gateway moves when it is down", write_gateway_moves_when_it_is_down},
 		{"layouts are taken back", layouts_are_taken_back},
