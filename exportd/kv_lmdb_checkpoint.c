@@ -131,11 +131,16 @@ static void wait_until_done(struct kv_lmdb *store)
 
 int kv_lmdb_turn(struct kv_lmdb *store, bool wait)
 {
-	int result;
+	int dead, result;
 
 	wait_until_done(store);
 	if (atomic_load(&store->failed))
 		return -EIO;
+	/* Of backups (mdb_copy) that were killed: their readers would hold all pages from then on.
+	 */
+	result = kv_lmdb_error("readers", mdb_reader_check(store->env, &dead));
+	if (result != 0)
+		return result;
 	result = kv_lmdb_checkpoint_begin(store, redo_log_sequence(store->log));
 	if (result != 0)
 		return result;

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <lmdb.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -563,6 +564,39 @@ static void a_copy_made_by_lmdb_is_a_backup(void)
 	CU_ASSERT(numbers_of(copy) - 3 * RECORDS <= 1);
 }
 
+/* Pages that a reader may use are not used again; one that was killed uses none. */
+static void a_backup_that_is_killed_holds_nothing(void)
+{
+	struct stat status;
+	char path[400];
+	pid_t child;
+	int ended;
+
+	put_numbers(0, 1);
+	child = fork();
+	CU_ASSERT_FATAL(child >= 0);
+	if (child == 0) {
+		MDB_env *env;
+		MDB_txn *reader;
+		int result = mdb_env_create(&env);
+
+		if (result == 0)
+			result = mdb_env_open(env, directory, MDB_RDONLY, 0600);
+		if (result == 0)
+			result = mdb_txn_begin(env, NULL, MDB_RDONLY, &reader);
+		if (result == 0)
+			raise(SIGKILL);
+		_exit(1);
+	}
+	CU_ASSERT_EQUAL(waitpid(child, &ended, 0), child);
+	CU_ASSERT(WIFSIGNALED(ended) && WTERMSIG(ended) == SIGKILL);
+	for (uint32_t i = 0; i < 1000; i++)
+		CU_ASSERT_EQUAL(put_number(kv, 0, 20000), 0);
+	snprintf(path, sizeof(path), "%s/data.mdb", directory);
+	CU_ASSERT_EQUAL(stat(path, &status), 0);
+	CU_ASSERT(status.st_size < 4 << 20);
+}
+
 static void a_full_disk_refuses_and_goes_on(void)
 {
 	struct stat status;
@@ -802,6 +836,7 @@ int main(void)
 		{"logs of two copies are told apart", logs_of_two_copies_are_told_apart},
 		{"making a log may be cut short", making_a_log_may_be_cut_short},
 		{"a copy made by LMDB is a backup", a_copy_made_by_lmdb_is_a_backup},
+		{"a backup that is killed holds nothing", a_backup_that_is_killed_holds_nothing},
 		{"a full disk refuses and goes on", a_full_disk_refuses_and_goes_on},
 		{"after an I/O error nothing more is accepted",
 			after_an_io_error_nothing_more_is_accepted},
