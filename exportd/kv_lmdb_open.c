@@ -252,28 +252,19 @@ static int check_transactions(struct opening *opening, const struct redo_log_fou
 	return not_of_one(opening, text);
 }
 
-/* Makes LMDB forget what was committed after the checkpoint, if anything was. */
+/*
+ * Makes LMDB forget what was committed after the checkpoint, if anything was. Also if these pages
+ * can be read already: they may be in memory only, as what make_durable() writes again.
+ */
 static int restore_meta(const struct opening *opening, int data)
 {
 	const struct kv_checkpoint *checkpoint = opening->store->checkpoint;
-	size_t bytes = 2 * (size_t)checkpoint->page_bytes;
-	uint8_t *now = malloc(bytes);
-	ssize_t done;
-	int result = 0;
+	int result =
+		redo_log_write_all(data, checkpoint->meta, 2 * (size_t)checkpoint->page_bytes, 0);
 
-	if (now == NULL)
-		return -ENOMEM;
-	done = pread(data, now, bytes, 0);
-	if (done < 0)
-		result = complain(opening, "data.mdb", errno);
-	else if (done != (ssize_t)bytes || memcmp(now, checkpoint->meta, bytes) != 0) {
-		done = pwrite(data, checkpoint->meta, bytes, 0);
-		if (done != (ssize_t)bytes || fdatasync(data) != 0)
-			result = complain(opening, "data.mdb",
-				done >= 0 && done != (ssize_t)bytes ? EIO : errno);
-	}
-	free(now);
-	return result;
+	if (result == 0 && fdatasync(data) != 0)
+		result = -errno;
+	return result == 0 ? 0 : complain(opening, "data.mdb", -result);
 }
 
 /* -------- applying the log -------- */

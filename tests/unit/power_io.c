@@ -247,7 +247,23 @@ ssize_t writev(int descriptor, const struct iovec *parts, int count)
 	return total;
 }
 
-/* A flush of a file fails: what it was for is in memory only, where no later one looks for it. */
+/* True if an event's bytes were written once more, all of them by one later event. */
+static bool is_covered(uint64_t number)
+{
+	const struct event *event = &events[number];
+
+	for (uint64_t i = number + 1; i < event_count; i++)
+		if (events[i].file == event->file && events[i].kind == WRITTEN &&
+			events[i].offset <= event->offset &&
+			events[i].offset + events[i].bytes >= event->offset + event->bytes)
+			return true;
+	return false;
+}
+
+/*
+ * A flush of a file fails: what it was for is in memory only, where no later one looks for it. What
+ * was there before that may have come to the disk.
+ */
 static void lose(int file)
 {
 	uint64_t flushed = 0;
@@ -256,7 +272,7 @@ static void lose(int file)
 		if (events[i].file == file && events[i].kind == FLUSHED && events[i].bytes == ALL)
 			flushed = events[i].from;
 	for (uint64_t i = flushed; i < event_count; i++)
-		if (events[i].file == file && events[i].kind == WRITTEN)
+		if (events[i].file == file && events[i].kind == WRITTEN && !is_covered(i))
 			events[i].kind = LOST;
 }
 
