@@ -506,6 +506,9 @@ static int take_back(struct redo_log *log)
 
 	if (result == 0 && fdatasync(file) != 0)
 		result = -errno;
+	/* What was written of one that makes the file longer would keep the disk full. */
+	if (result == 0 && ftruncate(file, (off_t)log->lengths[log->current]) != 0)
+		result = -errno;
 	return result;
 }
 
