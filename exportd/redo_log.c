@@ -497,12 +497,13 @@ bool redo_log_fits(const struct redo_log *log, size_t payload_bytes)
 	       log->file_bytes;
 }
 
+static const uint8_t zero_unit[REDO_LOG_UNIT];
+
 /* The record that did not fit in the end must not be there after a crash. */
 static int take_back(struct redo_log *log)
 {
-	static const uint8_t zeros[REDO_LOG_UNIT];
 	int file = log->files[log->current];
-	int result = redo_log_write_all(file, zeros, sizeof(zeros), log->position);
+	int result = redo_log_write_all(file, zero_unit, sizeof(zero_unit), log->position);
 
 	if (result == 0 && fdatasync(file) != 0)
 		result = -errno;
@@ -525,8 +526,8 @@ int redo_log_append(struct redo_log *log, enum redo_log_kind kind, struct redo_l
 		.kind = htole32(kind),
 		.payload_bytes = htole32((uint32_t)payload),
 	};
-	uint64_t end = log->position + bytes;
-	int result;
+	uint64_t end = log->position + bytes, length = end;
+	int result = 0;
 
 	memcpy(header.database_id, log->mark.database_id, sizeof(header.database_id));
 	header.payload_crc32c = htole32(rozo_crc32c(record->bytes + sizeof(header), payload));
@@ -534,7 +535,13 @@ int redo_log_append(struct redo_log *log, enum redo_log_kind kind, struct redo_l
 	memcpy(record->bytes, &header, sizeof(header));
 	memset(record->bytes + sizeof(header) + payload, 0, bytes - sizeof(header) - payload);
 
-	result = redo_log_write_all(file, record->bytes, bytes, log->position);
+	/* As redo_log_fits() sees to within the file: room for one that voids it. */
+	if (kind == REDO_LOG_TRANSACTION)
+		length += sizeof(zero_unit);
+	if (length > end && length > log->lengths[log->current])
+		result = redo_log_write_all(file, zero_unit, sizeof(zero_unit), end);
+	if (result == 0)
+		result = redo_log_write_all(file, record->bytes, bytes, log->position);
 	if (result == 0 && fdatasync(file) != 0)
 		result = -EIO;
 	if (result != 0) {
@@ -546,8 +553,8 @@ int redo_log_append(struct redo_log *log, enum redo_log_kind kind, struct redo_l
 			return -ENOSPC;
 		return -EIO;
 	}
-	if (end > log->lengths[log->current])
-		log->lengths[log->current] = end;
+	if (length > log->lengths[log->current])
+		log->lengths[log->current] = length;
 	log->position = end;
 	log->mark.sequence++;
 	return 0;

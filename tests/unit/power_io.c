@@ -158,7 +158,7 @@ static bool fails(enum power_io_call call, int descriptor, uint64_t offset, uint
 	if (!failure->armed || !path_of(descriptor, path, sizeof(path)))
 		return false;
 	name = strrchr(path, '/');
-	if (name == NULL || strcmp(name + 1, failure->name) != 0)
+	if (name == NULL || (failure->name[0] != '\0' && strcmp(name + 1, failure->name) != 0))
 		return false;
 	if (bytes != NULL && offset + *bytes <= failure->from_offset)
 		return false;

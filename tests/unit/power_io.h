@@ -43,9 +43,10 @@ enum power_io_call {
 };
 
 /*
- * Lets calls of one kind fail, from the number-th on (1: the next), for files of this name,
- * anywhere: `count` of them, 0 for all. In writes what lies before `from_offset` succeeds, also as
- * a part of a write. What a flush that fails was for can be read, but never comes to the disk.
+ * Lets calls of one kind fail, from the number-th on (1: the next), for files of this name ("": of
+ * any), anywhere: `count` of them, 0 for all. In writes what lies before `from_offset` succeeds,
+ * also as a part of a write. What a flush that fails was for can be read, but never comes to the
+ * disk.
  */
 void power_io_fail(enum power_io_call call, const char *name, unsigned int number,
 	unsigned int count, uint64_t from_offset, int error);

@@ -632,6 +632,28 @@ static void a_full_disk_refuses_and_goes_on(void)
 	CU_ASSERT_EQUAL(numbers_in(kv), count);
 }
 
+/* Nor one that is known to be full only when what is larger than the log's file is in the log. */
+static void a_disk_that_a_large_transaction_fills(void)
+{
+	put_numbers(0, 1);
+	CU_ASSERT_EQUAL(put_number(kv, 1, 250000), 0);
+	kv_close(kv);
+	kv = NULL;
+	CU_ASSERT_EQUAL_FATAL(open_in(directory, &kv), 0);
+	/* Its record ends there, at a whole unit; what LMDB writes goes beyond. */
+	power_io_fail(POWER_IO_ALLOCATE, "data.mdb", 1, 0, 0, ENOSPC);
+	power_io_fail(POWER_IO_WRITE, "", 1, 0, 62 * REDO_LOG_UNIT, ENOSPC);
+	CU_ASSERT_EQUAL(put_number(kv, 2, 250000), -ENOSPC);
+	CU_ASSERT(power_io_fail_no_more() > 0);
+	CU_ASSERT_EQUAL(numbers_in(kv), 2);
+	kill_into(copy);
+	CU_ASSERT_EQUAL(numbers_of(copy), 2);
+	CU_ASSERT_EQUAL(put_number(kv, 2, 250000), 0);
+	CU_ASSERT_EQUAL(numbers_in(kv), 3);
+	kill_into(copy);
+	CU_ASSERT_EQUAL(numbers_of(copy), 3);
+}
+
 static void after_an_io_error_nothing_more_is_accepted(void)
 {
 	static const struct {
@@ -844,6 +866,7 @@ int main(void)
 		{"a copy made by LMDB is a backup", a_copy_made_by_lmdb_is_a_backup},
 		{"a backup that is killed holds nothing", a_backup_that_is_killed_holds_nothing},
 		{"a full disk refuses and goes on", a_full_disk_refuses_and_goes_on},
+		{"a disk that a large transaction fills", a_disk_that_a_large_transaction_fills},
 		{"after an I/O error nothing more is accepted",
 			after_an_io_error_nothing_more_is_accepted},
 		{"what can be read may not be on the disk",
