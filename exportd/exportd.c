@@ -370,7 +370,7 @@ static int report_unserved(void *context, struct kv_bytes key, struct kv_bytes v
 
 	result = record_export_decode(key, value, &export);
 	if (result != 0)
-		return result;
+		return 0; /* named in the log; one that is served has been refused before */
 	export_id = record_key_u32(key, 1);
 	if (config_export_by_id(config, export_id) == NULL)
 		rozo_log(WARNING,

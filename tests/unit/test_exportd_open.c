@@ -234,6 +234,40 @@ static void exports_come_and_go(void)
 	CU_ASSERT_EQUAL(found, kept);
 }
 
+/* One whose record is damaged does not keep the others from being served without it. */
+static void a_damaged_export_can_be_left_out(void)
+{
+	struct config_export two[2] = {fixture.export, fixture.export};
+	struct record_key damaged = record_key_export(2);
+	struct kv_bytes value;
+	struct kv_txn *txn;
+	uint8_t copy[512];
+
+	two[1].id = 2;
+	two[1].name = (char *)"second";
+	fixture.config.exports = two;
+	fixture.config.export_count = 2;
+	CU_ASSERT_EQUAL_FATAL(open_again(), 0);
+	CU_ASSERT_EQUAL_FATAL(kv_begin(fixture.exportd->kv, KV_WRITE, NULL, &txn), 0);
+	CU_ASSERT_EQUAL_FATAL(kv_get(txn, record_key_bytes(&damaged), &value), 0);
+	memcpy(copy, value.data, value.bytes);
+	copy[16] ^= 1;
+	CU_ASSERT_EQUAL(
+		kv_put(txn, record_key_bytes(&damaged), (struct kv_bytes){copy, value.bytes}), 0);
+	CU_ASSERT_EQUAL_FATAL(kv_commit(txn), 0);
+	CU_ASSERT_EQUAL(open_again(), -EIO);
+	fixture.config.exports = &fixture.export;
+	fixture.config.export_count = 1;
+	CU_ASSERT_EQUAL_FATAL(open_again(), 0);
+	CU_ASSERT_EQUAL(do_lookup(&fixture, RECORD_ROOT_ID, ".", NULL), 0);
+	/* Mended again, so that the end of the test finds no faults. */
+	copy[16] ^= 1;
+	CU_ASSERT_EQUAL_FATAL(kv_begin(fixture.exportd->kv, KV_WRITE, NULL, &txn), 0);
+	CU_ASSERT_EQUAL(
+		kv_put(txn, record_key_bytes(&damaged), (struct kv_bytes){copy, value.bytes}), 0);
+	CU_ASSERT_EQUAL_FATAL(kv_commit(txn), 0);
+}
+
 /* -------- older copies -------- */
 
 #define COPIED 4
@@ -431,6 +465,7 @@ int main(void)
 		{"a database without a log is taken over", a_database_without_a_log_is_taken_over},
 		{"the code of an export cannot change", the_code_of_an_export_cannot_change},
 		{"exports come and go", exports_come_and_go},
+		{"a damaged export can be left out", a_damaged_export_can_be_left_out},
 		{"an older copy without a log repeats no file id",
 			an_older_copy_without_a_log_repeats_no_file_id},
 		{"a restored directory repeats no file id",
