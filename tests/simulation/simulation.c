@@ -40,9 +40,9 @@
 
 /*
  * Simulated time that one operation of a client may take, with those before it in its way: if
- * messages arrive or are refused; if any may be lost, for 5 s each; and after everything is well
- * again. A call to a machine without power takes 5 s, but only the first one, as in rpc/
- * (test_rpc.c, "silent peer costs one wait only").
+ * messages arrive or are refused; if any may be lost, for 5 s each, and disks fail besides; and
+ * after everything is well again. A call to a machine without power takes 5 s, but only the first
+ * one, as in rpc/ (test_rpc.c, "silent peer costs one wait only").
  */
 #define OPERATION_LIMIT_US (60 * UINT64_C(1000000))
 #define LOSSY_LIMIT_US (600 * UINT64_C(1000000))
