@@ -628,14 +628,15 @@ static int reach_exportd(struct rpc_client *client, uint32_t procedure, const vo
 		process->unasked = scheduler_now();
 		return -ECONNREFUSED;
 	}
-	if (!client->silent_since)
+	if (!client->silent_since || exportd_state == EXPORTD_SLOW)
 		client->silent_since = scheduler_now();
 	if (scheduler_now() >= client->silent_since + SILENCE_US) {
 		process->unasked = scheduler_now();
 		return -EHOSTUNREACH;
 	}
 	while (process->alive && !exportd_answers(client) && scheduler_now() < until &&
-		scheduler_now() < client->silent_since + SILENCE_US)
+		(scheduler_now() < client->silent_since + SILENCE_US ||
+			exportd_state == EXPORTD_SLOW))
 		scheduler_sleep(50000);
 	if (!process->alive)
 		return -ECANCELED;
@@ -661,7 +662,7 @@ WRAP(int, rozo_rpc_call, struct rpc_client *client, uint32_t procedure, rpc_xdr 
 		return -ETIMEDOUT;
 	}
 	int error = reach_exportd(client, procedure, args, result_xdr, timeout_ms);
-	if (error && !world_meta_as_noted(procedure, args, result)) {
+	if (error && !world_meta_instead(error, procedure, args, result)) {
 		if (verbose)
 			fprintf(stderr, "%9" PRIu64 "  p%u to exportd: %u: %s\n", scheduler_now(),
 				client->process->number, procedure, strerror(-error));
@@ -696,6 +697,8 @@ void network_reset(void)
 
 void network_set_exportd(enum exportd_state state)
 {
+	if (exportd_state == EXPORTD_SLOW)
+		end_late_calls(true);
 	/* Whether it was stopped, or its machine had no power, is found out now. */
 	if (exportd_state == EXPORTD_HANGS)
 		end_late_calls(scheduler_chance(500));

@@ -33,6 +33,7 @@ enum exportd_state {
 	EXPORTD_THERE,
 	EXPORTD_GONE, /* connections are refused */
 	EXPORTD_HANGS, /* no answer; what was sent is executed when it goes on, if ever */
+	EXPORTD_SLOW, /* no answer in time, but it is there: connections to it last */
 };
 void network_set_exportd(enum exportd_state state);
 bool network_exportd_is_there(void);

@@ -50,6 +50,14 @@
 #define TIMES_MAX 6
 #define RUN_LIMIT_US (UINT64_C(3600) * 1000000)
 
+/* In place of what clients and the nemesis do: a few steps that seldom come together. */
+enum story {
+	NO_STORY,
+	LATE_MESSAGES, /* what a writer has sent arrives after its successor's writes */
+	FORMER_COPIES, /* who cannot ask exportd goes by stores that have removed what they had */
+	FORSAKEN_TRUNCATION, /* nobody goes on with it, and exportd says nothing */
+};
+
 static struct schedule {
 	uint64_t seed;
 	bool failed;
@@ -69,7 +77,7 @@ static struct schedule {
 	bool cuts; /* engines cannot reach some nodes for a while */
 	bool ends; /* nodes are ended in good order, and started again */
 	bool spoils; /* with damage: whole pages, too */
-	bool late; /* a short story: what a writer has sent arrives after its successor's writes */
+	enum story story;
 	unsigned int writer; /* engine, if single_writer */
 	unsigned int clients_left;
 	unsigned int nemesis_left;
@@ -1118,6 +1126,249 @@ static void tell_of_late_messages(void)
 		scheduler_sleep(10000);
 }
 
+static bool others_work(const void *context)
+{
+	(void)context;
+	return run.clients_left > 0;
+}
+
+static void rebuild_in_story(void *context)
+{
+	(void)context;
+	do_rebuilds(false);
+	run.clients_left--;
+}
+
+static void kill_nodes(uint32_t which, bool power_loss)
+{
+	for (unsigned int i = 0; i < world.node_count; i++) {
+		if (which & (1u << i))
+			world_kill_node(i, power_loss);
+	}
+}
+
+/* One block, or cells of it, by an engine that may be cut off. */
+static void work_at(unsigned int engine, unsigned int block)
+{
+	unsigned int first = block * world.cells_per_block;
+
+	if (scheduler_chance(600))
+		do_read(engine, first, world.cells_per_block, false);
+	else if (scheduler_chance(500))
+		do_write(engine, first, world.cells_per_block, true, false);
+	else
+		do_write(engine, first + (unsigned int)scheduler_below(world.cells_per_block), 1,
+			scheduler_chance(700), false);
+}
+
+static uint32_t choose_nodes(uint32_t among, unsigned int count)
+{
+	uint32_t chosen = 0;
+
+	while (__builtin_popcount(chosen) < (int)count && chosen != among)
+		chosen |= among & 1u << scheduler_below(world.shard_count);
+	return chosen;
+}
+
+/*
+ * The nodes that the engine which is cut off from exportd reaches: those that took over shards only
+ * now and then; of the others all, or no more than can tell that a version was not decided, if the
+ * former ones count.
+ */
+static uint32_t choose_reach(uint32_t moved, uint32_t away)
+{
+	uint32_t shards = (1u << world.shard_count) - 1, told = moved | away;
+	unsigned int others = world.shape.k - (unsigned int)__builtin_popcount(away);
+
+	if (scheduler_chance(600))
+		return told | choose_nodes(shards & ~told, others);
+	if (scheduler_chance(300))
+		shards &= ~(1u << scheduler_below(world.shard_count));
+	return shards | (scheduler_chance(300) ? ~shards : 0);
+}
+
+static void engine_starts_anew(unsigned int engine)
+{
+	unsigned int node = world.engines[engine].node;
+
+	world_kill_engine(engine);
+	say("engine killed", engine, 0);
+	if (node != UINT_MAX)
+		world_start_node(node);
+	else
+		world_start_engine(engine);
+}
+
+/*
+ * A shard is moved and made while an engine is cut off from exportd, which may have heard of the
+ * move before, but does not hear of its end: it takes the former store for one, though that has
+ * removed what it had. Nodes that were away have missed a write, and others forget with their power
+ * that it is decided.
+ */
+static void tell_of_former_copies(void)
+{
+	unsigned int cut = scheduler_chance(850) ? 2 : 0, count = world.cells_per_block;
+	unsigned int other = scheduler_chance(800) ? 2 - cut : WORLD_ENGINE_HEALER;
+	unsigned int block = (unsigned int)scheduler_below(WORLD_SEGMENT_BLOCKS);
+	unsigned int another = (block + 1) % WORLD_SEGMENT_BLOCKS;
+	unsigned int k = world.shape.k, veto = k < world.shape.m + 1 ? k : world.shape.m + 1;
+	unsigned int moves = k > 2 && world.node_count > world.shard_count + 1 ? 2 : 1;
+	bool knows = scheduler_chance(850);
+	/* But the one with an engine: that would be another one when it is back. */
+	uint32_t nodes = ((1u << world.shard_count) - 1) & ~1u;
+	uint32_t moved = choose_nodes(nodes, moves);
+	/* As many as leave it to one more to make it look undecided. */
+	unsigned int missing =
+		scheduler_chance(800) ? veto - 1 : (unsigned int)scheduler_below(veto);
+
+	run.doing = "former copies";
+	do_write(other, 0, world.cell_count, true, true);
+	if (!knows || scheduler_chance(200))
+		work_at(cut, another);
+	/*
+	 * To who has not heard of the move it is promised only if former nodes, with those that
+	 * were away when the others were fenced, are fewer than k.
+	 */
+	if (!knows && missing + moves >= k)
+		missing = k - 1 - moves;
+	uint32_t away = choose_nodes(nodes & ~moved, missing);
+	kill_nodes(away, scheduler_chance(300));
+	do_write(other, block * count, scheduler_chance(700) ? count : 1, true, false);
+	/* Before it tells the stores that this is decided. */
+	if (other != WORLD_ENGINE_HEALER && scheduler_chance(800))
+		engine_starts_anew(other);
+	for (unsigned int s = 0; s < world.shard_count; s++) {
+		if ((moved & (1u << s)) && world_move_shard(0, s))
+			say("a shard moves, of segment", 0, s);
+	}
+	if (knows)
+		do_read(cut, another * count, count, false);
+	struct process *process = world.engines[cut].process;
+	process->cut_off_exportd = true;
+	say("cut off from exportd: process", process->number, 0);
+	if (scheduler_chance(500)) {
+		/* They hear of the move, and are away again before they get what they missed. */
+		start_whatever_is_down();
+		run.clients_left = 1;
+		scheduler_start(&world.nature, rebuild_in_story, NULL);
+		scheduler_sleep(scheduler_below(12000));
+		kill_nodes(away, scheduler_chance(300));
+		scheduler_sleep_while(others_work, NULL, 1000);
+	}
+	for (unsigned int i = 0; i < 3 && world_is_rebuilding(0); i++)
+		do_rebuilds(false);
+	if (scheduler_chance(900))
+		world_remove_former_copies();
+	scheduler_sleep(5000);
+	if (scheduler_chance(800))
+		kill_nodes(cut == 0 ? nodes : UINT32_MAX, true);
+	start_whatever_is_down();
+	process->cut_off = ~choose_reach(moved, away);
+	say("cut off from nodes: process", process->number, process->cut_off);
+	scheduler_sleep(scheduler_chance(500) ? 6000000 : scheduler_below(20000000));
+	if (scheduler_chance(600))
+		do_read(cut, block * count, count, false);
+	for (unsigned int i = 0; i < 3; i++)
+		work_at(scheduler_chance(700) ? cut : other,
+			scheduler_chance(800) ? block : another);
+	process->cut_off = 0;
+	process->cut_off_exportd = false;
+	say("not cut off any more: process", process->number, 0);
+	scheduler_sleep(scheduler_below(3000000));
+	for (unsigned int i = 0; i < 3; i++)
+		work_at(i % 2 ? WORLD_ENGINE_HEALER : cut, scheduler_chance(800) ? block : another);
+}
+
+struct doomed_truncation {
+	unsigned int engine, cell;
+};
+
+static void doomed_truncate(void *context)
+{
+	const struct doomed_truncation *doomed = context;
+
+	do_truncate(doomed->engine, doomed->cell, false);
+	run.clients_left--;
+}
+
+static void exportd_goes_on(void *context)
+{
+	(void)context;
+	network_set_exportd(EXPORTD_THERE);
+	say("exportd is back", 0, 0);
+}
+
+/*
+ * Whoever began a truncation is killed, or stopped, in the middle of it, and exportd says nothing.
+ * Another engine works on, which must not be told that something is there to stay if the truncation
+ * will take it away.
+ */
+static void tell_of_a_forsaken_truncation(void)
+{
+	struct doomed_truncation doomed = {.engine = scheduler_chance(500) ? 2 : 0,
+		.cell = (unsigned int)scheduler_below(world.cell_count)};
+	unsigned int other = scheduler_chance(500) ? 2 - doomed.engine : WORLD_ENGINE_HEALER;
+	unsigned int count = world.cell_count - doomed.cell;
+	bool killed = scheduler_chance(700);
+
+	run.doing = "forsaken truncation";
+	if (scheduler_chance(500))
+		do_write(doomed.engine, 0, world.cell_count, true, true);
+	do_write(other, 0, world.cell_count, true, true);
+	do_read(doomed.engine, 0, 1, true);
+	run.clients_left = 1;
+	scheduler_start(&world.nature, doomed_truncate, &doomed);
+	scheduler_sleep(scheduler_below(scheduler_chance(500) ? 1000 : 6000));
+	network_set_exportd(scheduler_chance(500)   ? EXPORTD_HANGS
+			    : scheduler_chance(800) ? EXPORTD_SLOW
+						    : EXPORTD_GONE);
+	/* Not for so long that it is taken for gone, or longer. */
+	scheduler_after(scheduler_chance(700) ? 1000000 + scheduler_below(4000000)
+					      : scheduler_below(30000000),
+		exportd_goes_on, NULL);
+	say("exportd is away", 0, 0);
+	if (scheduler_chance(300))
+		scheduler_sleep(scheduler_below(2000));
+	struct process *process = world.engines[doomed.engine].process;
+	if (killed) {
+		engine_starts_anew(doomed.engine);
+		scheduler_sleep_while(others_work, NULL, 500);
+	} else {
+		scheduler_stop(process, some_time(30000000));
+		say("stopped: process", process->number, 0);
+	}
+	for (unsigned int i = 0; i < 3; i++) {
+		unsigned int first = doomed.cell + (unsigned int)scheduler_below(count);
+
+		if (scheduler_chance(300))
+			do_read(other, 0, world.cell_count, false);
+		else
+			do_write(other, first,
+				1 + (unsigned int)scheduler_below(world.cell_count - first),
+				scheduler_chance(800), false);
+		if (scheduler_chance(300))
+			do_commit(other, false);
+	}
+	while (!network_exportd_is_there())
+		scheduler_sleep(10000);
+	/* Others carry it out, or who was stopped does, though others have by now. */
+	do_write(WORLD_ENGINE_HEALER, (unsigned int)scheduler_below(world.cell_count), 1, true,
+		false);
+	do_read(other, 0, world.cell_count, false);
+	do_read(WORLD_ENGINE_HEALER, 0, world.cell_count, false);
+	scheduler_sleep_while(others_work, NULL, 10000);
+}
+
+static void tell_story(void)
+{
+	if (run.story == LATE_MESSAGES)
+		tell_of_late_messages();
+	else if (run.story == FORMER_COPIES)
+		tell_of_former_copies();
+	else
+		tell_of_a_forsaken_truncation();
+}
+
 static bool clients_run(const void *context)
 {
 	(void)context;
@@ -1132,8 +1383,8 @@ static void director(void *context)
 	run.doing = "start";
 	start_whatever_is_down();
 	volatile_forget_flushes(world.mutation == FORGETS_FLUSHES);
-	if (run.late) {
-		tell_of_late_messages();
+	if (run.story) {
+		tell_story();
 		clients = 0;
 	}
 	run.doing = "run";
@@ -1148,7 +1399,7 @@ static void director(void *context)
 		while (__builtin_popcount(run.victims) < (int)count)
 			run.victims |= 1u << scheduler_below(world.node_count);
 	}
-	if (!run.calm_nodes && !run.late) {
+	if (!run.calm_nodes && !run.story) {
 		network_set_faulty_nodes(run.damage ? run.victims : UINT32_MAX);
 		run.faults = (struct network_faults){
 			.lost = scheduler_chance(300) ? 20 : 0,
@@ -1187,6 +1438,15 @@ static void director(void *context)
 
 /* -------- seeds -------- */
 
+static enum story choose_story(enum mutation mutation)
+{
+	if (scheduler_chance(5) || mutation == OLD_EPOCHS)
+		return LATE_MESSAGES;
+	if (is_chosen(8, 30) || mutation == ASSUMES_FORMER)
+		return FORMER_COPIES;
+	return is_chosen(9, 30) || mutation == SLOW_IS_GONE ? FORSAKEN_TRUNCATION : NO_STORY;
+}
+
 static bool run_seed(uint64_t seed, enum mutation mutation, uint64_t *hash)
 {
 	static const struct {
@@ -1206,8 +1466,11 @@ static bool run_seed(uint64_t seed, enum mutation mutation, uint64_t *hash)
 	run.calm_nodes = !run.damage && scheduler_chance(150);
 	run.nodes_stay_once_down = scheduler_chance(300);
 	run.spares = scheduler_chance(400) ? 1 + scheduler_chance(500) : 0;
-	run.late = scheduler_chance(5) || mutation == OLD_EPOCHS;
-	if (!run.late) {
+	run.story = choose_story(mutation);
+	run.exportd_fails = run.story == FORMER_COPIES || run.story == FORSAKEN_TRUNCATION;
+	if (run.story == FORMER_COPIES && !run.spares)
+		run.spares = 1 + is_chosen(10, 300);
+	if (!run.story) {
 		run.disks_fail =
 			!run.calm_nodes &&
 			(is_chosen(0, 60) || mutation == TRUSTS_FAILED_FLUSHES ||

@@ -33,6 +33,8 @@ const char *const mutation_names[MUTATIONS] = {
 	[ZEROS_FOR_ERRORS] = "zeros-for-errors",
 	[OLD_PLACEMENTS] = "old-placements",
 	[EXPORTD_FORGETS] = "exportd-forgets",
+	[ASSUMES_FORMER] = "assumes-former",
+	[SLOW_IS_GONE] = "slow-is-gone",
 };
 
 struct world world;
@@ -377,7 +379,8 @@ void world_exportd_returns(void)
 	memcpy(moves, noted_moves, sizeof(moves));
 }
 
-bool world_meta_as_noted(uint32_t procedure, const void *args, void *result)
+/* From what was noted. */
+static bool answer_as_noted(uint32_t procedure, const void *args, void *result)
 {
 	struct file now = file;
 	struct move moves_now[SEGMENTS];
@@ -391,6 +394,24 @@ bool world_meta_as_noted(uint32_t procedure, const void *args, void *result)
 	file = now;
 	memcpy(moves, moves_now, sizeof(moves));
 	return true;
+}
+
+bool world_meta_instead(int error, uint32_t procedure, const void *args, void *result)
+{
+	/* *result is that nothing waits. */
+	if (world.mutation == SLOW_IS_GONE && procedure == META_CHECK_EPOCH)
+		return error == -ETIMEDOUT || error == -ECONNRESET;
+	return answer_as_noted(procedure, args, result);
+}
+
+/* In the place of stripe/'s own (--wrap). */
+int __real_segment_confirm_former(struct stripe_file *file, const struct segment *former);
+int __wrap_segment_confirm_former(struct stripe_file *file, const struct segment *former);
+int __wrap_segment_confirm_former(struct stripe_file *file, const struct segment *former)
+{
+	int error = __real_segment_confirm_former(file, former);
+
+	return world.mutation == ASSUMES_FORMER && error != -ESTALE ? 0 : error;
 }
 
 /* -------- stores -------- */

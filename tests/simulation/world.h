@@ -49,6 +49,8 @@ enum mutation {
 	ZEROS_FOR_ERRORS, /* what a disk cannot read is read as zeros */
 	OLD_PLACEMENTS, /* who cannot ask exportd is told what was true a while ago */
 	EXPORTD_FORGETS, /* exportd goes on with what it knew a while before it went away */
+	ASSUMES_FORMER, /* who cannot ask exportd takes it that former stores still have theirs */
+	SLOW_IS_GONE, /* whether a truncation waits is not asked again of an exportd that is slow */
 	MUTATIONS,
 };
 extern const char *const mutation_names[MUTATIONS];
@@ -174,8 +176,11 @@ bool world_replace_disk(void);
 void world_note_exportd(void);
 void world_exportd_returns(void);
 
-/* For OLD_PLACEMENTS: answers a call from what was noted. Returns false: not this one. */
-bool world_meta_as_noted(uint32_t procedure, const void *args, void *result);
+/*
+ * What a wrong program takes for the answer of a call to exportd that failed. Returns false: it
+ * hears of the error.
+ */
+bool world_meta_instead(int error, uint32_t procedure, const void *args, void *result);
 
 /* Waits until dead processes have ended. Call in a fiber. */
 void world_bury(void);
