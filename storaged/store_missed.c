@@ -133,6 +133,7 @@ static int scan_file(struct store *store, struct store_device *device, const sto
 	struct store_missed_block block;
 	uint64_t changes, next;
 	size_t count;
+	bool readable;
 	int error;
 
 	*missed = false;
@@ -142,6 +143,8 @@ static int scan_file(struct store *store, struct store_device *device, const sto
 	if (error != 0)
 		goto out;
 	changes = file->missed_changes;
+	/* Its header is damaged, or another file's: what it has on record cannot be told. */
+	readable = !file->exists || file->shape_known;
 	if (file->exists && file->shape_known) {
 		*told = (struct store_missed_file){
 			.file = *key,
@@ -152,7 +155,7 @@ static int scan_file(struct store *store, struct store_device *device, const sto
 	shard_file_unlock(file);
 	error = store_missed_blocks(store, key, 0, &block, 1, &count, &next);
 	*missed = error == 0 && count > 0;
-	if (error != 0 || *missed)
+	if (error != 0 || *missed || !readable)
 		goto out;
 	/* What was cleared has to be durable before the marker goes: it is, by STORE_MISSED. */
 	error = shard_file_lock_exclusive(file);

@@ -661,6 +661,32 @@ static void random_damage_is_never_served(void)
 	}
 }
 
+static int count_scanned(void *context, const struct store_missed_file *file)
+{
+	(void)file;
+	++*(unsigned int *)context;
+	return 0;
+}
+
+/* Of a file that cannot be read for want of its shape it is not known that it has no misses. */
+static void a_damaged_header_hides_no_missed_writes(void)
+{
+	unsigned int scanned = 0;
+
+	fixture_begin(&fixture, 1);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .first = 5, .missed = 4), 0);
+	fixture_side(&fixture, 0, side_a, sizeof(side_a));
+	fixture_close(&fixture);
+	fixture_flip(side_a, HEADER(0) + 9, 2);
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(store_missed_scan(fixture.store, count_scanned, &scanned), 0);
+	/* Who reads it says what its shape is. */
+	CU_ASSERT(IS(&fixture, 5, VERSION(1, 1), STORE_FINALIZED));
+	CU_ASSERT_EQUAL(store_missed_scan(fixture.store, count_scanned, &scanned), 0);
+	CU_ASSERT_EQUAL(scanned, 1);
+	end();
+}
+
 int main(void)
 {
 	CU_pSuite suite;
@@ -673,6 +699,7 @@ int main(void)
 	TEST(every_flipped_bit_of_a_record_is_damage_of_its_block);
 	TEST(a_damaged_record_of_a_fresh_block_is_mended);
 	TEST(a_damaged_header_costs_no_block);
+	TEST(a_damaged_header_hides_no_missed_writes);
 	TEST(a_group_page_of_garbage_damages_its_group_only);
 	TEST(a_page_zero_of_garbage_is_survived);
 	TEST(a_page_of_zeros_is_told_once);
