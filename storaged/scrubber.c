@@ -56,8 +56,9 @@ struct scrubber {
 	 * written). Nobody needs them.
 	 */
 	uint64_t nowhere;
-	/* Blocks whose records the device cannot read: nothing can be done for them here, and
-	 * trying often would have the device taken out of service. */
+	/* Blocks whose records the device cannot read, and store files that cannot be opened:
+	 * nothing can be done for them here, and trying often would have the device taken out of
+	 * service. */
 	uint64_t unreadable;
 };
 
@@ -191,6 +192,17 @@ static void compare_file(struct scrubber *scrubber, const store_file *key)
 	stripe_file_put(file);
 }
 
+/* Readers get nothing of the store file, either. Errors count against the device. */
+static void not_checked(struct scrubber *scrubber, const store_file *file, int error)
+{
+	scrubber->found++;
+	scrubber->unreadable += error != -ENOMEM;
+	rozo_log_limited(WARNING,
+		"scrub: export %" PRIu32 " file %" PRIx64 " segment %" PRIu32
+		": its store file cannot be checked: %s",
+		file->export_id, (uint64_t)file->file_id, file->segment, strerror(-error));
+}
+
 static int scrub_file(void *context, const store_file *file)
 {
 	struct scrubber *scrubber = context;
@@ -202,9 +214,13 @@ static int scrub_file(void *context, const store_file *file)
 
 		if (periodic_stopping(&scrubber->periodic))
 			return -ECANCELED;
-		/* Errors were logged, and count against the device. */
-		if (store_check_blocks(scrubber->store, file, next, UINT64_MAX, &check))
+		int failed = store_check_blocks(scrubber->store, file, next, UINT64_MAX, &check);
+		if (failed) {
+			not_checked(scrubber, file, failed);
+			/* It can be removed all the same. */
+			orphans_ask(scrubber->orphans, file);
 			return 0;
+		}
 		next = check.next_block;
 		scrubber->blocks += check.blocks;
 		scrubber->bytes += check.bytes;

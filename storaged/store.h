@@ -188,7 +188,9 @@ struct store_check {
 	uint64_t blocks; /* that have a record */
 	uint64_t bytes; /* read */
 	uint64_t headers_mended; /* of group pages; what was in them follows from other things */
-	uint64_t unreadable; /* blocks whose records the device cannot read; they are not in bad */
+	/* Blocks whose records the device cannot read, or 1: the file lies where another one should
+	 * be. They are not in bad. */
+	uint64_t unreadable;
 	size_t bad_count;
 	uint64_t bad[STORE_CHECK_BAD_MAX]; /* blocks with a record or bytes that are not sound */
 };

@@ -247,8 +247,10 @@ int store_check_blocks(struct store *store, const store_file *key, uint64_t firs
 	error = shard_file_lock_shared(stretch.file);
 	if (error != 0)
 		goto out;
-	/* What was moved here from elsewhere, and what nothing is known of, was logged. */
+	/* What was moved here from elsewhere, and what nothing is known of, was logged. What should
+	 * be in the place of the former cannot be had here. */
 	if (!stretch.file->exists || !stretch.file->shape_known || stretch.file->foreign) {
+		check->unreadable = stretch.file->exists && stretch.file->foreign;
 		shard_file_unlock(stretch.file);
 		goto out;
 	}

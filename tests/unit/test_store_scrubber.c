@@ -4,7 +4,9 @@
  * and the other nodes are made up.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "storaged/orphans.h"
 #include "storaged/scrubber.h"
@@ -23,6 +25,7 @@ static struct work work;
 
 static int compare_error; /* of the next comparisons */
 static uint64_t compared; /* the file that was compared last */
+static unsigned int orphans_asked; /* in all passes, of how many files */
 
 int stripe_file_get(
 	struct stripe *stripe, uint32_t export_id, uint64_t file_id, struct stripe_file **file)
@@ -111,6 +114,7 @@ void orphans_ask(struct orphans *orphans, const store_file *file)
 {
 	(void)orphans;
 	(void)file;
+	orphans_asked++;
 }
 
 void orphans_pass_end(struct orphans *orphans)
@@ -132,12 +136,17 @@ uint64_t orphans_suspected(const struct orphans *orphans)
 
 /* -------- passes -------- */
 
-/* A store with as many files as there are turns, so that one is compared in each pass. */
-static void begin(void)
+static void start(void)
 {
 	const struct scrubber_options options = {
 		.node_id = NODE, .mib_per_second = 100, .interval_s = INTERVAL_S};
 
+	CU_ASSERT_EQUAL_FATAL(scrubber_start(&scrubber, fixture.store, NULL, &work, &options), 0);
+}
+
+/* A store with as many files as there are turns, so that one is compared in each pass. */
+static void begin(void)
+{
 	fixture_begin(&fixture, 1);
 	for (uint64_t id = 1; id <= SHARDS; id++)
 		CU_ASSERT_EQUAL(PUT(&fixture, .file = {.export_id = 1, .file_id = id},
@@ -147,7 +156,7 @@ static void begin(void)
 	periodic_each_wait_ms = 1000;
 	compare_error = 0;
 	work_init(&work);
-	CU_ASSERT_EQUAL_FATAL(scrubber_start(&scrubber, fixture.store, NULL, &work, &options), 0);
+	start();
 	fixture_forget_log();
 }
 
@@ -208,6 +217,56 @@ static void what_could_not_be_compared_is_compared_soon(void)
 	end();
 }
 
+static uint64_t unreadable_ino; /* no page of it can be read from its device */
+
+static ssize_t read_or_fail(int descriptor, const struct iovec *parts, int count, uint64_t offset)
+{
+	struct stat status;
+
+	if (fstat(descriptor, &status) == 0 && status.st_ino == unreadable_ino)
+		return -EIO;
+	return store_io_posix.read(descriptor, parts, count, offset);
+}
+
+/* Disks of other nodes are replaced when nothing is left: what cannot be looked at is. */
+static void store_files_that_cannot_be_opened_are_left(void)
+{
+	store_file file = {.export_id = 1, .file_id = 2}, other = {.export_id = 1, .file_id = 3};
+	struct store_io io = store_io_posix;
+	char path[512], other_path[512];
+	struct stat status;
+
+	begin();
+	scrubber_stop(scrubber);
+	fixture_side_of(&fixture, file, 0, path, sizeof(path));
+	CU_ASSERT_EQUAL_FATAL(stat(path, &status), 0);
+	unreadable_ino = status.st_ino;
+	io.read = read_or_fail;
+	fixture.io = &io;
+	fixture_reopen(&fixture);
+	start();
+	orphans_asked = 0;
+	CU_ASSERT_EQUAL(next_pass(), 0);
+	CU_ASSERT_EQUAL(orphans_asked, SHARDS);
+	CU_ASSERT_EQUAL(work.told.scrub_found, 1);
+	CU_ASSERT_EQUAL(work.told.scrub_left, 1);
+	/* Trying often would have the device taken out of service. */
+	CU_ASSERT_EQUAL(next_pass(), INTERVAL_S);
+	CU_ASSERT_EQUAL(work.told.scrub_left, 1);
+	scrubber_stop(scrubber);
+
+	/* Nor is anything told of what lies where another file should be. */
+	unreadable_ino = 0;
+	fixture_close(&fixture);
+	fixture_side_of(&fixture, other, 0, other_path, sizeof(other_path));
+	CU_ASSERT_EQUAL_FATAL(rename(other_path, path), 0);
+	fixture_open(&fixture);
+	start();
+	next_pass();
+	CU_ASSERT_EQUAL(work.told.scrub_left, 1);
+	end();
+}
+
 int main(void)
 {
 	CU_pSuite suite;
@@ -218,6 +277,7 @@ int main(void)
 #define TEST(name) CU_add_test(suite, #name, name)
 	TEST(a_sound_store_is_gone_through_at_intervals);
 	TEST(what_could_not_be_compared_is_compared_soon);
+	TEST(store_files_that_cannot_be_opened_are_left);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	failures = CU_get_number_of_failures();
