@@ -192,11 +192,17 @@ static void compare_file(struct scrubber *scrubber, const store_file *key)
 	stripe_file_put(file);
 }
 
-/* Readers get nothing of the store file, either. Errors count against the device. */
-static void not_checked(struct scrubber *scrubber, const store_file *file, int error)
+/* What could not be looked at is left. Errors count against the device. */
+static void note_unseen(struct scrubber *scrubber, int error)
 {
 	scrubber->found++;
 	scrubber->unreadable += error != -ENOMEM;
+}
+
+/* Readers get nothing of the store file, either. */
+static void not_checked(struct scrubber *scrubber, const store_file *file, int error)
+{
+	note_unseen(scrubber, error);
 	rozo_log_limited(WARNING,
 		"scrub: export %" PRIu32 " file %" PRIx64 " segment %" PRIu32
 		": its store file cannot be checked: %s",
@@ -290,6 +296,9 @@ static void scrub(void *context)
 	int error = store_scan(scrubber->store, scrub_file, scrubber);
 	if (error == -ECANCELED)
 		return;
+	/* A directory cannot be listed, which was logged, or the walk has ended early. */
+	if (error)
+		note_unseen(scrubber, error);
 	orphans_pass_end(scrubber->orphans);
 	uint64_t left = scrubber->found - scrubber->repaired - scrubber->nowhere;
 	scrubber->passes++;

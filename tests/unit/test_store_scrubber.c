@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "storaged/orphans.h"
@@ -267,6 +268,44 @@ static void store_files_that_cannot_be_opened_are_left(void)
 	end();
 }
 
+static char unlisted[512]; /* a directory of store files */
+static int list_error;
+
+static int list_or_fail(const char *path, store_io_name each, void *context)
+{
+	if (list_error && strcmp(path, unlisted) == 0)
+		return list_error;
+	return store_io_posix.list(path, each, context);
+}
+
+static void directories_that_cannot_be_listed_are_left(void)
+{
+	struct store_io io = store_io_posix;
+
+	begin();
+	scrubber_stop(scrubber);
+	fixture_side_of(&fixture, (store_file){.export_id = 1, .file_id = 2}, 0, unlisted,
+		sizeof(unlisted));
+	*strrchr(unlisted, '/') = '\0';
+	io.list = list_or_fail;
+	fixture.io = &io;
+	fixture_reopen(&fixture);
+	list_error = -EUCLEAN;
+	start();
+	CU_ASSERT_EQUAL(next_pass(), 0);
+	CU_ASSERT(work.told.scrub_files < SHARDS);
+	CU_ASSERT_EQUAL(work.told.scrub_left, 1);
+	/* What was short only for a moment is tried again soon. */
+	list_error = -ENOMEM;
+	CU_ASSERT_EQUAL(next_pass(), INTERVAL_S);
+	CU_ASSERT_EQUAL(work.told.scrub_left, 1);
+	list_error = 0;
+	CU_ASSERT(next_pass() <= 10);
+	CU_ASSERT_EQUAL(work.told.scrub_files, SHARDS);
+	CU_ASSERT_EQUAL(work.told.scrub_left, 0);
+	end();
+}
+
 int main(void)
 {
 	CU_pSuite suite;
@@ -278,6 +317,7 @@ int main(void)
 	TEST(a_sound_store_is_gone_through_at_intervals);
 	TEST(what_could_not_be_compared_is_compared_soon);
 	TEST(store_files_that_cannot_be_opened_are_left);
+	TEST(directories_that_cannot_be_listed_are_left);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	failures = CU_get_number_of_failures();
