@@ -295,6 +295,20 @@ static void check_extent(struct verified_file *file)
 
 /* -------- groups -------- */
 
+/* A page of zeros: a hole was never written, or given back. As when serving (store_pages.c). */
+static void judge_zeros(
+	struct verified_file *file, struct verified_side *side, uint64_t group, uint64_t offset)
+{
+	const struct store_io *io = file->verify->io;
+
+	if (io->has_data != NULL && io->has_data(side->descriptor, offset, STORE_PAGE_BYTES))
+		problem(file->verify, side->path,
+			"the page of group %" PRIu64 " (blocks %" PRIu64 " to %" PRIu64
+			") is zeros, and no hole: what it had is lost (or the file was copied "
+			"without its holes)",
+			group, group * file->shape.rows, (group + 1) * file->shape.rows - 1);
+}
+
 static void load_page(struct verified_file *file, unsigned int s, uint64_t group)
 {
 	struct verified_side *side = &file->sides[s];
@@ -335,7 +349,7 @@ static void load_page(struct verified_file *file, unsigned int s, uint64_t group
 			" of side %c, or of another geometry",
 			group, fields.group, "ab"[fields.side & 1]);
 	else if (verdict == STORE_HEADER_ZERO && all_bytes(side->page, STORE_PAGE_BYTES, 0))
-		return; /* never written, or given back */
+		judge_zeros(file, side, group, offset);
 	else if (!all_bytes(side->page, STORE_PAGE_BYTES, 0xff)) /* else the records tell */
 		problem(file->verify, side->path, "the header of group %" PRIu64 " is %s", group,
 			verdict == STORE_HEADER_ZERO      ? "zeros"

@@ -229,6 +229,23 @@ static void cut_files_are_named(void)
 	end();
 }
 
+static void a_page_of_zeros_that_was_written_is_named(void)
+{
+	static const uint8_t zeros[4096];
+	int file;
+
+	begin(1);
+	file = open(side_a, O_RDWR);
+	CU_ASSERT_FATAL(file >= 0);
+	CU_ASSERT_EQUAL(pwrite(file, zeros, sizeof(zeros), (off_t)HEADER(2)), sizeof(zeros));
+	CU_ASSERT(says(1, side_a, "the page of group 2 (blocks 62 to 92) is zeros"));
+	/* One that was given back is a hole. */
+	CU_ASSERT_EQUAL(store_io_posix.punch(file, HEADER(2), sizeof(zeros)), 0);
+	CU_ASSERT(clean());
+	close(file);
+	end();
+}
+
 static void missing_sides_are_named(void)
 {
 	begin(1);
@@ -591,6 +608,8 @@ int main(void)
 		{"bytes of dropped versions do not matter",
 			bytes_of_dropped_versions_do_not_matter},
 		{"cut files are named", cut_files_are_named},
+		{"a page of zeros that was written is named",
+			a_page_of_zeros_that_was_written_is_named},
 		{"missing sides are named", missing_sides_are_named},
 		{"what is in the wrong place is named", what_is_in_the_wrong_place_is_named},
 		{"a store file on two devices is named", a_store_file_on_two_devices_is_named},
