@@ -99,9 +99,9 @@ int shard_file_close(struct shard_file *file)
 		shard_file_punch(file, true);
 		error = shard_file_flush(file, UINT64_MAX, false);
 		/* Only tells how much of the file is to be expected next time; no need to flush it.
-		 */
+		 * The page 0 of another file stays what it is: it may be moved back. */
 		store_pages_begin(&pages, file);
-		if (error == 0 && file->shape_known) {
+		if (error == 0 && file->shape_known && !file->foreign) {
 			store_pages_note_size(&pages, true);
 			store_pages_finish(&pages);
 		}

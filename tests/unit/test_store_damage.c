@@ -566,12 +566,17 @@ static void another_files_bytes_are_not_taken_for_ones_own(void)
 	CU_ASSERT(fixture_logged("is another store file") > 0);
 	/* Nothing is written into it: moved back, both are whole. */
 	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(9, 1)), EIO);
+	fixture_sync(&fixture, FIXTURE_FILE);
 	fixture_close(&fixture);
 	CU_ASSERT_EQUAL(rename(path, saved), 0);
 	CU_ASSERT_EQUAL(rename(side_a, path), 0);
 	CU_ASSERT_EQUAL(rename(saved, side_a), 0);
+	fixture_forget_log();
 	fixture_open(&fixture);
 	only_damaged(0, 0);
+	CU_ASSERT(
+		fixture_is(&fixture, &(struct get){.file = other}, VERSION(1, 1), STORE_FINALIZED));
+	CU_ASSERT_EQUAL(fixture_logged("is another store file"), 0);
 	end();
 }
 
