@@ -72,6 +72,18 @@ static int check_block(struct stretch *stretch, uint64_t block)
 	return 0;
 }
 
+/* Zeros are damage only where records are beside them. */
+static bool is_header_damaged(const struct shard_file *file, const struct store_page *page)
+{
+	enum store_header_verdict verdict = store_header_get(page->bytes, &file->key, NULL, NULL);
+
+	for (size_t i = 0; verdict == STORE_HEADER_ZERO && i < STORE_PAGE_BYTES; i++) {
+		if (page->bytes[i] != 0)
+			return true;
+	}
+	return verdict == STORE_HEADER_DAMAGED;
+}
+
 /* Notes the headers of a group's pages that are damaged. Returns 0 or a negative errno. */
 static int check_headers(struct stretch *stretch, uint64_t group)
 {
@@ -86,8 +98,7 @@ static int check_headers(struct stretch *stretch, uint64_t group)
 			return error;
 		stretch->check->bytes += STORE_PAGE_BYTES;
 		if (stretch->header_count < STORE_CHECK_BAD_MAX &&
-			store_header_get(page->bytes, &stretch->file->key, NULL, NULL) ==
-				STORE_HEADER_DAMAGED)
+			is_header_damaged(stretch->file, page))
 			stretch->headers[stretch->header_count++] = group * STORE_SIDES + side;
 	}
 	return 0;
@@ -214,8 +225,7 @@ static int note_found(struct stretch *stretch)
 
 		error = store_pages_get(&pages, stretch->headers[i] / STORE_SIDES,
 			(unsigned int)(stretch->headers[i] % STORE_SIDES), &page);
-		if (error == 0 && store_header_get(page->bytes, &file->key, NULL, NULL) ==
-					  STORE_HEADER_DAMAGED) {
+		if (error == 0 && is_header_damaged(file, page)) {
 			page->changed = true;
 			page->durable = true;
 			stretch->check->headers_mended++;

@@ -469,15 +469,20 @@ static void a_check_of_many_bad_blocks_goes_on(void)
 
 static void damaged_headers_are_written_anew(void)
 {
+	static const uint8_t zeros[128];
 	struct store_check sum;
+	int file;
 
 	begin(1);
+	file = open(side_a, O_WRONLY);
+	CU_ASSERT_EQUAL(pwrite(file, zeros, sizeof(zeros), (off_t)HEADER(3)), sizeof(zeros));
+	close(file);
 	fixture_flip(side_a, HEADER(0) + 40, 0);
 	fixture_flip(side_a, HEADER(2) + 60, 0);
 	fixture_flip(side_b, HEADER(1) + 127, 0);
 	fixture_open(&fixture);
 	CU_ASSERT_EQUAL(check_all(&sum), 0);
-	CU_ASSERT_EQUAL(sum.headers_mended, 3);
+	CU_ASSERT_EQUAL(sum.headers_mended, 4);
 	CU_ASSERT_EQUAL(check_all(&sum), 0);
 	CU_ASSERT_EQUAL(sum.headers_mended, 0);
 	fixture_close(&fixture);
