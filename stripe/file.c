@@ -501,9 +501,13 @@ static int attach_once(struct stripe_file *file, uint64_t writer, bool if_free, 
 	if (placement.write_epoch > file->write_epoch)
 		gather_end_epoch(file);
 	pthread_mutex_lock(&file->lock);
+	uint64_t size = placement.attributes.size;
 	if (placement.write_epoch > file->placed_epoch) {
 		supersede_segments(file);
 		file->placed_epoch = placement.write_epoch;
+	} else if (size < file->size_reported) {
+		/* Under one epoch files only grow: the answer is from before it was reported. */
+		size = file->size_reported;
 	}
 	/* That of a truncation is for writers only once it has been carried out. */
 	if (placement.write_epoch > file->write_epoch && !placement.truncate)
@@ -514,8 +518,8 @@ static int attach_once(struct stripe_file *file, uint64_t writer, bool if_free, 
 			(uint64_t)placement.write_epoch << GENERATION_COUNTER_BITS | file->counter;
 	file->layout_epoch = placement.layout_epoch;
 	file->write_gateway = placement.write_gateway;
-	file->size_reported = placement.attributes.size;
-	file->size = placement.attributes.size;
+	file->size_reported = size;
+	file->size = size;
 	if (file->unstable_end > file->size)
 		file->size = file->unstable_end;
 	if (file->committing_end > file->size)

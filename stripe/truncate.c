@@ -340,7 +340,9 @@ int stripe_truncate(struct stripe_file *file, uint64_t size)
 	gather_end_epoch(file);
 	pthread_mutex_lock(&file->lock);
 	file->size = size;
-	file->size_reported = size;
+	/* Not more: another truncation may have overtaken this one. */
+	if (file->size_reported > size)
+		file->size_reported = size;
 	pthread_mutex_unlock(&file->lock);
 	/*
 	 * exportd tells of the truncation, and of the segments there are by now: others have

@@ -99,6 +99,7 @@ static void meta_placement(
 	res->row_bytes = cluster.row_bytes;
 	res->min_shards = cluster.min_shards;
 	res->segment_blocks = cluster.segment_blocks;
+	hold(&cluster.hold_placed);
 }
 
 static void meta_written(

@@ -84,6 +84,7 @@ struct cluster {
 	atomic_uint check_delay_ms; /* before META_CHECK_EPOCH is answered */
 	atomic_uint placement_delay_ms; /* the same of META_PLACEMENT */
 	atomic_bool hold_placement, hold_written; /* answers, until these are false again */
+	atomic_bool hold_placed; /* the same, of placements as they were when asked for */
 	atomic_uint held; /* answers that are ready, and held */
 	uint64_t placements_asked; /* guarded by lock while calls may be under way */
 	struct stripe *stripe;

@@ -2086,6 +2086,48 @@ static void a_file_does_not_shrink_while_it_is_committed(void)
 	cluster_stop();
 }
 
+static void *refresh_once(void *argument)
+{
+	CU_ASSERT_EQUAL(stripe_file_refresh(argument), 0);
+	return NULL;
+}
+
+/* Reads that reach beyond the end ask exportd; its answer of before a commit comes after it. */
+static void a_file_does_not_shrink_by_an_answer_of_before(void)
+{
+	uint8_t bytes[2 * BLOCK];
+	pthread_t refreshing;
+
+	random_seed(81);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(1);
+	fill(bytes, sizeof(bytes));
+	for (unsigned int stable = 0; stable < 2; stable++) {
+		if (!stable) {
+			CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, BLOCK, false), 0);
+		}
+		atomic_store(&cluster.held, 0);
+		atomic_store(&cluster.hold_placed, true);
+		pthread_create(&refreshing, NULL, refresh_once, file);
+		while (!atomic_load(&cluster.held))
+			usleep(1000);
+		if (stable) {
+			CU_ASSERT_EQUAL(stripe_write(file, BLOCK, bytes + BLOCK, BLOCK, true), 0);
+		} else {
+			CU_ASSERT_EQUAL(stripe_commit(file), 0);
+		}
+		atomic_store(&cluster.hold_placed, false);
+		pthread_join(refreshing, NULL);
+		CU_ASSERT_EQUAL(stripe_file_size(file), (1 + stable) * BLOCK);
+	}
+	/* A truncation of others makes it smaller all the same. */
+	begin_truncation(1, 100);
+	CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
+	CU_ASSERT_EQUAL(stripe_file_size(file), 100);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 struct late_write {
 	struct stripe_file *file;
 	uint8_t byte;
@@ -2795,6 +2837,8 @@ int main(void)
 			a_cached_block_brings_nothing_back_that_was_truncated},
 		{"a file does not shrink while it is committed",
 			a_file_does_not_shrink_while_it_is_committed},
+		{"a file does not shrink by an answer of before",
+			a_file_does_not_shrink_by_an_answer_of_before},
 		{"commit waits once for a slow node", commit_waits_once_for_a_slow_node},
 		{"what exportd said before a truncation does not count",
 			what_exportd_said_before_a_truncation_does_not_count},
