@@ -15,6 +15,8 @@
 #define PAUSE_WRITES 64
 /* A 64th of a block is the grain in which it is known whether all of it has come. */
 #define GRAINS 64u
+/* How often exportd is asked for one block. */
+#define LEARN_MAX 3
 
 /* -------- what versions tell -------- */
 
@@ -413,43 +415,49 @@ int gather_write(struct stripe_file *file, const struct segment *segment, uint64
 
 /* -------- sending -------- */
 
-/*
- * Sends what was collected of a block. learn: ask exportd if stores know a newer epoch.
- * Returns 0 also if there turned out to be nothing, or it was lost; an error if it is still there.
- */
-static int send_collected(struct stripe_file *file, struct cache_block *cached, bool learn)
+/* send_collected(), once; -ESTALE if exportd is to be asked before another attempt. */
+static int try_to_send(struct stripe_file *file, struct cache_block *cached)
 {
 	static const struct patch nothing;
 	const struct segment *segment;
 	struct range_hold hold;
-	bool left;
 
 	int error = file_segment(
 		file, (uint32_t)(cached->number / file->segment_blocks), false, &segment);
 	if (error)
 		return error;
 	range_acquire(&file->ranges, &hold, cached->number, cached->number, true);
-	left = cached->dirty;
-	if (left && cached->write_epoch != file_write_epoch(file))
+	if (cached->dirty && cached->write_epoch != file_write_epoch(file))
 		lose(cached, "the file was truncated or has another gateway");
-	else if (left)
+	else if (cached->dirty)
 		error = send_block(file, segment, cached->number, cached, &nothing, NULL);
-	left = cached->dirty;
+	bool left = cached->dirty;
 	range_release(&file->ranges, &hold);
-	if (left && error == -ESTALE && learn) {
-		/* Not with the range held. If the epoch grew, nothing collected is left by now. */
+	return left ? error : 0;
+}
+
+/*
+ * Sends what was collected of a block. learn: ask exportd if stores know a newer epoch, or shards
+ * have been made since, which is no new epoch.
+ * Returns 0 also if there turned out to be nothing, or it was lost; an error if it is still there.
+ */
+static int send_collected(struct stripe_file *file, struct cache_block *cached, bool learn)
+{
+	int error = try_to_send(file, cached);
+
+	for (unsigned int asked = 0; error == -ESTALE && learn && asked < LEARN_MAX; asked++) {
+		/* Not with the range held. If the epoch grew, what is left is given up next. */
 		uint32_t layout_epoch = stripe_file_layout_epoch(file);
 		error = file_learn_epoch(file, &layout_epoch);
-		range_acquire(&file->ranges, &hold, cached->number, cached->number, true);
-		if (!error && cached->dirty && cached->write_epoch == file_write_epoch(file))
-			error = -EIO; /* the stores and exportd disagree */
-		else if (!error && cached->dirty) /* before COMMIT is answered */
-			lose(cached, "the file was truncated or has another gateway");
-		range_release(&file->ranges, &hold);
+		if (error)
+			return error;
+		error = try_to_send(file, cached);
 	}
 	if (!error)
 		atomic_store(&file->gather_failed, false);
-	return left ? error : 0;
+	else if (error == -ESTALE && learn)
+		error = -EIO; /* the stores and exportd disagree */
+	return error;
 }
 
 /* Sends what has been collected for longest, until at most so many bytes are left. */

@@ -1541,6 +1541,63 @@ static void a_lost_page_is_made_again_with_what_it_never_had(void)
 	stop();
 }
 
+static void *read_first_block(void *argument)
+{
+	uint8_t bytes[BLOCK];
+
+	CU_ASSERT_EQUAL(stripe_read(argument, 0, bytes, BLOCK), 0);
+	CU_ASSERT_EQUAL(memcmp(bytes, model, BLOCK), 0);
+	return NULL;
+}
+
+static void *commit_once(void *argument)
+{
+	CU_ASSERT_EQUAL(stripe_commit(argument), 0);
+	return NULL;
+}
+
+/* That is no new epoch: bytes in memory are sent to the stores that have the shards now. */
+static void a_commit_does_not_fail_when_a_shard_has_been_made(void)
+{
+	struct stripe_heal_result sum;
+	pthread_t reading, committing;
+
+	cluster.gather = true;
+	cluster.gather_delay_ms = 3600000;
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, SIZE, true), 0);
+	unsigned int spare = move_shard(FILE_ID, 5, 0);
+	struct stripe *worker = engine_create_at(spare);
+	CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
+	CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
+	change(file, 100, 200, false);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	/* The commit waits for a read of the block. */
+	for (unsigned int i = 0; i < cluster.node_count; i++) {
+		atomic_store(&cluster.nodes[i].read_delay_ms, 1000);
+		atomic_store(&cluster.nodes[i].reads, 0);
+	}
+	pthread_create(&reading, NULL, read_first_block, file);
+	while (!atomic_load(&cluster.nodes[0].reads))
+		usleep(1000);
+	pthread_create(&committing, NULL, commit_once, file);
+	usleep(300000);
+	end_rebuilding(FILE_ID, 5);
+	CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
+	pthread_join(reading, NULL);
+	for (unsigned int i = 0; i < cluster.node_count; i++)
+		atomic_store(&cluster.nodes[i].read_delay_ms, 0);
+	pthread_join(committing, NULL);
+	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	CU_ASSERT(reads_right(file));
+	stripe_destroy(worker);
+	stripe_file_put(file);
+	stop();
+	cluster.gather = false;
+	cluster.gather_delay_ms = 0;
+}
+
 int main(void)
 {
 	static CU_TestInfo tests[] = {
@@ -1609,6 +1666,8 @@ int main(void)
 			blocks_that_cannot_be_healed_are_given_up_together},
 		{"a lost page is made again with what it never had",
 			a_lost_page_is_made_again_with_what_it_never_had},
+		{"a commit does not fail when a shard has been made",
+			a_commit_does_not_fail_when_a_shard_has_been_made},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {
