@@ -360,8 +360,11 @@ static bool collect(struct stripe_file *file, const struct segment *segment,
 	static const struct patch nothing;
 	uint32_t write_epoch = file_write_epoch(file);
 
+	/* Nobody asks when it is sent: other clients' bytes may be with it. */
+	if (file_is_elsewhere(file, layout_epoch))
+		return false;
 	if (!cached->dirty) {
-		if (cached->write_epoch != write_epoch || file_is_elsewhere(file, layout_epoch) ||
+		if (cached->write_epoch != write_epoch ||
 			!cache_set_dirty(&file->stripe->cache, cached, latency_now_us() / 1000))
 			return false;
 		cached->covered = 0;

@@ -2215,6 +2215,37 @@ static void a_write_under_a_former_layout_is_refused(void)
 	cluster_stop();
 }
 
+/* Nor does it get among what has been collected under the new one. */
+static void a_write_under_a_former_layout_is_not_collected(void)
+{
+	uint8_t model[BLOCK], late[9] = {0};
+	struct stripe_file *file;
+
+	random_seed(88);
+	start_gathering(FOR_EVER);
+	struct stripe *gateway = engine_create_at(0);
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(gateway, EXPORT, 1, &file), 0);
+	fill(model, sizeof(model));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, BLOCK, true), 0);
+	uint32_t former = stripe_file_layout_epoch(file);
+	pthread_mutex_lock(&cluster.lock);
+	cluster.files[1].layouts++;
+	cluster.files[1].write_epoch++;
+	pthread_mutex_unlock(&cluster.lock);
+	CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
+	uint32_t layout_epoch = stripe_file_layout_epoch(file);
+	fill(model + 300, 200);
+	CU_ASSERT_EQUAL(stripe_write_under(file, layout_epoch, 300, model + 300, 200, false), 0);
+	for (unsigned int stable = 0; stable < 2; stable++)
+		CU_ASSERT_EQUAL(stripe_write_under(file, former, 310, late, 9, stable), -ESTALE);
+	CU_ASSERT(reads_as(file, model, 0, BLOCK));
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT(reads_as(file, model, 0, BLOCK));
+	stripe_file_put(file);
+	stripe_destroy(gateway);
+	stop_gathering();
+}
+
 /* The gateway has not heard that its client's layout was taken back: the stores have. */
 static void a_layout_that_was_taken_back_writes_nothing(void)
 {
@@ -2831,6 +2862,8 @@ int main(void)
 			a_former_gateway_writes_nothing_any_more},
 		{"a write under a former layout is refused",
 			a_write_under_a_former_layout_is_refused},
+		{"a write under a former layout is not collected",
+			a_write_under_a_former_layout_is_not_collected},
 		{"a layout that was taken back writes nothing",
 			a_layout_that_was_taken_back_writes_nothing},
 		{"a cached block brings nothing back that was truncated",
