@@ -772,8 +772,12 @@ int file_report_size(struct stripe_file *file, uint64_t end, uint32_t write_epoc
 		pthread_mutex_lock(&file->lock);
 		/* Not what exportd said before a truncation that has been heard of since. */
 		if (write_epoch >= file->placed_epoch &&
-			result.attributes.size > file->size_reported)
+			result.attributes.size > file->size_reported) {
 			file->size_reported = result.attributes.size;
+			/* An answer of before may have been taken in since it was written. */
+			if (file->size < file->size_reported)
+				file->size = file->size_reported;
+		}
 		pthread_mutex_unlock(&file->lock);
 	}
 	error = -(int)result.status;

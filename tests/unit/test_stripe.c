@@ -2128,6 +2128,49 @@ static void a_file_does_not_shrink_by_an_answer_of_before(void)
 	cluster_stop();
 }
 
+static void *write_a_block(void *argument)
+{
+	static const uint8_t bytes[BLOCK];
+
+	CU_ASSERT_EQUAL(stripe_write(argument, 0, bytes, BLOCK, true), 0);
+	return NULL;
+}
+
+/* The same, coming in the middle of a write. */
+static void a_file_is_as_long_as_what_was_written_stably(void)
+{
+	pthread_t refreshing, writing;
+	uint8_t model[BLOCK] = {0};
+	uint32_t write_epoch;
+
+	random_seed(82);
+	start_gathering(FOR_EVER);
+	struct stripe_file *file = open_file(1);
+	CU_ASSERT_EQUAL(stripe_file_claim(file, &write_epoch), 0);
+	atomic_store(&cluster.held, 0);
+	atomic_store(&cluster.hold_placed, true);
+	pthread_create(&refreshing, NULL, refresh_once, file);
+	while (atomic_load(&cluster.held) < 1)
+		usleep(1000);
+	atomic_store(&cluster.hold_written, true);
+	pthread_create(&writing, NULL, write_a_block, file);
+	while (atomic_load(&cluster.held) < 2)
+		usleep(1000);
+	atomic_store(&cluster.hold_placed, false);
+	pthread_join(refreshing, NULL);
+	atomic_store(&cluster.hold_written, false);
+	pthread_join(writing, NULL);
+	CU_ASSERT_EQUAL(stripe_file_size(file), BLOCK);
+	/* What is collected next lies over that, and not over a block that is taken to be empty. */
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	fill(model + 100, 200);
+	CU_ASSERT_EQUAL(stripe_write(file, 100, model + 100, 200, false), 0);
+	CU_ASSERT(reads_as(file, model, 0, BLOCK));
+	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	stripe_file_put(file);
+	stop_gathering();
+}
+
 struct late_write {
 	struct stripe_file *file;
 	uint8_t byte;
@@ -2872,6 +2915,8 @@ int main(void)
 			a_file_does_not_shrink_while_it_is_committed},
 		{"a file does not shrink by an answer of before",
 			a_file_does_not_shrink_by_an_answer_of_before},
+		{"a file is as long as what was written stably",
+			a_file_is_as_long_as_what_was_written_stably},
 		{"commit waits once for a slow node", commit_waits_once_for_a_slow_node},
 		{"what exportd said before a truncation does not count",
 			what_exportd_said_before_a_truncation_does_not_count},
