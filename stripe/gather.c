@@ -498,6 +498,8 @@ int gather_commit(struct stripe_file *file)
 	if (atomic_load(&file->cached.dirty_bytes) == 0)
 		return 0;
 	int error = send_until(file, 0);
+	if (error == -EIO && file_doubt_rebuilding(file))
+		error = send_until(file, 0);
 	if (error) {
 		/* Until nothing is left nothing more is collected, or this might not end. */
 		atomic_store(&file->gather_failed, true);

@@ -1598,6 +1598,35 @@ static void a_commit_does_not_fail_when_a_shard_has_been_made(void)
 	cluster.gather_delay_ms = 0;
 }
 
+/* As little as a write fails: the new node may be needed, and counts as soon as exportd says so. */
+static void a_commit_counts_a_shard_that_has_been_made(void)
+{
+	struct stripe_heal_result sum;
+
+	cluster.gather = true;
+	cluster.gather_delay_ms = 3600000;
+	start();
+	struct stripe_file *file = open_in(cluster.stripe);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, SIZE, true), 0);
+	unsigned int spare = move_shard(FILE_ID, 5, 0);
+	struct stripe *worker = engine_create_at(spare);
+	CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
+	CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
+	change(file, 100, 200, false);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	end_rebuilding(FILE_ID, 5);
+	node_stop(0);
+	node_stop(1);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	CU_ASSERT(reads_right(file));
+	stripe_destroy(worker);
+	stripe_file_put(file);
+	stop();
+	cluster.gather = false;
+	cluster.gather_delay_ms = 0;
+}
+
 int main(void)
 {
 	static CU_TestInfo tests[] = {
@@ -1668,6 +1697,8 @@ int main(void)
 			a_lost_page_is_made_again_with_what_it_never_had},
 		{"a commit does not fail when a shard has been made",
 			a_commit_does_not_fail_when_a_shard_has_been_made},
+		{"a commit counts a shard that has been made",
+			a_commit_counts_a_shard_that_has_been_made},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {
