@@ -392,8 +392,7 @@ static int engine_create(struct cluster *cluster)
 		.exportd_address = config->exportd_address,
 		.exportd_port = config->exportd_port,
 		.key = &config->key,
-		/* Nothing is collected here: Ganesha's write verifier does not follow the engine's.
-		 */
+		/* Nothing is collected here: readers at gateways see at once what is written. */
 		.cache_bytes = (size_t)config->cache_mib << 20,
 	};
 	int error;

@@ -29,6 +29,7 @@ fsal_status_t meta_status(int error)
 		{EISDIR, ERR_FSAL_ISDIR},
 		{EINVAL, ERR_FSAL_INVAL},
 		{EFBIG, ERR_FSAL_FBIG},
+		{EOVERFLOW, ERR_FSAL_FBIG}, /* no write epochs are left */
 		{ENOSPC, ERR_FSAL_NOSPC},
 		{EROFS, ERR_FSAL_ROFS},
 		{EMLINK, ERR_FSAL_MLINK},
@@ -65,6 +66,7 @@ fsal_status_t meta_stripe_status(int error)
 	case -ESTALE:
 	case -ENOSPC:
 	case -EFBIG:
+	case -EOVERFLOW:
 	case -EINVAL:
 		return meta_status(-error);
 	default: /* exportd could not be reached, or it took too long */

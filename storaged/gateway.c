@@ -39,6 +39,7 @@ static nfs3_status status_of(int error, nfs3_status too_few_nodes)
 	case -ENOSPC:
 		return NFS3ERR_NOSPC;
 	case -EFBIG:
+	case -EOVERFLOW: /* no write epochs are left: it can be copied, but not written */
 		return NFS3ERR_FBIG;
 	case -EINVAL:
 		return NFS3ERR_INVAL;

@@ -277,6 +277,21 @@ static void tell_behind(const struct stripe_file *file, const char *what)
 		file->export_id, (unsigned long long)file->file_id, what);
 }
 
+/*
+ * After exportd has said that there is no such file. Should it know the file again, since an export
+ * was put back into its configuration, say, clients have to send again what was not committed: it
+ * is forgotten here.
+ */
+static void forget_gone(struct stripe_file *file)
+{
+	pthread_mutex_lock(&file->lock);
+	bool owes = file->unstable || file->unstable_end || file->committing_end;
+	pthread_mutex_unlock(&file->lock);
+	if (owes || atomic_load(&file->cached.dirty_bytes))
+		atomic_fetch_add(&file->stripe->verifier, 1);
+	stripe_file_forget(file->stripe, file->export_id, file->file_id);
+}
+
 /* writer: 0, or whoever wants a write epoch of its own; if_free: if that costs nothing. */
 static int ask_placement(struct stripe_file *file, uint32_t segment, bool allocate, uint64_t writer,
 	bool if_free, unsigned int timeout_ms, meta_placement_res *result)
@@ -318,7 +333,7 @@ static int ask_placement(struct stripe_file *file, uint32_t segment, bool alloca
 		rpc_free(RPC_XDR(xdr_meta_placement_res), result);
 		*result = (meta_placement_res){.next_segment = next_segment};
 		if (error == -ESTALE)
-			stripe_file_forget(file->stripe, file->export_id, file->file_id);
+			forget_gone(file);
 	}
 	return error;
 }

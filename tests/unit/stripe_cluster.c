@@ -43,6 +43,11 @@ static void meta_placement(
 	usleep(atomic_load(&cluster.placement_delay_ms) * 1000);
 	pthread_mutex_lock(&cluster.lock);
 	struct test_file *file = &cluster.files[args->file.file_id];
+	if (file->unknown) {
+		pthread_mutex_unlock(&cluster.lock);
+		res->status = ESTALE;
+		return;
+	}
 	res->layout_epoch = 1 + file->layouts;
 	if (args->met_epoch > file->write_epoch && !cluster.knows_better)
 		file->write_epoch = file->valid_epoch = args->met_epoch + 1;

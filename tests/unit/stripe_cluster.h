@@ -46,6 +46,7 @@ struct test_file {
 	uint32_t layouts; /* that followed the first one, whose write gateway is node 1 */
 	uint64_t writer; /* whose claimed_epoch is */
 	uint32_t claimed_epoch;
+	bool unknown; /* to exportd, for a while */
 	bool truncate;
 	uint64_t truncate_size;
 	uint32_t valid_epoch; /* of the last truncation, or move of a shard that is over */

@@ -1051,7 +1051,27 @@ static void exportd_that_stays_behind_the_stores_makes_calls_fail(void)
 	cluster.knows_better = false;
 }
 
-/* The same with an exportd that is slow besides: 10 turns would take 7 s. */
+/* What it has forgotten must not be taken for committed. */
+static void a_file_that_exportd_does_not_know_for_a_while_is_sent_again(void)
+{
+	uint8_t *model;
+	struct stripe_file *file = begin_with_a_file(87, &model), *again;
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+
+	fill(model + 20000, 30000);
+	CU_ASSERT_EQUAL(stripe_write(file, 20000, model + 20000, 30000, false), 0);
+	cluster.files[CUT_FILE].unknown = true;
+	CU_ASSERT_EQUAL(stripe_file_refresh(file), -ESTALE);
+	stripe_file_put(file);
+	cluster.files[CUT_FILE].unknown = false;
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(cluster.stripe, EXPORT, CUT_FILE, &again), 0);
+	CU_ASSERT_EQUAL(stripe_commit(again), 0);
+	CU_ASSERT_NOT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	send_again_and_commit(again, model, 20000, 30000);
+	end_with_the_file(again, model);
+}
+
+/* Stores that are ahead of exportd, which is slow besides: 10 turns would take 7 s. */
 static void what_may_be_tried_again_and_again_ends_in_time(void)
 {
 	uint8_t bytes[16384];
@@ -2850,6 +2870,8 @@ int main(void)
 		{"exportd behind the stores catches up", exportd_behind_the_stores_catches_up},
 		{"exportd that stays behind the stores makes calls fail",
 			exportd_that_stays_behind_the_stores_makes_calls_fail},
+		{"a file that exportd does not know for a while is sent again",
+			a_file_that_exportd_does_not_know_for_a_while_is_sent_again},
 		{"what may be tried again and again ends in time",
 			what_may_be_tried_again_and_again_ends_in_time},
 		{"a file can be read while a truncation waits",
