@@ -241,16 +241,21 @@ static void close_gaps(struct read_call *call)
 	call->payload_bytes = end;
 }
 
+/* Before each look at the file: there may be none any more. */
+static void forget_look(struct read_call *call)
+{
+	memset(call->blocks, 0, call->args->count * sizeof(*call->blocks));
+	memset(call->fetches, 0, call->args->count * sizeof(*call->fetches));
+	call->payload_bytes = 0;
+	call->unsettled = false;
+}
+
 /* One look at the file, under the lock. Returns 0 or a negative errno. */
 static int read_locked(struct read_call *call)
 {
 	const store_read_args *args = call->args;
 	int error = 0;
 
-	memset(call->blocks, 0, args->count * sizeof(*call->blocks));
-	memset(call->fetches, 0, args->count * sizeof(*call->fetches));
-	call->payload_bytes = 0;
-	call->unsettled = false;
 	store_pages_begin(&call->pages, call->file);
 	for (uint32_t i = 0; i < args->count && error == 0; i++)
 		error = judge_block(call, i);
@@ -344,7 +349,7 @@ static int read_file(struct read_call *call, store_read_res *res)
 			res->durable_epoch = file->epoch_kept;
 		if (file->exists && !store_shape_equal(&file->shape, &call->shape))
 			error = -EINVAL;
-		call->unsettled = false;
+		forget_look(call);
 		if (error == 0 && file->exists)
 			error = read_locked(call);
 		if (error == -EINVAL)

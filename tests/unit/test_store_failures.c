@@ -422,7 +422,7 @@ static void a_call_over_a_whole_file_holds_up_nobody(void)
 	}
 }
 
-static _Thread_local enum { NOBODY, SYNCS, REMOVES } role;
+static _Thread_local enum { NOBODY, WAITS, REMOVES } role;
 static sem_t about_to_flush, go_on;
 static atomic_bool armed, removal_logged;
 
@@ -435,7 +435,7 @@ int __wrap_pthread_rwlock_unlock(pthread_rwlock_t *lock)
 	int result = __real_pthread_rwlock_unlock(lock);
 
 	/* The ones before are after looking for the file. */
-	if (role == SYNCS && ++times == 3) {
+	if (role == WAITS && ++times == 3) {
 		sem_post(&about_to_flush);
 		sem_wait(&go_on);
 	}
@@ -461,7 +461,7 @@ static int remove_in_memory(const char *path)
 static void *sync_file(void *context)
 {
 	(void)context;
-	role = SYNCS;
+	role = WAITS;
 	fixture_sync(&fixture, FIXTURE_FILE);
 	return NULL;
 }
@@ -473,8 +473,8 @@ static void *remove_it(void *context)
 	return NULL;
 }
 
-/* A SYNC of a file that is there, which waits for go_on before it flushes. */
-static void begin_sync(pthread_t *syncer)
+/* A call for a file that is there, which waits for go_on before it flushes. */
+static void begin_call(pthread_t *caller, void *(*call)(void *), void *context)
 {
 	begin(1, &store_io_posix);
 	fixture_open(&fixture);
@@ -485,7 +485,7 @@ static void begin_sync(pthread_t *syncer)
 	fixture_open(&fixture);
 	sem_init(&about_to_flush, 0, 0);
 	sem_init(&go_on, 0, 0);
-	pthread_create(syncer, NULL, sync_file, NULL);
+	pthread_create(caller, NULL, call, context);
 	sem_wait(&about_to_flush);
 }
 
@@ -495,7 +495,7 @@ static void a_flush_does_not_bring_a_removed_file_back(void)
 	uint32_t removed = UINT32_MAX;
 	pthread_t syncer, remover;
 
-	begin_sync(&syncer);
+	begin_call(&syncer, sync_file, NULL);
 	armed = true;
 	pthread_create(&remover, NULL, remove_it, &removed);
 	pthread_join(remover, NULL);
@@ -514,12 +514,41 @@ static void a_flush_that_comes_behind_a_removal_ends(void)
 	pthread_t syncer;
 
 	alarm(20);
-	begin_sync(&syncer);
+	begin_call(&syncer, sync_file, NULL);
 	CU_ASSERT_EQUAL(remove_file(), 0);
 	sem_post(&go_on);
 	pthread_join(syncer, NULL);
 	fixture_end(&fixture);
 	alarm(0);
+}
+
+static void *read_file(void *context)
+{
+	const store_read_args args = {.file = FIXTURE_FILE, .geometry = fixture_4_2, .count = 4};
+
+	role = WAITS;
+	store_read(fixture.store, &args, context);
+	return NULL;
+}
+
+/* What may be undecided it flushes first, and looks again: nothing is there any more. */
+static void a_read_that_looks_again_behind_a_removal_finds_nothing(void)
+{
+	store_read_res res;
+	pthread_t reader;
+
+	begin_call(&reader, read_file, &res);
+	CU_ASSERT_EQUAL(remove_file(), 0);
+	sem_post(&go_on);
+	pthread_join(reader, NULL);
+	CU_ASSERT_EQUAL(res.status, 0);
+	CU_ASSERT_EQUAL_FATAL(res.blocks.blocks_len, 4);
+	for (unsigned int i = 0; i < 4; i++)
+		CU_ASSERT_EQUAL(res.blocks.blocks_val[i].state, STORE_EMPTY);
+	CU_ASSERT_EQUAL(res.payload.payload_len, 0);
+	free(res.blocks.blocks_val);
+	free(res.payload.payload_val);
+	fixture_end(&fixture);
 }
 
 /* The next read of a store file waits until a flush has failed. */
@@ -620,6 +649,7 @@ int main(void)
 	TEST(a_call_over_a_whole_file_holds_up_nobody);
 	TEST(a_flush_does_not_bring_a_removed_file_back);
 	TEST(a_flush_that_comes_behind_a_removal_ends);
+	TEST(a_read_that_looks_again_behind_a_removal_finds_nothing);
 	TEST(what_could_not_be_flushed_is_not_told_as_flushed);
 	TEST(records_of_a_file_that_is_not_there_are_cleared);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
