@@ -78,7 +78,8 @@ static int file_of(const struct gateway *gateway, const nfs3_handle *bytes,
 	if (error)
 		return error;
 	if (handle.layout_epoch > stripe_file_layout_epoch(*file))
-		error = stripe_file_refresh(*file);
+		error = wanted == GATEWAY_RW ? stripe_file_refresh(*file)
+					     : stripe_file_refresh_to_read(*file);
 	if (layout_epoch)
 		*layout_epoch = handle.layout_epoch;
 	if (!error && handle.layout_epoch != stripe_file_layout_epoch(*file))
@@ -118,7 +119,7 @@ static int read_file(struct stripe_file *file, const nfs3_read_args *args, nfs3_
 
 	/* The client knows of more bytes than we do: someone else made the file grow. */
 	if (args->offset + count > stripe_file_size(file))
-		error = stripe_file_refresh(file);
+		error = stripe_file_refresh_to_read(file);
 	if (error)
 		return error;
 	uint64_t size = stripe_file_size(file);

@@ -613,6 +613,19 @@ int stripe_file_refresh(struct stripe_file *file)
 	return error;
 }
 
+int stripe_file_refresh_to_read(struct stripe_file *file)
+{
+	struct pending pending;
+	bool claimed;
+
+	pthread_mutex_lock(&file->attach_lock);
+	int error = attach_once(file, 0, false, &claimed, &pending);
+	if (!error && pending.truncate)
+		file_truncate(file, pending.size, pending.write_epoch);
+	pthread_mutex_unlock(&file->attach_lock);
+	return error;
+}
+
 uint64_t file_bytes_max(const struct stripe_file *file)
 {
 	return file->segment_blocks * file->block_bytes * META_SEGMENTS_MAX;

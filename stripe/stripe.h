@@ -101,6 +101,12 @@ void stripe_file_put(struct stripe_file *file);
  */
 int stripe_file_refresh(struct stripe_file *file);
 
+/*
+ * The same for who only reads: that a truncation cannot be carried out is no error, since what
+ * remains of the file can be read, and the size is the new one.
+ */
+int stripe_file_refresh_to_read(struct stripe_file *file);
+
 /* As of the last answer of exportd. */
 uint32_t stripe_file_layout_epoch(const struct stripe_file *file);
 uint32_t stripe_file_write_gateway(const struct stripe_file *file);
