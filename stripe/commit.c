@@ -101,6 +101,39 @@ static void runs_mark_replaced(struct run *runs)
 	}
 }
 
+static bool is_first_of_segment(const struct run *runs, const struct run *run)
+{
+	while (runs->segment != run->segment)
+		runs = runs->next;
+	return runs == run;
+}
+
+/*
+ * Has the stores of one segment record who does not have its runs. One that did not answer is not
+ * asked again: there may be many runs.
+ */
+static int record_segment(struct stripe_file *file, const struct segment *segment, struct run *runs)
+{
+	uint32_t silent = 0;
+	int error = 0;
+
+	for (struct run *run = runs; run && !error; run = run->next) {
+		if (run->segment != segment)
+			continue;
+		if (!run->replaced && (run->written & ~run->holders)) {
+			run->holders &= ~silent;
+			error = run_record_missed(file, run, run->wanted,
+				run->written & ~run->holders, &run->holders, &silent);
+		}
+		if (!error)
+			error = segment_reach(file, segment, run->wanted, run->holders);
+		if (error == -ESTALE)
+			error = -EAGAIN; /* under another writer's epoch it is sent again */
+		run->untold = run->holders;
+	}
+	return error;
+}
+
 /* Makes runs durable. Returns 0, or -EIO if too few stores have one; the runs are used up. */
 static int commit_runs(struct stripe_file *file, struct run *runs)
 {
@@ -109,30 +142,12 @@ static int commit_runs(struct stripe_file *file, struct run *runs)
 	runs_mark_replaced(runs);
 
 	for (struct run *run = runs; run; run = run->next) {
-		bool synced = false;
-
-		for (const struct run *earlier = runs; earlier != run && !synced;
-			earlier = earlier->next)
-			synced = earlier->segment == run->segment;
-		if (!synced)
+		if (is_first_of_segment(runs, run))
 			sync_segment(file, run->segment, runs);
 	}
-	const struct segment *segment = NULL;
-	uint32_t silent = 0; /* shards of the segment whose stores are not asked again */
 	for (struct run *run = runs; run && !error; run = run->next) {
-		if (run->segment != segment)
-			silent = 0;
-		segment = run->segment;
-		if (!run->replaced && (run->written & ~run->holders)) {
-			run->holders &= ~silent;
-			error = run_record_missed(file, run, run->wanted,
-				run->written & ~run->holders, &run->holders, &silent);
-		}
-		if (!error)
-			error = segment_reach(file, run->segment, run->wanted, run->holders);
-		if (error == -ESTALE)
-			error = -EAGAIN; /* under another writer's epoch it is sent again */
-		run->untold = run->holders;
+		if (is_first_of_segment(runs, run))
+			error = record_segment(file, run->segment, run);
 	}
 	for (struct run **link = &runs; *link && !error;) {
 		struct run *run = *link;

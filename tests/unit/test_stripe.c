@@ -2056,6 +2056,35 @@ static void commit_waits_once_for_a_slow_node(void)
 	cluster_stop();
 }
 
+/* The same, where a client has gone to and fro between two segments. */
+static void commit_waits_once_for_a_slow_node_in_each_segment(void)
+{
+	struct timespec begun, ended;
+	uint8_t bytes[BLOCK];
+
+	random_seed(79);
+	cluster.call_timeout_ms = 1000;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	cluster.call_timeout_ms = 0;
+	struct stripe_file *file = open_file(1);
+	uint64_t segment_bytes = cluster.segment_blocks * BLOCK;
+	fill(bytes, sizeof(bytes));
+	for (unsigned int i = 0; i < 8; i++) {
+		uint64_t offset = i % 2 * segment_bytes + 2 * i * BLOCK;
+		CU_ASSERT_EQUAL(stripe_write(file, offset, bytes, BLOCK, false), 0);
+	}
+	make_missed_slow(3);
+	node_stop(0);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	clock_gettime(CLOCK_MONOTONIC, &ended);
+	CU_ASSERT(ended.tv_sec - begun.tv_sec < 5);
+	atomic_store(&missed_is_slow, false);
+	node_start(0);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 /* Of two runs only one has to be recorded as missed: the other one needs the slow store. */
 static void a_slow_node_counts_where_nothing_is_to_be_recorded(void)
 {
@@ -2940,6 +2969,8 @@ int main(void)
 		{"a file is as long as what was written stably",
 			a_file_is_as_long_as_what_was_written_stably},
 		{"commit waits once for a slow node", commit_waits_once_for_a_slow_node},
+		{"commit waits once for a slow node in each segment",
+			commit_waits_once_for_a_slow_node_in_each_segment},
 		{"what exportd said before a truncation does not count",
 			what_exportd_said_before_a_truncation_does_not_count},
 		{"a segment made after a truncation gets nothing from before",
