@@ -602,6 +602,9 @@ static int layout_revoke(struct kv_txn *txn, struct file_call *call, struct reco
 		return error;
 	inode->layout_epoch++;
 	inode->valid_epoch = inode->write_epoch;
+	/* It may have written what no LAYOUTCOMMIT will tell of: others must not go on with what
+	 * they have in their caches. */
+	inode_changed(inode, inode_now());
 	return record_inode_put(txn, args->file.export_id, args->file.file_id, inode);
 }
 

@@ -472,9 +472,11 @@ static nfsstat4 layoutreturn(
 		heed_errors(rozo_current(), handle, client, body);
 	if (layout && arg->dispose) {
 		if (layout->iomode == LAYOUTIOMODE4_RW) {
-			uncount_layout(handle);
+			/* First: what is asked of the attributes until then is not kept for long.
+			 */
 			if (arg->circumstance == circumstance_revoke && op_ctx->fsal_export)
 				layout_revoke(rozo_current(), handle, client);
+			uncount_layout(handle);
 		}
 		gsh_free(layout);
 	}

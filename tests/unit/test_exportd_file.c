@@ -608,6 +608,7 @@ static void write_gateway_moves_when_it_is_down(void)
 
 static void layouts_are_taken_back(void)
 {
+	struct meta_attributes before, after;
 	struct meta_placement_res placement;
 	uint32_t gateways[4], epoch, count, gateway;
 
@@ -617,6 +618,7 @@ static void layouts_are_taken_back(void)
 	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 0, 0, &placement, NULL), 0);
 	CU_ASSERT_EQUAL(check_epoch(&fixture, file_id, placement.write_epoch), 0);
 	for (uint32_t again = 1; again <= 2; again++) {
+		CU_ASSERT_EQUAL(do_getattr(&fixture, file_id, &before), 0);
 		CU_ASSERT_EQUAL(do_layout(&fixture, file_id, META_LAYOUT_REVOKE, 0, 1, 0, &epoch,
 					gateways, &count),
 			0);
@@ -626,6 +628,9 @@ static void layouts_are_taken_back(void)
 		CU_ASSERT_EQUAL(
 			check_epoch(&fixture, file_id, placement.write_epoch + again - 1), EAGAIN);
 		CU_ASSERT_EQUAL(check_epoch(&fixture, file_id, placement.write_epoch + again), 0);
+		/* Nobody else tells what the client has written. */
+		CU_ASSERT_EQUAL(do_getattr(&fixture, file_id, &after), 0);
+		CU_ASSERT(after.change > before.change);
 	}
 	/* Others get one at the same gateway. */
 	CU_ASSERT_EQUAL(
