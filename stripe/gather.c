@@ -481,6 +481,15 @@ static int send_until(struct stripe_file *file, size_t bytes)
 	return error;
 }
 
+/* Collects no more until the thread, which must have the file in its list, finds nothing left. */
+static void stop_collecting(struct stripe_file *file)
+{
+	pthread_mutex_lock(&file->stripe->gather_lock);
+	if (file->gather_listed)
+		atomic_store(&file->gather_failed, true);
+	pthread_mutex_unlock(&file->stripe->gather_lock);
+}
+
 void gather_make_room(struct stripe_file *file)
 {
 	struct cache *cache = &file->stripe->cache;
@@ -490,7 +499,7 @@ void gather_make_room(struct stripe_file *file)
 		return;
 	/* If that fails, the write finds no room to collect into, is sent at once, and fails. */
 	if (send_until(file, bytes / 4 * 3))
-		atomic_store(&file->gather_failed, true);
+		stop_collecting(file);
 }
 
 int gather_commit(struct stripe_file *file)

@@ -2338,6 +2338,73 @@ static void a_write_under_a_former_layout_is_not_collected(void)
 	stop_gathering();
 }
 
+static void *collect_under_a_former_layout(void *argument)
+{
+	uint8_t bytes[100] = {0};
+
+	CU_ASSERT_EQUAL(
+		stripe_write_under(argument, 1, 40 * BLOCK, bytes, sizeof(bytes), false), -ESTALE);
+	return NULL;
+}
+
+static uint64_t collected_at(struct stripe *stripe)
+{
+	struct stripe_counters counters;
+
+	stripe_counters(stripe, &counters);
+	return counters.collected;
+}
+
+/* What a writer sends for want of room is given up, by the time it hears so. */
+static void what_was_given_up_does_not_keep_others_from_being_collected(void)
+{
+	struct stripe_file *file;
+	uint8_t bytes[100] = {0};
+	pthread_t writing;
+
+	random_seed(89);
+	cluster.cache_bytes = 1 << 20;
+	start_gathering(500);
+	struct stripe *gateway = engine_create_at(0), *server = engine_create();
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(gateway, EXPORT, 1, &file), 0);
+	CU_ASSERT_EQUAL(stripe_write_under(file, 1, 0, bytes, sizeof(bytes), true), 0);
+	for (unsigned int i = 1; i <= 8; i++)
+		CU_ASSERT_EQUAL(
+			stripe_write_under(file, 1, i * BLOCK, bytes, sizeof(bytes), false), 0);
+	/* What exportd does for META_LAYOUT_REVOKE. */
+	pthread_mutex_lock(&cluster.lock);
+	cluster.files[1].layouts++;
+	cluster.files[1].write_epoch++;
+	pthread_mutex_unlock(&cluster.lock);
+	CU_ASSERT_EQUAL(stripe_fence(server, EXPORT, 1), 0);
+	/* First the thread that sends what is old asks exportd, then the writer. */
+	atomic_store(&cluster.placement_delay_ms, 300);
+	atomic_store(&cluster.held, 0);
+	atomic_store(&cluster.hold_placement, true);
+	while (!atomic_load(&cluster.held))
+		usleep(1000);
+	uint64_t writes = count_of(gateway, STORE_WRITE);
+	pthread_create(&writing, NULL, collect_under_a_former_layout, file);
+	while (count_of(gateway, STORE_WRITE) < writes + 6)
+		usleep(1000);
+	usleep(200000);
+	atomic_store(&cluster.hold_placement, false);
+	pthread_join(writing, NULL);
+	atomic_store(&cluster.placement_delay_ms, 0);
+	/* After a loss some are sent at once. */
+	uint64_t before = collected_at(gateway);
+	for (unsigned int i = 0; i < 100; i++)
+		CU_ASSERT_EQUAL(stripe_write_under(
+					file, 2, 41 * BLOCK + 100 * i, bytes, sizeof(bytes), false),
+			0);
+	CU_ASSERT(collected_at(gateway) > before);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	stripe_file_put(file);
+	stripe_destroy(gateway);
+	stripe_destroy(server);
+	stop_gathering();
+}
+
 /* The gateway has not heard that its client's layout was taken back: the stores have. */
 static void a_layout_that_was_taken_back_writes_nothing(void)
 {
@@ -2958,6 +3025,8 @@ int main(void)
 			a_write_under_a_former_layout_is_refused},
 		{"a write under a former layout is not collected",
 			a_write_under_a_former_layout_is_not_collected},
+		{"what was given up does not keep others from being collected",
+			what_was_given_up_does_not_keep_others_from_being_collected},
 		{"a layout that was taken back writes nothing",
 			a_layout_that_was_taken_back_writes_nothing},
 		{"a cached block brings nothing back that was truncated",
