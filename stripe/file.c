@@ -280,16 +280,18 @@ static void tell_behind(const struct stripe_file *file, const char *what)
 /*
  * After exportd has said that there is no such file. Should it know the file again, since an export
  * was put back into its configuration, say, clients have to send again what was not committed: it
- * is forgotten here.
+ * is forgotten here. So is what others who have a reference are writing: they were told the
+ * verifier before, and nobody gets the file as it is any more when that changes.
  */
 static void forget_gone(struct stripe_file *file)
 {
+	stripe_file_forget(file->stripe, file->export_id, file->file_id);
 	pthread_mutex_lock(&file->lock);
 	bool owes = file->unstable || file->unstable_end || file->committing_end;
 	pthread_mutex_unlock(&file->lock);
-	if (owes || atomic_load(&file->cached.dirty_bytes))
+	bool in_use = atomic_load(&file->attached) && atomic_load(&file->references) > 1;
+	if (owes || in_use || atomic_load(&file->cached.dirty_bytes))
 		atomic_fetch_add(&file->stripe->verifier, 1);
-	stripe_file_forget(file->stripe, file->export_id, file->file_id);
 }
 
 /* writer: 0, or whoever wants a write epoch of its own; if_free: if that costs nothing. */

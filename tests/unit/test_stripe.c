@@ -2177,6 +2177,44 @@ static void a_file_does_not_shrink_by_an_answer_of_before(void)
 	cluster_stop();
 }
 
+static void *write_two_blocks_unstably(void *argument)
+{
+	static const uint8_t bytes[2 * BLOCK];
+
+	CU_ASSERT_EQUAL(stripe_write(argument, 0, bytes, sizeof(bytes), false), 0);
+	return NULL;
+}
+
+/* Its client was told the verifier from before the write. */
+static void what_is_written_while_a_file_is_forgotten_is_sent_again(void)
+{
+	struct stripe_file *again;
+	uint8_t bytes[BLOCK];
+	pthread_t writing;
+
+	random_seed(91);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(1);
+	fill(bytes, sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, BLOCK, true), 0);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	hold_first_call(3, STORE_WRITE);
+	pthread_create(&writing, NULL, write_two_blocks_unstably, file);
+	wait_until_held();
+	cluster.files[1].unknown = true;
+	CU_ASSERT_EQUAL(stripe_file_refresh(file), -ESTALE);
+	let_go();
+	pthread_join(writing, NULL);
+	stripe_file_put(file);
+	cluster.files[1].unknown = false;
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(cluster.stripe, EXPORT, 1, &again), 0);
+	CU_ASSERT_EQUAL(stripe_commit(again), 0);
+	CU_ASSERT(cluster.files[1].size == 2 * BLOCK ||
+		  stripe_write_verifier(cluster.stripe) != verifier);
+	stripe_file_put(again);
+	cluster_stop();
+}
+
 static void *write_a_block(void *argument)
 {
 	static const uint8_t bytes[BLOCK];
@@ -3035,6 +3073,8 @@ int main(void)
 			a_file_does_not_shrink_while_it_is_committed},
 		{"a file does not shrink by an answer of before",
 			a_file_does_not_shrink_by_an_answer_of_before},
+		{"what is written while a file is forgotten is sent again",
+			what_is_written_while_a_file_is_forgotten_is_sent_again},
 		{"a file is as long as what was written stably",
 			a_file_is_as_long_as_what_was_written_stably},
 		{"commit waits once for a slow node", commit_waits_once_for_a_slow_node},
