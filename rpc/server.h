@@ -34,7 +34,7 @@ struct server_connection {
 	struct rpc_server *server;
 	struct server_connection *previous; /* oldest first */
 	struct server_connection *next;
-	bool closed;
+	atomic_bool closed; /* by the reactor's thread */
 	enum server_trust trust;
 	int64_t deadline_ms; /* to authenticate, to leave; REACTOR_NEVER */
 	char address[RPC_ADDRESS_TEXT_BYTES];
@@ -101,7 +101,7 @@ void server_connection_close(struct server_connection *connection);
 /* Looks at deadlines and paused connections; returns when to look again. The reactor's thread. */
 int64_t server_connection_tick(struct server_connection *connection, int64_t now_ms);
 
-/* Executes a request and frees it. A worker. */
+/* Executes a request, if its peer is still there, and frees it. A worker. */
 void server_request_execute(struct server_request *request);
 
 /* Frees a request without answer. */

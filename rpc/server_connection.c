@@ -10,6 +10,9 @@
  * A connection that has many calls waiting, or does not read its replies, is not read until
  * matters have improved: TCP then slows the peer down.
  *
+ * Calls of a peer that has closed its connection are not begun any more: it does not wait for them,
+ * and may have made them again on another connection, and gone on.
+ *
  * Everything but server_request_execute() and server_request_drop() runs in the reactor's thread.
  * No locks are taken here but the stream's own and the queue's.
  */
@@ -53,9 +56,8 @@ void server_connection_close(struct server_connection *connection)
 {
 	struct rpc_server *server = connection->server;
 
-	if (connection->closed)
+	if (atomic_exchange(&connection->closed, true))
 		return;
-	connection->closed = true;
 	if (is_stranger(connection))
 		server->strangers--;
 	if (connection->previous)
@@ -324,7 +326,9 @@ static void ready(struct reactor_source *source, uint32_t events)
 
 	if (connection->closed)
 		return;
-	if (events & (EPOLLERR | EPOLLHUP)) {
+	/* What somebody who has gone has sent, and may have sent again, is not to come later. */
+	if (events & (EPOLLERR | EPOLLHUP) ||
+		(events & EPOLLRDHUP && atomic_load(&connection->paused))) {
 		error = -ECONNRESET;
 	} else {
 		if (events & EPOLLOUT) {
@@ -347,9 +351,10 @@ void server_connection_open(
 {
 	struct server_connection *connection = calloc(1, sizeof(*connection));
 
-	if (!connection || record_stream_open(&connection->stream, server->reactor, fd, EPOLLIN,
-				   server->has_key ? STRANGER_RECORD_BYTES : RECORD_BYTES_MAX,
-				   ready, release)) {
+	if (!connection ||
+		record_stream_open(&connection->stream, server->reactor, fd, EPOLLIN | EPOLLRDHUP,
+			server->has_key ? STRANGER_RECORD_BYTES : RECORD_BYTES_MAX, ready,
+			release)) {
 		rozo_log_limited(
 			ERROR, "rpc: %s: no memory for another connection", server->address);
 		free(connection);
@@ -458,6 +463,7 @@ out:
 
 void server_request_execute(struct server_request *request)
 {
-	execute(request);
+	if (!atomic_load(&request->connection->closed))
+		execute(request);
 	server_request_drop(request);
 }

@@ -1322,6 +1322,36 @@ static void test_more_calls_than_a_connection_may_have_waiting(void)
 	rpc_server_stop(server);
 }
 
+/* Calls of a peer that has gone are not begun: it may have made them again elsewhere by now. */
+static void no_calls_of_who_has_gone(unsigned int calls)
+{
+	struct rpc_server *server = serve_at("127.0.0.1", NULL, 1);
+	int fd = raw_connect(rpc_server_port(server));
+
+	atomic_store(&executed, 0);
+	for (unsigned int i = 0; i < calls; i++) {
+		const uint32_t words[] = {i, 0, 2, TEST_PROGRAM, TEST_VERSION, TEST_ECHO, 0, 0, 0,
+			0, i == 0 ? 2000 : 0, 0};
+
+		raw_send(fd, words, 12);
+	}
+	shutdown(fd, SHUT_WR);
+	/* While the first one is being executed. */
+	CU_ASSERT(raw_is_closed(fd, 1500));
+	CU_ASSERT_EQUAL(atomic_load(&executed), 0);
+	pause_ms(2500);
+	rpc_server_stop(server);
+	CU_ASSERT_EQUAL(atomic_load(&executed), 1);
+	close(fd);
+}
+
+static void test_calls_of_a_peer_that_has_gone_are_not_begun(void)
+{
+	no_calls_of_who_has_gone(10);
+	/* More than are read: the server does not look at the connection for a while. */
+	no_calls_of_who_has_gone(300);
+}
+
 struct lender {
 	struct flight *flight;
 	struct test_data result;
@@ -1732,6 +1762,8 @@ int main(int argc, char **argv)
 		{"servers side by side", test_servers_side_by_side},
 		{"more calls than a connection may have waiting",
 			test_more_calls_than_a_connection_may_have_waiting},
+		{"calls of a peer that has gone are not begun",
+			test_calls_of_a_peer_that_has_gone_are_not_begun},
 		{"arguments are the caller's again after the call",
 			test_arguments_are_the_callers_again_after_the_call},
 		{"peer that does not read its answers", test_peer_that_does_not_read_its_answers},
