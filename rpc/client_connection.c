@@ -350,6 +350,7 @@ static int open_socket(const struct rpc_client *client)
 	static const int on = 1, idle_s = KEEPALIVE_IDLE_S, interval_s = KEEPALIVE_INTERVAL_S,
 			 count = KEEPALIVE_COUNT;
 	static const unsigned int unacknowledged_ms = UNACKNOWLEDGED_MS;
+	static const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
 	int fd = socket(client->address.storage.ss_family,
 		SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
 
@@ -363,6 +364,11 @@ static int open_socket(const struct rpc_client *client)
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
 	setsockopt(
 		fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged_ms, sizeof(unacknowledged_ms));
+	/*
+	 * Calls that are given up with their connection may be made again. The kernel would go on
+	 * sending them, and deliver them after what was done since, when the network is back.
+	 */
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 	return fd;
 }
 

@@ -1352,6 +1352,41 @@ static void test_calls_of_a_peer_that_has_gone_are_not_begun(void)
 	no_calls_of_who_has_gone(300);
 }
 
+/* What a client has given up, and may send again on another connection, is not sent any more. */
+static void test_what_was_given_up_does_not_arrive_later(void)
+{
+	struct sockaddr_in address = {
+		.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t address_bytes = sizeof(address);
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), fd, room = 4096;
+	struct flight flight = FLIGHT_INITIALIZER;
+	struct rpc_client *client;
+	static char bytes[65536];
+	ssize_t received;
+
+	setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
+	CU_ASSERT_EQUAL_FATAL(bind(listener, (struct sockaddr *)&address, address_bytes), 0);
+	CU_ASSERT_EQUAL_FATAL(listen(listener, 1), 0);
+	CU_ASSERT_EQUAL_FATAL(
+		getsockname(listener, (struct sockaddr *)&address, &address_bytes), 0);
+	client = rpc_client_create(
+		"127.0.0.1", ntohs(address.sin_port), TEST_PROGRAM, TEST_VERSION, NULL);
+	for (int i = 0; i < 100; i++)
+		take_off(&flight, client, 1000, 0, LONG_MS);
+	fd = accept(listener, NULL, NULL);
+	CU_ASSERT_FATAL(fd >= 0);
+	pause_ms(100);
+	rpc_client_destroy(client);
+	CU_ASSERT_EQUAL(flight.errors[ECANCELED], 100);
+	do {
+		received = recv(fd, bytes, sizeof(bytes), 0);
+	} while (received > 0);
+	CU_ASSERT_EQUAL(received, -1);
+	CU_ASSERT_EQUAL(errno, ECONNRESET);
+	close(fd);
+	close(listener);
+}
+
 struct lender {
 	struct flight *flight;
 	struct test_data result;
@@ -1764,6 +1799,8 @@ int main(int argc, char **argv)
 			test_more_calls_than_a_connection_may_have_waiting},
 		{"calls of a peer that has gone are not begun",
 			test_calls_of_a_peer_that_has_gone_are_not_begun},
+		{"what was given up does not arrive later",
+			test_what_was_given_up_does_not_arrive_later},
 		{"arguments are the caller's again after the call",
 			test_arguments_are_the_callers_again_after_the_call},
 		{"peer that does not read its answers", test_peer_that_does_not_read_its_answers},
