@@ -130,7 +130,13 @@ static int map_read_stored(struct map *map, struct kv *kv, uint32_t *version)
 	result = record_counters_get(txn, &counters);
 	for (i = 0; result == 0 && i < map->config->node_count; i++) {
 		result = record_node_get(txn, map->config->nodes[i].id, &map->stored[i]);
-		if (result == -ENOENT)
+		/*
+		 * A damaged one has been named in the log, and is made anew with the node's next
+		 * heartbeat. Each incarnation came with a new version: it was no larger than this.
+		 */
+		if (result == -EIO)
+			map->stored[i] = (struct record_node){.incarnation = counters.map_version};
+		if (result == -ENOENT || result == -EIO)
 			result = 0; /* new in the configuration: incarnation 0, down */
 	}
 	kv_abort(txn);

@@ -161,6 +161,34 @@ static void restart_of_exportd(void)
 	CU_ASSERT(map_read(nodes) > version);
 }
 
+/* What is known of one node does not keep exportd from starting, and is made anew. */
+static void a_damaged_node_is_one_that_is_not_known(void)
+{
+	struct meta_node nodes[NODES + 1];
+	uint32_t incarnation;
+
+	pass(500, ALL, 1);
+	pass(4000, ALL & ~(1u << 2), 1);
+	pass(500, ALL, 1);
+	map_read(nodes);
+	incarnation = nodes[2].incarnation;
+	CU_ASSERT_EQUAL(incarnation, 2);
+	fixture_flip(&fixture, record_key_node(2));
+	fixture_reopen(&fixture);
+	map_read(nodes);
+	CU_ASSERT_EQUAL(nodes[2].state, META_NODE_DOWN);
+	pass(500, ALL, 1);
+	map_read(nodes);
+	CU_ASSERT_EQUAL(nodes[2].state, META_NODE_UP);
+	CU_ASSERT(nodes[2].incarnation > incarnation);
+	CU_ASSERT_EQUAL(nodes[1].incarnation, 1);
+	incarnation = nodes[2].incarnation;
+	fixture_reopen(&fixture);
+	pass(500, ALL, 1);
+	map_read(nodes);
+	CU_ASSERT_EQUAL(nodes[2].incarnation, incarnation);
+}
+
 static void exportd_that_stood_still_blames_nobody(void)
 {
 	struct meta_node nodes[NODES + 1];
@@ -379,6 +407,8 @@ int main(void)
 		{"states follow heartbeats", states_follow_heartbeats},
 		{"a quick restart is seen by its boot", a_quick_restart_is_seen_by_its_boot},
 		{"restart of exportd", restart_of_exportd},
+		{"a damaged node is one that is not known",
+			a_damaged_node_is_one_that_is_not_known},
 		{"an exportd that stood still blames nobody",
 			exportd_that_stood_still_blames_nobody},
 		{"a disk that hangs blames nobody", a_disk_that_hangs_blames_nobody},
