@@ -21,6 +21,8 @@
 #define WAIT_NS (10 * UINT64_C(1000000000))
 /* A page stays for so long: until its truncations are due, and then until every node has asked. */
 #define PAGE_NS (3 * WAIT_NS)
+/* For so long it is one node's; then another one's, since the first may not reach the stores. */
+#define NODE_NS (6 * WAIT_NS)
 #define WAITING_MAX META_FREE_MAX /* in a page */
 
 struct waiting {
@@ -182,15 +184,16 @@ static int update(struct exportd *exportd, uint64_t now_ns)
 	return error;
 }
 
-/* One node that is up for each file, so that not all of them do the same. */
-static bool is_for(const struct file_nodes *nodes, const struct waiting *waiting, uint32_t node)
+/* One node that is up for each file at a time, so that not all of them do the same. */
+static bool is_for(const struct file_nodes *nodes, const struct waiting *waiting, uint32_t node,
+	uint64_t now_ns)
 {
 	uint64_t best = 0;
 	uint32_t chosen = 0;
 
 	for (size_t i = 0; i < nodes->count; i++) {
-		uint64_t draw =
-			placement_hash(waiting->export_id, waiting->file_id, nodes->nodes[i].id);
+		uint64_t draw = placement_hash(waiting->export_id,
+			waiting->file_id + now_ns / NODE_NS, nodes->nodes[i].id);
 
 		if (nodes->nodes[i].state == MAP_NODE_UP && (chosen == 0 || draw > best)) {
 			best = draw;
@@ -218,7 +221,7 @@ static int due(struct exportd *exportd, uint32_t node, struct meta_file *files)
 	for (uint32_t i = 0; error == 0 && i < truncations->count; i++) {
 		struct waiting *waiting = &truncations->waiting[i];
 
-		if (now_ns - waiting->since_ns < WAIT_NS || !is_for(&nodes, waiting, node))
+		if (now_ns - waiting->since_ns < WAIT_NS || !is_for(&nodes, waiting, node, now_ns))
 			continue;
 		if (files != NULL) {
 			files[count] = (struct meta_file){

@@ -356,6 +356,25 @@ static void a_truncation_whose_beginner_died_is_finished_by_a_node(void)
 	CU_ASSERT_EQUAL(finished, 18);
 }
 
+/* The node that is told first may reach exportd, but not the stores. */
+static void a_truncation_that_one_node_cannot_carry_out_is_told_to_another(void)
+{
+	uint32_t told_to = 0, nodes = 0;
+
+	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 0, NULL), 0);
+	CU_ASSERT_EQUAL(to_finish_by_anyone(), 0);
+	for (uint64_t now_ms = 12000; now_ms <= 180000; now_ms += 12000) {
+		fixture_time_ms(now_ms);
+		fixture_all_up(&fixture);
+		for (uint32_t node = 1; node <= 9; node++)
+			if (to_finish(node) > 0)
+				told_to |= 1u << node;
+	}
+	for (uint32_t node = 1; node <= 9; node++)
+		nodes += told_to >> node & 1;
+	CU_ASSERT(nodes > 1);
+}
+
 static void truncations_that_nobody_can_carry_out_hide_no_others(void)
 {
 	uint64_t pending[PENDING], now_ms = 1000;
@@ -873,6 +892,8 @@ int main(void)
 		{"a truncation is told until carried out", truncation_is_told_until_carried_out},
 		{"a truncation whose beginner died is finished by a node",
 			a_truncation_whose_beginner_died_is_finished_by_a_node},
+		{"a truncation that one node cannot carry out is told to another",
+			a_truncation_that_one_node_cannot_carry_out_is_told_to_another},
 		{"truncations that nobody can carry out hide no others",
 			truncations_that_nobody_can_carry_out_hide_no_others},
 		{"written only grows", written_only_grows},
