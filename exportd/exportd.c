@@ -20,6 +20,7 @@
 #include "exportd/clock.h"
 #include "exportd/exportd.h"
 #include "exportd/file_ids.h"
+#include "exportd/free_queue.h"
 #include "exportd/reply_cache.h"
 #include "rpc/log.h"
 
@@ -385,6 +386,8 @@ static int take_for_older(struct kv_txn *txn)
 {
 	int result = file_ids_skip_all(txn);
 
+	if (result == 0)
+		result = free_queue_forget_strays(txn);
 	return result == 0 ? truncation_forget_all(txn) : result;
 }
 

@@ -319,3 +319,49 @@ void free_queue_freed(
 
 	result->status = (uint32_t)-error;
 }
+
+/* -------- an older database -------- */
+
+#define STRAYS_AT_ONCE 64
+
+struct strays {
+	struct kv_txn *txn;
+	uint32_t count;
+	uint32_t nodes[STRAYS_AT_ONCE];
+	uint64_t sequences[STRAYS_AT_ONCE];
+};
+
+static int collect_stray(void *context, struct kv_bytes key, struct kv_bytes value)
+{
+	struct strays *strays = context;
+	struct record_free item;
+
+	if (item_of_node(strays->txn, key, value, &item) != 0 || !item.stray)
+		return 0;
+	strays->nodes[strays->count] = record_key_u32(key, RECORD_PREFIX_KIND);
+	strays->sequences[strays->count++] = record_key_u64(key, RECORD_PREFIX_NODE);
+	return strays->count == STRAYS_AT_ONCE ? 1 : 0;
+}
+
+int free_queue_forget_strays(struct kv_txn *txn)
+{
+	struct record_key from = record_key_free_node(0, 0);
+	struct strays strays = {.txn = txn};
+	int result;
+
+	do {
+		strays.count = 0;
+		result = kv_scan(
+			txn, record_key_bytes(&from), RECORD_PREFIX_KIND, collect_stray, &strays);
+		if (result < 0)
+			return result;
+		for (uint32_t i = 0; i < strays.count; i++) {
+			int error = freed_one(txn, strays.nodes[i], strays.sequences[i]);
+
+			if (error != 0)
+				return error;
+			from = record_key_free_node(strays.nodes[i], strays.sequences[i] + 1);
+		}
+	} while (result > 0);
+	return 0;
+}

@@ -25,6 +25,12 @@ int free_queue_add_file(struct kv_txn *txn, uint32_t export_id, uint64_t file_id
 int free_queue_add_node(
 	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, uint32_t segment, uint32_t node);
 
+/*
+ * No node is to remove a copy of a file that goes on: this database is an older one, and the shard
+ * may have come back to the node since. Returns 0, -EIO, -ENOSPC or -ENOMEM.
+ */
+int free_queue_forget_strays(struct kv_txn *txn);
+
 /* Whether META_FREE_LIST has work for a node: 1, 0, or a negative errno. */
 int free_queue_waiting(struct exportd *exportd, uint32_t node);
 

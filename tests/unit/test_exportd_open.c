@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "exportd/free_queue.h"
 #include "exportd/namespace.h"
 #include "exportd/orphan.h"
 #include "exportd/record.h"
@@ -416,6 +417,36 @@ static void a_restored_directory_repeats_no_file_id(void)
 	check_lost(before, lost);
 }
 
+/* That of a shard which has moved back there since the copy was made is the only one. */
+static void a_restored_directory_has_no_node_remove_a_copy(void)
+{
+	fixture_all_up(&fixture);
+	uint64_t file_id = made("before");
+	uint32_t node = stranger_to(file_id);
+	struct meta_orphan file = {.export_id = FIXTURE_EXPORT, .file_id = file_id};
+	struct meta_orphans_args args = {
+		.node = node, .sure = 1, .files = {.files_len = 1, .files_val = &file}};
+	struct meta_orphans_res result = {0};
+
+	orphan_judge(fixture.exportd, &args, &result);
+	rpc_free(RPC_XDR(xdr_meta_orphans_res), &result);
+	/* What is gone for good may go. */
+	made("removed");
+	CU_ASSERT_EQUAL(do_unlink(&fixture, RECORD_ROOT_ID, "removed", NULL), 0);
+	CU_ASSERT_EQUAL(free_queue_strays(fixture.exportd, node), 1);
+	back_up();
+	restore(COPIED);
+	CU_ASSERT_EQUAL(exportd_restored(&fixture.config, FIXTURE_MAP_BYTES), 0);
+	CU_ASSERT_EQUAL_FATAL(
+		exportd_open(&fixture.config, FIXTURE_MAP_BYTES, &fixture.exportd), 0);
+	CU_ASSERT_EQUAL(free_queue_strays(fixture.exportd, node), 0);
+	uint32_t waiting = 0;
+	for (uint32_t i = 1; i <= fixture.config.node_count; i++)
+		waiting += free_queue_waiting(fixture.exportd, i) == 1;
+	CU_ASSERT_EQUAL(waiting, 6);
+	CU_ASSERT_EQUAL(fixture_faults(&fixture), 0);
+}
+
 /* The same copy again: what the first one gave out since is lost, too. */
 static void a_copy_is_restored_twice(void)
 {
@@ -470,6 +501,8 @@ int main(void)
 			an_older_copy_without_a_log_repeats_no_file_id},
 		{"a restored directory repeats no file id",
 			a_restored_directory_repeats_no_file_id},
+		{"a restored directory has no node remove a copy",
+			a_restored_directory_has_no_node_remove_a_copy},
 		{"a copy is restored twice", a_copy_is_restored_twice},
 		{"a node names a file id that was never given out",
 			a_node_names_a_file_id_that_was_never_given_out},
