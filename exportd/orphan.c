@@ -66,7 +66,7 @@ static int remove_stray(struct kv_txn *txn, uint32_t node, const struct meta_orp
 	int error = record_placement_get(
 		txn, file->export_id, file->file_id, file->segment, &placement);
 
-	if (error != 0 || placement.former_count == RECORD_SHARDS_MAX)
+	if (error != 0 || placement.former_count == RECORD_FORMERS_MAX)
 		return error;
 	placement.formers[placement.former_count++] = node;
 	error = free_queue_add_node(txn, file->export_id, file->file_id, file->segment, node);

@@ -156,7 +156,7 @@ static int move_shard(struct kv_txn *txn, const struct nodes *nodes,
 	const struct candidate *candidate, uint32_t s, uint32_t write_epoch,
 	struct record_placement *placement)
 {
-	uint32_t kept[RECORD_SHARDS_MAX], barred[3 * RECORD_SHARDS_MAX];
+	uint32_t kept[RECORD_SHARDS_MAX], barred[2 * RECORD_SHARDS_MAX + RECORD_FORMERS_MAX];
 	uint32_t kept_count = 0, barred_count = 0, old = placement->nodes[s], chosen;
 	int error;
 
@@ -709,7 +709,7 @@ static int done_operation(struct kv_txn *txn, void *context)
 			placement.origins[left++] = *origin;
 			continue;
 		}
-		if (placement.former_count == RECORD_SHARDS_MAX)
+		if (placement.former_count == RECORD_FORMERS_MAX)
 			return -EAGAIN; /* until one of them has removed its copy */
 		error = retire(txn, &candidate, origin->node, &placement);
 		if (error != 0)

@@ -99,12 +99,13 @@ static int value_text(
 	return 0;
 }
 
-/* Copies a list of node ids that fills the rest of a value. */
-static int value_nodes(struct kv_bytes key, struct kv_bytes rest, uint32_t count, uint32_t *nodes)
+/* Copies a list of at most `room` node ids that fills the rest of a value. */
+static int value_nodes(
+	struct kv_bytes key, struct kv_bytes rest, uint32_t count, uint32_t room, uint32_t *nodes)
 {
 	uint32_t i, little_endian;
 
-	if (count > RECORD_SHARDS_MAX || rest.bytes != count * sizeof(uint32_t))
+	if (count > room || rest.bytes != count * sizeof(uint32_t))
 		return damaged(key, "its list of nodes is not as long as it says");
 	for (i = 0; i < count; i++) {
 		memcpy(&little_endian, (const uint8_t *)rest.data + i * 4, 4);
@@ -734,7 +735,8 @@ int record_placement_decode(
 	*placement = (struct record_placement){.count = le32toh(disk.count)};
 	size_t bytes = placement->count * sizeof(uint32_t);
 	if (placement->count > RECORD_SHARDS_MAX || rest.bytes <= bytes)
-		return value_nodes(key, rest, placement->count, placement->nodes);
+		return value_nodes(
+			key, rest, placement->count, RECORD_SHARDS_MAX, placement->nodes);
 
 	struct disk_placement_change change;
 	const uint8_t *next = (const uint8_t *)rest.data + bytes;
@@ -751,16 +753,17 @@ int record_placement_decode(
 	placement->former_count = le32toh(change.former_count);
 	size_t formers = placement->former_count * sizeof(uint32_t);
 	uint32_t firsts[RECORD_SHARDS_MAX];
-	result = value_nodes(
-		key, (struct kv_bytes){rest.data, bytes}, placement->count, placement->nodes);
+	result = value_nodes(key, (struct kv_bytes){rest.data, bytes}, placement->count,
+		RECORD_SHARDS_MAX, placement->nodes);
 	if (result == 0)
-		result = value_nodes(key, (struct kv_bytes){next, bytes}, placement->count, firsts);
+		result = value_nodes(key, (struct kv_bytes){next, bytes}, placement->count,
+			RECORD_SHARDS_MAX, firsts);
 	if (result == 0)
 		set_moves(placement, firsts);
 	if (result == 0)
 		result = value_nodes(key,
 			(struct kv_bytes){next + bytes, left > formers ? formers : left},
-			placement->former_count, placement->formers);
+			placement->former_count, RECORD_FORMERS_MAX, placement->formers);
 	if (result == 0 && left > formers)
 		result = get_moves(key, next + bytes + formers, left - formers, placement);
 	return result;
@@ -784,7 +787,8 @@ int record_placement_put(struct kv_txn *txn, uint32_t export_id, uint64_t file_i
 {
 	struct record_key key = record_key_placement(export_id, file_id, segment);
 	uint8_t value[sizeof(struct disk_placement) + sizeof(struct disk_placement_change) +
-		      RECORD_SHARDS_MAX * (4 * 4 + sizeof(struct disk_origin))];
+		      RECORD_SHARDS_MAX * (3 * 4 + sizeof(struct disk_origin)) +
+		      RECORD_FORMERS_MAX * 4];
 	struct disk_placement disk = {.count = htole32(placement->count)};
 	size_t bytes = sizeof(disk);
 
@@ -893,7 +897,7 @@ int record_free_decode(struct kv_bytes key, struct kv_bytes value, struct record
 	item->file_id = le64toh(disk.file_id);
 	item->stray = (le32toh(disk.flags) & DISK_FREE_STRAY) != 0;
 	item->count = le32toh(disk.count);
-	return value_nodes(key, rest, item->count, item->nodes);
+	return value_nodes(key, rest, item->count, RECORD_SHARDS_MAX, item->nodes);
 }
 
 int record_free_get(struct kv_txn *txn, uint64_t sequence, struct record_free *item)

@@ -22,6 +22,7 @@
 #define RECORD_NAME_MAX 255 /* META_NAME_MAX */
 #define RECORD_TARGET_MAX 4095 /* META_SYMLINK_MAX */
 #define RECORD_SHARDS_MAX 24 /* META_SHARDS_MAX */
+#define RECORD_FORMERS_MAX 256 /* of a segment: those that are gone for good stay */
 #define RECORD_COOKIE_FIRST 3 /* NFS: 0, 1 and 2 are not cookies of entries */
 #define RECORD_ROOT_ID 1 /* file id of an export's root directory */
 #define RECORD_WRITE_EPOCH_MAX 0xffffffu /* generations of blocks have 24 bits for it */
@@ -150,7 +151,7 @@ struct record_placement {
 	uint32_t origin_count;
 	struct record_origin origins[RECORD_SHARDS_MAX];
 	uint32_t former_count;
-	uint32_t formers[RECORD_SHARDS_MAX];
+	uint32_t formers[RECORD_FORMERS_MAX];
 };
 
 /* What a node is to make a shard of, by its key. */

@@ -246,6 +246,29 @@ static void a_shard_moves_and_the_old_copy_stays_until_it_is_made(void)
 	close_nodes();
 }
 
+/* One node after another is lost for good, in the course of years. */
+static void shards_are_made_however_many_nodes_are_gone(void)
+{
+	struct meta_rebuild_item item;
+	uint64_t gone = 0;
+
+	open_nodes(36);
+	uint64_t file_id = make_file("file");
+	for (uint32_t i = 0; i < 30; i++) {
+		struct record_placement placement = placement_of(file_id, 0);
+
+		gone |= 1ull << placement.nodes[0];
+		pass_time(OUT_S + 5, gone);
+		CU_ASSERT_EQUAL(pass().moved, 1);
+		placement = placement_of(file_id, 0);
+		CU_ASSERT_EQUAL(placement.former_count, i);
+		CU_ASSERT_EQUAL_FATAL(rebuilds(placement.nodes[0], &item, 1), 1);
+		CU_ASSERT_EQUAL(rebuilt(placement.nodes[0], &item, epoch_of(file_id)), 0);
+		CU_ASSERT_EQUAL(placement_of(file_id, 0).rebuilding, 0);
+	}
+	close_nodes();
+}
+
 static void a_node_that_comes_back_in_time_keeps_its_shards(void)
 {
 	open_nodes(7);
@@ -767,6 +790,8 @@ int main(void)
 	static CU_TestInfo tests[] = {
 		{"a shard moves and the old copy stays until it is made",
 			a_shard_moves_and_the_old_copy_stays_until_it_is_made},
+		{"shards are made however many nodes are gone",
+			shards_are_made_however_many_nodes_are_gone},
 		{"a node that comes back in time keeps its shards",
 			a_node_that_comes_back_in_time_keeps_its_shards},
 		{"being out outlives a restart", being_out_outlives_a_restart},
