@@ -380,6 +380,11 @@ static int catch_up(
 		"have; its size is as old as the backup",
 		(uint64_t)args->file.file_id, args->file.export_id, args->met_epoch,
 		inode->write_epoch);
+	/*
+	 * Each layout epoch came with a write epoch: as many may have been told. Under them nothing
+	 * is to be written any more, and gateways that know them take older ones for over.
+	 */
+	inode->layout_epoch += args->met_epoch + 1 - inode->write_epoch;
 	/* A truncation that waits has to be newer than anything there is. */
 	inode->write_epoch = args->met_epoch + 1;
 	inode->valid_epoch = inode->write_epoch;

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "exportd/file.h"
 #include "exportd/free_queue.h"
 #include "exportd/namespace.h"
 #include "exportd/orphan.h"
@@ -447,6 +448,40 @@ static void a_restored_directory_has_no_node_remove_a_copy(void)
 	CU_ASSERT_EQUAL(fixture_faults(&fixture), 0);
 }
 
+/* Layouts that were taken back since are not valid again, and newer ones are newer to everybody. */
+static void a_restored_directory_repeats_no_layout_epoch(void)
+{
+	uint32_t told = 0, gateways[4], count, now = 0;
+	struct meta_placement_res placement = {0};
+
+	fixture_all_up(&fixture);
+	uint64_t file_id = made("before");
+	back_up();
+	fixture_all_up(&fixture);
+	for (int i = 0; i < 3; i++)
+		CU_ASSERT_EQUAL(do_layout(&fixture, file_id, META_LAYOUT_REVOKE, 0, 7, 0, &told,
+					gateways, &count),
+			0);
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 0, 0, &placement, NULL), 0);
+	restore(COPIED);
+	CU_ASSERT_EQUAL(exportd_restored(&fixture.config, FIXTURE_MAP_BYTES), 0);
+	CU_ASSERT_EQUAL_FATAL(
+		exportd_open(&fixture.config, FIXTURE_MAP_BYTES, &fixture.exportd), 0);
+	fixture_all_up(&fixture);
+	/* The stores know the newest write epoch. */
+	struct meta_placement_args args = {
+		.file = {.export_id = FIXTURE_EXPORT, .file_id = file_id},
+		.met_epoch = placement.write_epoch};
+	struct meta_placement_res result = {0};
+	file_placement(fixture.exportd, &args, &result);
+	CU_ASSERT_EQUAL(result.status, 0);
+	CU_ASSERT(result.layout_epoch > told);
+	rpc_free(RPC_XDR(xdr_meta_placement_res), &result);
+	CU_ASSERT_EQUAL(
+		do_layout(&fixture, file_id, META_LAYOUT_RW, 0, 7, 0, &now, gateways, &count), 0);
+	CU_ASSERT(now > told);
+}
+
 /* The same copy again: what the first one gave out since is lost, too. */
 static void a_copy_is_restored_twice(void)
 {
@@ -503,6 +538,8 @@ int main(void)
 			a_restored_directory_repeats_no_file_id},
 		{"a restored directory has no node remove a copy",
 			a_restored_directory_has_no_node_remove_a_copy},
+		{"a restored directory repeats no layout epoch",
+			a_restored_directory_repeats_no_layout_epoch},
 		{"a copy is restored twice", a_copy_is_restored_twice},
 		{"a node names a file id that was never given out",
 			a_node_names_a_file_id_that_was_never_given_out},
