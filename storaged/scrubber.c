@@ -159,7 +159,7 @@ static bool our_turn(struct scrubber *scrubber, struct stripe_file *file, const 
 static void compare_file(struct scrubber *scrubber, const store_file *key)
 {
 	struct stripe_file *file;
-	uint64_t block_count = 0;
+	uint64_t block_count = 0, failed = 0;
 	int error = stripe_file_get(scrubber->stripe, key->export_id, key->file_id, &file);
 
 	if (error == -ESTALE)
@@ -178,6 +178,7 @@ static void compare_file(struct scrubber *scrubber, const store_file *key)
 		if (periodic_stopping(&scrubber->periodic))
 			break;
 		error = stripe_heal_range(file, key->segment, block, step, false, &result);
+		failed += result.failed;
 		scrubber->lagging += result.unrecorded;
 		if (result.unrecorded)
 			rozo_log(WARNING,
@@ -188,7 +189,15 @@ static void compare_file(struct scrubber *scrubber, const store_file *key)
 				block + step - 1, result.unrecorded);
 		pay(scrubber, (uint64_t)step * HEADER_BYTES + result.healed_bytes);
 	}
-	scrubber->compare_failed += error != 0 && error != -ENOENT && error != -ESTALE;
+	/* What lags still is not as the others have it. */
+	if (!error && failed)
+		rozo_log_limited(WARNING,
+			"scrub: export %" PRIu32 " file %" PRIx64 " segment %" PRIu32 ": %" PRIu64
+			" blocks lag behind on nodes that do not take their shards; will be tried "
+			"again",
+			key->export_id, (uint64_t)key->file_id, key->segment, failed);
+	if (error != -ENOENT && error != -ESTALE)
+		scrubber->compare_failed += error || failed;
 	stripe_file_put(file);
 }
 

@@ -85,6 +85,7 @@ struct diagnosis {
 	uint32_t holders;
 	uint32_t recorded; /* shards recorded as having missed it */
 	uint32_t written; /* shards made, not yet known to be durable */
+	uint32_t outdated; /* of those needed: the store has something newer by now */
 	uint32_t length_bytes; /* of the block, if any were */
 };
 
@@ -257,6 +258,8 @@ static int write_shards(struct batch *batch, uint64_t block_number, const struct
 			batch->boots[s] = results[s].boot;
 		} else if (fanout_call_refused(&calls[s], -ESTALE)) {
 			error = -ESTALE;
+		} else if (fanout_call_refused(&calls[s], -EAGAIN)) {
+			diagnosis->outdated |= 1u << s;
 		}
 		fanout_call_free(&calls[s]);
 	}
@@ -389,6 +392,7 @@ static int heal_block(struct batch *batch, uint32_t index)
 		return error;
 	if (version_compare(block->version, diagnosis->version) != 0) {
 		/* Written meanwhile: the next pass looks again. */
+		diagnosis->needed = 0;
 		diagnosis->holders = 0;
 		diagnosis->recorded = 0;
 		return 0;
@@ -476,6 +480,10 @@ static void conclude(struct batch *batch)
 	for (uint32_t i = 0; i < batch->count; i++) {
 		const struct diagnosis *block = &batch->blocks[i];
 
+		/* A store has refused its shard, as for want of room, or not kept it. Where others
+		 * write meanwhile nothing has failed. */
+		result->failed += !block->nothing && !block->undecided &&
+				  (block->needed & ~block->written & ~block->outdated);
 		for (unsigned int s = 0; s < batch->segment->shard_count; s++) {
 			if (!(block->written & (1u << s)))
 				continue;
@@ -518,6 +526,7 @@ static int heal_batch(struct batch *batch)
 		if (failed) {
 			error = failed;
 			batch->result->failed++;
+			batch->blocks[i].needed = 0; /* counted */
 			batch->patience = BLOCK_READ_ONCE;
 		} else if (unsettled && batch->blocks[i].undecided) {
 			error = -EIO;

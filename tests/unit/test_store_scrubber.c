@@ -25,6 +25,7 @@ static struct work work;
 /* -------- exportd and the other nodes -------- */
 
 static int compare_error; /* of the next comparisons */
+static uint64_t compare_refused; /* blocks of which stores do not take the shards they lack */
 static uint64_t compared; /* the file that was compared last */
 static unsigned int orphans_asked; /* in all passes, of how many files */
 
@@ -84,7 +85,7 @@ int stripe_heal_range(struct stripe_file *file, uint32_t segment, uint64_t first
 	(void)first_block;
 	(void)count;
 	(void)thorough;
-	*result = (struct stripe_heal_result){0};
+	*result = (struct stripe_heal_result){.failed = compare_refused, .left = compare_refused};
 	return 0;
 }
 
@@ -218,6 +219,20 @@ static void what_could_not_be_compared_is_compared_soon(void)
 	end();
 }
 
+/* As on a full disk: while a shard is lacking another node's disk must not be replaced. */
+static void what_lags_and_is_not_taken_is_not_called_compared(void)
+{
+	begin();
+	compare_refused = 1;
+	CU_ASSERT_EQUAL(next_pass(), 0);
+	CU_ASSERT_EQUAL(fixture_logged(", not compared 1"), 1);
+	compare_refused = 0;
+	CU_ASSERT(next_pass() <= INTERVAL_S / 4);
+	CU_ASSERT_EQUAL(fixture_logged(", not compared 0"), 1);
+	CU_ASSERT_EQUAL(next_pass(), INTERVAL_S);
+	end();
+}
+
 static uint64_t unreadable_ino; /* no page of it can be read from its device */
 
 static ssize_t read_or_fail(int descriptor, const struct iovec *parts, int count, uint64_t offset)
@@ -316,6 +331,7 @@ int main(void)
 #define TEST(name) CU_add_test(suite, #name, name)
 	TEST(a_sound_store_is_gone_through_at_intervals);
 	TEST(what_could_not_be_compared_is_compared_soon);
+	TEST(what_lags_and_is_not_taken_is_not_called_compared);
 	TEST(store_files_that_cannot_be_opened_are_left);
 	TEST(directories_that_cannot_be_listed_are_left);
 	CU_basic_set_mode(CU_BRM_VERBOSE);

@@ -2012,6 +2012,53 @@ static void a_truncation_that_comes_late_takes_no_size(void)
 	cluster_stop();
 }
 
+static _Atomic uint32_t write_refusal; /* what the node's writes answer; 0: as ever */
+
+static void refused_write(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	if (atomic_load(&write_refusal))
+		*(store_write_res *)result = (store_write_res){.status = write_refusal};
+	else
+		held.plain(context, caller, arguments, result);
+}
+
+/* Who asks for a block to be healed hears that a store does not take its shard. */
+static void shards_that_a_store_does_not_take_are_told_of(void)
+{
+	rpc_handler *handler = &cluster.nodes[3].procedures[STORE_WRITE].handler;
+	struct stripe_heal_result result;
+	uint8_t bytes[3 * BLOCK];
+
+	random_seed(92);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(1);
+	fill(bytes, sizeof(bytes));
+	node_stop(3);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+	/* As long as it is away nothing is tried. */
+	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, 3, false, &result), 0);
+	CU_ASSERT_EQUAL(result.failed, 0);
+	node_start(3);
+	held.plain = *handler;
+	*handler = refused_write;
+	wait_for_nodes(file, 0x3f);
+	atomic_store(&write_refusal, ENOSPC);
+	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, 3, false, &result), 0);
+	CU_ASSERT_EQUAL(result.healed, 0);
+	CU_ASSERT_EQUAL(result.failed, 3);
+	/* It says so, too, if others have written meanwhile. */
+	atomic_store(&write_refusal, EAGAIN);
+	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, 3, false, &result), 0);
+	CU_ASSERT_EQUAL(result.failed, 0);
+	atomic_store(&write_refusal, 0);
+	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, 3, false, &result), 0);
+	CU_ASSERT_EQUAL(result.healed, 3);
+	CU_ASSERT_EQUAL(result.failed + result.left, 0);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 static rpc_handler plain_missed;
 static atomic_bool missed_is_slow;
 
@@ -3020,6 +3067,8 @@ int main(void)
 			a_truncation_of_our_own_does_not_hide_what_others_took},
 		{"a hole of many segments is truncated at once",
 			a_hole_of_many_segments_is_truncated_at_once},
+		{"shards that a store does not take are told of",
+			shards_that_a_store_does_not_take_are_told_of},
 		{"a write beyond the last segment is refused",
 			a_write_beyond_the_last_segment_is_refused},
 		{"a truncation passes what stores refuse", a_truncation_passes_what_stores_refuse},
