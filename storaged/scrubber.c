@@ -30,6 +30,7 @@
 #define RETRY_MS 10000 /* how soon repairs are tried again */
 #define COMPARE_RETRY_MS 60000 /* and comparisons, at the latest with the next interval */
 #define COMPARE_STEP 256 /* blocks compared at a time */
+#define LOOK_BYTES (1u << 20) /* what a part of the search for a lost header does */
 #define HEADER_BYTES 64 /* what a header of a block counts for in the rate */
 
 struct scrubber {
@@ -230,6 +231,10 @@ static int scrub_file(void *context, const store_file *file)
 		if (periodic_stopping(&scrubber->periodic))
 			return -ECANCELED;
 		int failed = store_check_blocks(scrubber->store, file, next, UINT64_MAX, &check);
+		if (failed == -EBUSY) {
+			pay(scrubber, LOOK_BYTES);
+			continue;
+		}
 		if (failed) {
 			not_checked(scrubber, file, failed);
 			/* It can be removed all the same. */

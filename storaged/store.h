@@ -201,8 +201,9 @@ struct store_check {
  * is logged (if count is more than 1) and from then on told as DAMAGED (or TORN) also where only
  * headers are asked for, so that healing sees it. A file that does not exist has no blocks.
  *
- * Returns 0; -EIO (the file has failed, or a device has); -ENOMEM; or an error of the device when
- * what was found is noted.
+ * Returns 0; -EIO (the file has failed, or a device has); -EBUSY (what its damaged page 0 said is
+ * being looked for, and each call goes on with that); -ENOMEM; or an error of the device when what
+ * was found is noted.
  */
 int store_check_blocks(struct store *store, const store_file *file, uint64_t first_block,
 	uint64_t count, struct store_check *check);

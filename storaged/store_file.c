@@ -18,6 +18,8 @@
 
 /* Where a header is looked for if that of page 0 is unreadable. */
 #define SEARCH_BYTES_MAX (64u << 20)
+/* Of the pages of a side, so many are looked at while a caller waits: some seconds of a disk. */
+#define SEARCH_PAGES_MAX 256
 #define GIVE_WAY_MAX 1000 /* times 100 us */
 
 const char *shard_file_name(const struct shard_file *file, unsigned int side)
@@ -132,49 +134,80 @@ static int read_page(
 	return 0;
 }
 
+/* Looks for a sound header that tells the file's shape. */
+static int find_shape(struct shard_file *file, unsigned int side)
+{
+	uint8_t page[STORE_PAGE_BYTES];
+	uint64_t end = file->size_bytes[side];
+	int error = 0;
+
+	if (end > SEARCH_BYTES_MAX)
+		end = SEARCH_BYTES_MAX;
+	for (uint64_t offset = 0; offset < end && error == 0 && !file->shape_known;
+		offset += STORE_PAGE_BYTES) {
+		error = read_page(file, side, offset, page);
+		file->shape_known = error == 0 && store_header_get(page, &file->key, NULL,
+							  &file->shape) == STORE_HEADER_GOOD;
+	}
+	return error;
+}
+
+/* Page 0 is to be sought anew. */
+static void search_forget(struct shard_file *file)
+{
+	file->search = (struct store_search){.device = file->device};
+}
+
 /*
  * Page 0 of a side is unreadable: looks for another sound header, for the file's shape, and for the
- * largest write epoch in any header or record.
+ * largest write epoch in any header or record. Returns -EBUSY when it has looked at many pages: the
+ * next one who wants the file goes on from there.
  */
 static int recover_header(struct shard_file *file, unsigned int side)
 {
+	struct store_search *search = &file->search;
+	uint64_t *offset = &search->offset[side];
 	uint8_t page[STORE_PAGE_BYTES];
-	uint64_t step = STORE_PAGE_BYTES;
+	int error = file->shape_known ? 0 : find_shape(file, side);
 
-	for (uint64_t offset = 0; offset < file->size_bytes[side]; offset += step) {
+	if (error != 0 || !file->shape_known)
+		return error;
+	for (unsigned int pages = 0; *offset < file->size_bytes[side];
+		*offset += file->shape.group_bytes, pages++) {
 		struct store_header_fields fields;
-		struct store_shape shape;
-		int error = read_page(file, side, offset, page);
 
+		if (pages == SEARCH_PAGES_MAX) {
+			rozo_log_limited(WARNING,
+				"%s: what page 0 said is sought in the others, %" PRIu64
+				" of %" PRIu64 " MiB so far; answers EIO until then",
+				shard_file_name(file, side), *offset >> 20,
+				file->size_bytes[side] >> 20);
+			search->put_off = true;
+			return -EBUSY;
+		}
+		error = read_page(file, side, *offset, page);
 		if (error != 0)
 			return error;
-		if (file->shape_known)
-			step = file->shape.group_bytes;
-		else if (offset > SEARCH_BYTES_MAX)
-			return 0;
-		if (store_header_get(page, &file->key, &fields, &shape) != STORE_HEADER_GOOD)
+		if (store_header_get(page, &file->key, &fields, NULL) != STORE_HEADER_GOOD)
 			continue;
-		if (!file->shape_known) {
-			file->shape = shape;
-			file->shape_known = true;
-			offset = 0;
-			step = 0;
-			continue;
-		}
-		if (fields.write_epoch > file->write_epoch)
-			file->write_epoch = fields.write_epoch;
-		if (store_version_compare(fields.refused, file->refused) > 0)
-			file->refused = fields.refused;
+		if (fields.write_epoch > search->write_epoch)
+			search->write_epoch = fields.write_epoch;
+		if (store_version_compare(fields.refused, search->refused) > 0)
+			search->refused = fields.refused;
 		for (unsigned int row = 0; row < file->shape.rows; row++) {
 			struct store_record_fields record;
 
 			store_record_get(
 				page, &file->shape, fields.group * file->shape.rows + row, &record);
 			if (record.kind == STORE_RECORD_GOOD &&
-				record.version.generation >> 40 > file->write_epoch)
-				file->write_epoch = (uint32_t)(record.version.generation >> 40);
+				record.version.generation >> 40 > search->write_epoch)
+				search->write_epoch = (uint32_t)(record.version.generation >> 40);
 		}
 	}
+	if (search->write_epoch > file->write_epoch)
+		file->write_epoch = search->write_epoch;
+	if (store_version_compare(search->refused, file->refused) > 0)
+		file->refused = search->refused;
 	return 0;
 }
 
@@ -250,7 +283,7 @@ static void note_loss(struct shard_file *file, unsigned int side)
 /* Reads page 0 of each side. Sets what is known of the file. */
 static int load_headers(struct shard_file *file)
 {
-	bool recover[STORE_SIDES] = {false};
+	bool recover[STORE_SIDES] = {false}, sound[STORE_SIDES] = {false};
 
 	file->blank = true;
 	for (unsigned int side = 0; side < STORE_SIDES; side++) {
@@ -272,6 +305,7 @@ static int load_headers(struct shard_file *file)
 			verdict = STORE_HEADER_FOREIGN;
 		switch (verdict) {
 		case STORE_HEADER_GOOD:
+			sound[side] = true;
 			if (!file->shape_known) {
 				file->shape = shape;
 				file->shape_known = true;
@@ -310,16 +344,20 @@ static int load_headers(struct shard_file *file)
 		}
 	}
 	for (unsigned int side = 0; side < STORE_SIDES; side++) {
+		int error = 0;
+
 		note_loss(file, side);
-		if (recover[side] && !file->lost[side]) {
+		if (!recover[side] || file->lost[side])
+			continue;
+		if (!file->search.put_off)
 			rozo_log(ERROR,
 				"%s: the header of page 0 is damaged; using what others say",
 				shard_file_name(file, side));
-			int error = recover_header(file, side);
-
-			if (error != 0)
-				return error;
-		}
+		/* What it says counts only if that of side a cannot. */
+		if (!sound[0])
+			error = recover_header(file, side);
+		if (error != 0)
+			return error;
 	}
 	if (file->shape_known || file->foreign)
 		file->blank = false;
@@ -506,7 +544,22 @@ static int set_aside(struct shard_file *file, struct store_device *device)
 	return error;
 }
 
-/* Looks for the file on all devices. Called with the lock held exclusively. */
+/*
+ * What page 0 said was sought for long: it is written there again, so that who opens the file next
+ * finds it. If that fails it is sought again.
+ */
+static void keep_found(struct shard_file *file)
+{
+	struct store_pages pages;
+
+	store_pages_begin(&pages, file);
+	if (!file->foreign && file->descriptors[0] >= 0 && store_pages_keep_header(&pages) == 0)
+		store_pages_finish(&pages);
+	store_pages_abandon(&pages);
+}
+
+/* Looks for the file on all devices. Called with the lock held exclusively. Returns 0, -EIO,
+ * -ENOMEM, or -EBUSY: it is not known yet what page 0 said, see recover_header(). */
 static int look_for(struct shard_file *file)
 {
 	struct store *store = file->store;
@@ -561,6 +614,8 @@ static int look_for(struct shard_file *file)
 		file->descriptors[0] = descriptors[0] >= 0 ? descriptors[0] : -1;
 		file->descriptors[1] = descriptors[1] >= 0 ? descriptors[1] : -1;
 		pthread_mutex_unlock(&file->flush_lock);
+		if (file->search.device != device)
+			search_forget(file);
 		error = load_headers(file);
 		if (error != 0)
 			goto failed;
@@ -586,10 +641,13 @@ static int look_for(struct shard_file *file)
 		pthread_mutex_unlock(&file->flush_lock);
 	}
 	file->opened = true;
+	if (file->search.put_off && file->exists)
+		keep_found(file);
+	search_forget(file);
 	return 0;
 failed:
 	forget(file);
-	return error == -ENOMEM ? error : -EIO;
+	return error == -ENOMEM || error == -EBUSY ? error : -EIO;
 }
 
 /* What a file that is locked and was looked for answers. */
@@ -942,6 +1000,7 @@ int shard_file_remove(struct shard_file *file)
 	/* The one that is used at the last: as long as it is there the older ones do not count. */
 	int error = others ? remove_copies(file) : 0;
 
+	search_forget(file);
 	if (error == 0 && existed)
 		error = remove_used(file);
 	if (error != 0)

@@ -147,6 +147,15 @@ int store_marker_remove(struct store *store, struct store_device *device, const 
 
 /* -------- the store and its files (store.c, store_file.c) -------- */
 
+/* What has been found so far of what a damaged page 0 said, while a file is looked for. */
+struct store_search {
+	const struct store_device *device; /* where */
+	uint64_t offset[STORE_SIDES]; /* of the next page to look at */
+	uint32_t write_epoch;
+	store_version refused;
+	bool put_off; /* once, at least: the pages are many */
+};
+
 struct shard_file {
 	struct store *store;
 	store_file key;
@@ -164,6 +173,7 @@ struct shard_file {
 	bool opened; /* looked for on the devices */
 	bool exists;
 	bool foreign; /* a side is another file's, or unknown: never written to */
+	struct store_search search; /* until it is opened */
 	bool blank; /* nothing was ever flushed into it: as good as empty, with no shape known */
 	bool copied; /* another device has an older copy of it */
 	bool made_here; /* by this run of the store: no crash can have torn it */
@@ -259,7 +269,8 @@ void shard_files_close(struct store *store);
 /*
  * Lock a file and look for it on the devices if that has not been done. On success the lock is
  * held, otherwise not. Returns 0, -EIO (the file has failed, or its device has, or it may be on a
- * device that has) or another negative errno.
+ * device that has), -EBUSY (its page 0 is damaged, and what that said is being looked for: each
+ * call goes on with that) or another negative errno.
  */
 int shard_file_lock_shared(struct shard_file *file);
 int shard_file_lock_exclusive(struct shard_file *file);

@@ -194,6 +194,91 @@ static void a_damaged_header_costs_no_block(void)
 	end();
 }
 
+static unsigned int pages_read;
+
+static ssize_t counted_read(int descriptor, const struct iovec *parts, int count, uint64_t offset)
+{
+	pages_read++;
+	return store_io_posix.read(descriptor, parts, count, offset);
+}
+
+#define MANY_GROUPS 700
+
+/*
+ * A disk takes minutes for all pages of a large file. Nobody waits for that, with the file's lock
+ * and a thread of the store; those who come meanwhile get no answer that depends on it.
+ */
+static void a_damaged_header_of_a_large_file_holds_nobody_up(void)
+{
+	struct store_io io = store_io_posix;
+	store_write_res res;
+	unsigned int tries = 0;
+	store_stat_res stat;
+
+	fixture_begin(&fixture, 1);
+	fixture_close(&fixture);
+	io.read = counted_read;
+	fixture.io = &io;
+	fixture_open(&fixture);
+	for (uint64_t group = 0; group < MANY_GROUPS; group++)
+		CU_ASSERT_EQUAL(
+			PUT(&fixture, .version = VERSION(1, 1), .unstable = true,
+				.epoch = group < MANY_GROUPS - 1 ? 5 : 6, .first = group * 31),
+			0);
+	fixture_commit(&fixture, VERSION(1, 1), 31, 1);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(2, 1), .epoch = 6, .first = 31), 0);
+	fixture_side(&fixture, 0, side_a, sizeof(side_a));
+	fixture_side(&fixture, 1, side_b, sizeof(side_b));
+	fixture_close(&fixture);
+	/* That of side a tells what side b's does. */
+	fixture_flip(side_b, HEADER(0) + 9, 2);
+	fixture_open(&fixture);
+	pages_read = 0;
+	CU_ASSERT(IS(&fixture, 31, VERSION(2, 1), STORE_FINALIZED));
+	CU_ASSERT(pages_read < 20);
+	fixture_close(&fixture);
+
+	fixture_flip(side_a, HEADER(0) + 9, 2);
+	fixture_open(&fixture);
+	do {
+		pages_read = 0;
+		store_stat(fixture.store, &(store_stat_args){.file = FIXTURE_FILE}, &stat);
+		CU_ASSERT(pages_read < MANY_GROUPS / 2);
+	} while (stat.status == EIO && ++tries < 10);
+	CU_ASSERT(tries > 1);
+	CU_ASSERT_EQUAL(stat.status, 0);
+	/* The epoch of the last page. */
+	CU_ASSERT_EQUAL(
+		fixture_put(&fixture, &(struct put){.version = VERSION(9, 1), .epoch = 5}, &res),
+		ESTALE);
+	CU_ASSERT_EQUAL(res.write_epoch, 6);
+	CU_ASSERT(IS(&fixture, 31, VERSION(2, 1), STORE_FINALIZED));
+	CU_ASSERT(IS(&fixture, 0, VERSION(1, 1), STORE_FINALIZED));
+	CU_ASSERT_EQUAL(fixture_logged(".a: the header of page 0 is damaged"), 1);
+	/* It is not sought again. */
+	fixture_reopen(&fixture);
+	pages_read = 0;
+	CU_ASSERT_EQUAL(
+		fixture_put(&fixture, &(struct put){.version = VERSION(9, 1), .epoch = 5}, &res),
+		ESTALE);
+	CU_ASSERT_EQUAL(res.write_epoch, 6);
+	CU_ASSERT(pages_read < 20);
+
+	/* It can be removed at any time, and what is made then is another file. */
+	fixture_close(&fixture);
+	fixture_flip(side_a, HEADER(0) + 9, 2);
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(
+		fixture_put(&fixture, &(struct put){.version = VERSION(9, 1), .epoch = 5}, &res),
+		EIO);
+	store_remove(
+		fixture.store, &(store_remove_args){.file = FIXTURE_FILE}, &(store_status_res){0});
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .epoch = 3), 0);
+	fixture_reopen(&fixture);
+	CU_ASSERT(IS(&fixture, 0, VERSION(1, 1), STORE_FINALIZED));
+	fixture_end(&fixture);
+}
+
 /* A hole reads as zeros, too, and is no damage. */
 static void a_page_of_zeros_is_told_once(void)
 {
@@ -704,6 +789,7 @@ int main(void)
 	TEST(every_flipped_bit_of_a_record_is_damage_of_its_block);
 	TEST(a_damaged_record_of_a_fresh_block_is_mended);
 	TEST(a_damaged_header_costs_no_block);
+	TEST(a_damaged_header_of_a_large_file_holds_nobody_up);
 	TEST(a_damaged_header_hides_no_missed_writes);
 	TEST(a_group_page_of_garbage_damages_its_group_only);
 	TEST(a_page_zero_of_garbage_is_survived);
