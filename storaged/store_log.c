@@ -475,6 +475,31 @@ int store_log_wait(struct store_log *log, uint64_t sequence)
 	return error;
 }
 
+int store_log_settle(struct store_log *log, const store_file *key)
+{
+	int error = 0;
+
+	pthread_mutex_lock(&log->lock);
+	while (error == 0 && *live_find(log, key) != NULL) {
+		struct timespec until;
+
+		if (log->failed || atomic_load(&log->device->failed)) {
+			error = -EIO;
+		} else if (!log->checkpointing && (log->holds == 0 || log->pinned)) {
+			checkpoint(log);
+			error = atomic_load(&log->device->failed) ? -EIO : 0;
+			break;
+		} else {
+			/* A device that fails does not say so. */
+			clock_gettime(CLOCK_MONOTONIC, &until);
+			until.tv_sec++;
+			pthread_cond_timedwait(&log->changed, &log->lock, &until);
+		}
+	}
+	pthread_mutex_unlock(&log->lock);
+	return error;
+}
+
 int store_log_clean(struct store_log *log, const store_file *key)
 {
 	struct live_file **link;

@@ -170,6 +170,14 @@ void store_log_release(struct store_log *log);
 int store_log_wait(struct store_log *log, uint64_t sequence);
 
 /*
+ * For a file that was closed with records that count, and is opened again: what they are for was
+ * written through other descriptors, and if the disk could not take it that is not told to new
+ * ones, once the system has forgotten the file. Makes a checkpoint if there are such records.
+ * Returns 0 or -EIO.
+ */
+int store_log_settle(struct store_log *log, const store_file *key);
+
+/*
  * To be called when a store file was flushed by itself, before anybody is told: sees to it that
  * older records of it are not applied any more. No change of the file may be appended meanwhile.
  * Returns 0 or -EIO.

@@ -612,6 +612,41 @@ static void a_failed_flush_keeps_the_records(void)
 	end();
 }
 
+/*
+ * The disk did not take what was written to a file, which was closed then. Only a flush of the file
+ * system tells of that, when the system has forgotten the file: until then its records stay.
+ */
+static void a_file_opened_again_does_not_supersede_its_records(void)
+{
+	begin();
+	fixture_close(&fixture);
+	fixture.open_files_max = 1;
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .file = numbered(1), .version = VERSION(1, 1)), 0);
+	CU_ASSERT_EQUAL(PUT(&fixture, .file = numbered(2), .version = VERSION(1, 1)), 0);
+	faulty_file_system(true);
+	CU_ASSERT_EQUAL(
+		PUT(&fixture, .file = numbered(1), .version = VERSION(1, 1), .first = 64), EIO);
+	CU_ASSERT_EQUAL(fixture_logged("flushing the file system failed"), 1);
+	die();
+	lose_files();
+	faulty_file_system(false);
+	fixture_open(&fixture);
+	CU_ASSERT(has(1, 1));
+	CU_ASSERT(has(2, 1));
+	/* As long as nothing fails nobody notices. */
+	for (uint64_t block = 1; block < 20; block++) {
+		CU_ASSERT_EQUAL(PUT(&fixture, .file = numbered(1 + block % 2),
+					.version = VERSION(1, 1), .first = block),
+			0);
+		CU_ASSERT_EQUAL(PUT(&fixture, .file = numbered(1 + block % 2),
+					.version = VERSION(1, 1), .first = 100 + block),
+			0);
+	}
+	fixture.open_files_max = 0;
+	end();
+}
+
 /* Its records stay, so one day it is full: then no file with records can be flushed. */
 static void a_full_log_that_must_not_be_emptied_takes_the_device_out(void)
 {
@@ -868,6 +903,7 @@ int main(void)
 	TEST(verifying_wants_an_empty_log);
 	TEST(without_its_log_a_device_goes_on);
 	TEST(what_a_failed_log_has_records_of_is_not_called_removed);
+	TEST(a_file_opened_again_does_not_supersede_its_records);
 	TEST(a_checkpoint_that_fails_takes_the_device_out);
 	TEST(a_failed_flush_keeps_the_records);
 	TEST(a_full_log_that_must_not_be_emptied_takes_the_device_out);
