@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: LGPL-3.0-or-later
-"""Changes of names that exportd carries out after the client was told to ask again.
+"""Changes that are made though the client was told otherwise.
 
-Usage: late_changes.py ADDRESS PORT DIRECTORY PROCESS_OF_EXPORTD
+Usage: late_changes.py ADDRESS PORT DIRECTORY names DISK   exportd, with its data there, changes names late
+       late_changes.py ADDRESS PORT DIRECTORY write        a file to be cut
+       late_changes.py ADDRESS PORT DIRECTORY cut          it is cut while nodes are missing
 """
-import os
-import signal
+import subprocess
 import sys
 import time
 
@@ -34,23 +35,64 @@ def remove(client, path):
     return client.call(walk(path[:-1]) + [nfs.word(28) + nfs.opaque(path[-1].encode())])[0]
 
 
+def freeze(how):
+    subprocess.run(["fsfreeze", how, sys.argv[5]], check=True)
+
+
 def late(client, directory, operation, name):
-    exportd = int(sys.argv[4])
     # What Ganesha asks for before the change it has to know: one that it just made tells that.
     assert make_directory(client, directory + ["before " + name]) == nfs.OK
     # And it knows all names: an answer to READDIR tells which there are.
     everything = nfs.word(26) + nfs.long(0) + nfs.long(0) + nfs.word(4096) + nfs.word(8192) + nfs.word(0)
     assert client.call(walk(directory) + [everything])[0] == nfs.OK
-    os.kill(exportd, signal.SIGSTOP)
+    freeze("--freeze")
     try:
         status = operation(client, directory + [name])
     finally:
-        os.kill(exportd, signal.SIGCONT)
+        freeze("--unfreeze")
     assert status == AGAIN, status
     time.sleep(1)
 
 
-def main():
+SIZE = nfs.word(1) + nfs.word(1 << 4)  # a bitmap
+WRITTEN, CUT = 100000, 30000
+
+
+def size_of(client, handle):
+    status, answer = client.call([nfs.word(22) + nfs.opaque(handle), nfs.word(9) + SIZE])
+    assert status == nfs.OK, "GETATTR: %d" % status
+    answer.result()
+    answer.result()
+    for _ in range(answer.word()):
+        answer.word()
+    answer.word()
+    return answer.long()
+
+
+def write_file(client):
+    handle, stateid = client.open("to be cut")
+    status = client.call(
+        [nfs.word(22) + nfs.opaque(handle),
+         nfs.word(38) + stateid + nfs.long(0) + nfs.word(2) + nfs.opaque(b"x" * WRITTEN)]
+    )[0]
+    assert status == nfs.OK, "WRITE: %d" % status
+    assert size_of(client, handle) == WRITTEN
+
+
+def cut_file(client):
+    """exportd has the new size, and the stores cannot be told: an error, but no other size."""
+    handle, stateid = client.open("to be cut")
+    assert size_of(client, handle) == WRITTEN
+    status = client.call(
+        [nfs.word(22) + nfs.opaque(handle), nfs.word(34) + stateid + SIZE + nfs.opaque(nfs.long(CUT))]
+    )[0]
+    assert status != nfs.OK, "cut though too few nodes are there"
+    size = size_of(client, handle)
+    assert size == CUT, "a cut that failed shows %d bytes" % size
+    print("a cut that failed is seen, status %d" % status)
+
+
+def names():
     client = nfs.Client((sys.argv[1], int(sys.argv[2])), sys.argv[3])
     there = [sys.argv[3], "directory"]
     assert make_directory(client, there) == nfs.OK
@@ -65,6 +107,14 @@ def main():
     found = look_up(client, there + ["old"])
     assert found == MISSING, "what was removed is there: %d" % found
     print("late changes are seen")
+
+
+def main():
+    if sys.argv[4] in ("write", "cut"):
+        client = nfs.Client((sys.argv[1], int(sys.argv[2])), sys.argv[3])
+        (write_file if sys.argv[4] == "write" else cut_file)(client)
+    else:
+        names()
 
 
 main()
