@@ -5,9 +5,9 @@
  * again by the next pass, which then comes soon.
  *
  * Blocks are compared by what the stores say of them in headers, which is what healing begins with.
- * The nodes of a file take turns from pass to pass, so that one that has lost the whole file does
- * not stay the only one to compare it. What could not be compared has its turn once more, in a pass
- * that comes sooner than the interval says.
+ * One node of each file does that in each of its passes, and one that has lost the whole file is
+ * passed over: when all nodes have made a pass, all files were compared. What could not be compared
+ * has its turn once more, in a pass that comes sooner than the interval says.
  *
  * Holds no locks of its own but work->lock for a moment; store_check_blocks() holds a file's for a
  * fraction of a MiB.
@@ -30,6 +30,7 @@
 #define RETRY_MS 10000 /* how soon repairs are tried again */
 #define COMPARE_RETRY_MS 60000 /* and comparisons, at the latest with the next interval */
 #define COMPARE_STEP 256 /* blocks compared at a time */
+#define SHARDS_MAX 32 /* bits of a set of shards */
 #define LOOK_BYTES (1u << 20) /* what a part of the search for a lost header does */
 #define HEADER_BYTES 64 /* what a header of a block counts for in the rate */
 
@@ -44,8 +45,6 @@ struct scrubber {
 	struct orphans *orphans;
 	/* Only the thread uses what follows. */
 	uint32_t passes;
-	uint32_t turn; /* of the nodes of a file, to compare it */
-	bool turn_again; /* this turn's comparisons failed once */
 	int64_t begun_ms; /* the last pass that was done wholly and left nothing; 0: none */
 	int64_t retry_ms; /* not before */
 	uint64_t files_all; /* store files met by the last pass */
@@ -138,22 +137,32 @@ static int repair(
 	return 0;
 }
 
-/* True if it is this node's turn to compare a segment with the other nodes. */
+/*
+ * True if this node is to compare a segment with the other nodes: it is the first of those that
+ * have something of it, in an order that begins elsewhere for each file.
+ */
 static bool our_turn(struct scrubber *scrubber, struct stripe_file *file, const store_file *key)
 {
 	uint32_t up = stripe_shards_up(file, key->segment);
-	uint32_t turn, shard = 0;
+	uint32_t skip;
 
 	if (!up)
 		return false;
-	turn = (uint32_t)((key->file_id + scrubber->turn) % (unsigned int)__builtin_popcount(up));
-	for (;; shard++) {
+	skip = (uint32_t)(key->file_id % (unsigned int)__builtin_popcount(up));
+	for (uint32_t shard = 0, looked = 0; looked < 2 * SHARDS_MAX;
+		looked++, shard = (shard + 1) % SHARDS_MAX) {
 		if (!(up & (1u << shard)))
 			continue;
-		if (turn-- == 0)
-			break;
+		if (skip > 0) {
+			skip--;
+			continue;
+		}
+		if (stripe_shard_node(file, key->segment, shard) == scrubber->node_id)
+			return true;
+		if (stripe_shard_exists(file, key->segment, shard))
+			return false;
 	}
-	return stripe_shard_node(file, key->segment, shard) == scrubber->node_id;
+	return false;
 }
 
 /* Compares a file's blocks with those of the other nodes. What lags is healed. */
@@ -284,8 +293,6 @@ static void plan_next(
 {
 	int64_t retry_ms = COMPARE_RETRY_MS < interval_ms ? COMPARE_RETRY_MS : interval_ms;
 
-	scrubber->turn_again = scrubber->compare_failed && !scrubber->turn_again;
-	scrubber->turn += !scrubber->turn_again;
 	if (left > scrubber->unreadable)
 		scrubber->retry_ms = clock_now_ms() + RETRY_MS;
 	else if (scrubber->compare_failed)

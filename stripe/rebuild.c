@@ -135,3 +135,18 @@ int stripe_block_count(struct stripe_file *file, uint32_t segment_number, uint64
 
 	return error ? error : count_blocks(file, segment, block_count);
 }
+
+bool stripe_shard_exists(struct stripe_file *file, uint32_t segment_number, uint32_t shard)
+{
+	struct fanout_call calls[MOJETTE_N_MAX];
+	store_stat_res results[MOJETTE_N_MAX];
+	const struct segment *segment;
+
+	if (file_segment(file, segment_number, false, &segment) || shard >= segment->shard_count)
+		return false;
+	store_stat_args stat = {.file = file_store_file(file, segment)};
+	uint32_t answered =
+		segment_ask(file, segment, 1u << shard, STORE_STAT, &stat, 0, results, calls);
+	fanout_call_free(&calls[shard]);
+	return answered & (1u << shard);
+}

@@ -246,6 +246,9 @@ struct stripe_heal_result {
 int stripe_heal_range(struct stripe_file *file, uint32_t segment, uint64_t first_block,
 	uint32_t count, bool thorough, struct stripe_heal_result *result);
 
+/* True if the store of a shard has anything of the segment, and says so. */
+bool stripe_shard_exists(struct stripe_file *file, uint32_t segment, uint32_t shard);
+
 struct stripe_rebuild {
 	uint32_t shard; /* that this process's node has taken over */
 	uint32_t write_epoch; /* for META_REBUILT */

@@ -2036,6 +2036,8 @@ static void shards_that_a_store_does_not_take_are_told_of(void)
 	fill(bytes, sizeof(bytes));
 	node_stop(3);
 	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+	CU_ASSERT(stripe_shard_exists(file, 0, 0));
+	CU_ASSERT(!stripe_shard_exists(file, 0, 2));
 	/* As long as it is away nothing is tried. */
 	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, 3, false, &result), 0);
 	CU_ASSERT_EQUAL(result.failed, 0);
@@ -2043,6 +2045,7 @@ static void shards_that_a_store_does_not_take_are_told_of(void)
 	held.plain = *handler;
 	*handler = refused_write;
 	wait_for_nodes(file, 0x3f);
+	CU_ASSERT(!stripe_shard_exists(file, 0, 2));
 	atomic_store(&write_refusal, ENOSPC);
 	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, 3, false, &result), 0);
 	CU_ASSERT_EQUAL(result.healed, 0);
@@ -2055,6 +2058,7 @@ static void shards_that_a_store_does_not_take_are_told_of(void)
 	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, 3, false, &result), 0);
 	CU_ASSERT_EQUAL(result.healed, 3);
 	CU_ASSERT_EQUAL(result.failed + result.left, 0);
+	CU_ASSERT(stripe_shard_exists(file, 0, 2));
 	stripe_file_put(file);
 	cluster_stop();
 }
