@@ -395,16 +395,8 @@ static const struct segment *add_segment(
 	if (same) {
 		free(segment);
 		same->superseded = false;
-		/*
-		 * Not newer than the file's: its stores have been asked before the epoch in
-		 * between was made, so whoever made it tells them, and until then what was begun
-		 * before it goes to them.
-		 */
-		uint32_t known = placement->write_epoch < file->placed_epoch
-					 ? placement->write_epoch
-					 : file->placed_epoch;
-		if (same->placed_epoch < known)
-			same->placed_epoch = known;
+		if (same->placed_epoch < placement->write_epoch)
+			same->placed_epoch = placement->write_epoch;
 		same->asked = now_s();
 		return same;
 	}
@@ -880,7 +872,7 @@ bool file_is_elsewhere(struct stripe_file *file, const uint32_t *layout_epoch)
 }
 
 int file_next_version(struct stripe_file *file, const struct segment *segment, uint32_t write_epoch,
-	uint64_t above, const uint32_t *layout_epoch, store_version *version)
+	uint64_t above, const uint32_t *layout_epoch, bool ending, store_version *version)
 {
 	int error = 0;
 
@@ -888,10 +880,11 @@ int file_next_version(struct stripe_file *file, const struct segment *segment, u
 	/*
 	 * A segment that exportd told of under a newer epoch, the file's or, while a truncation is
 	 * carried out here, the one that is still written under: the file has been truncated since,
-	 * and these stores need not have heard of it.
+	 * and these stores need not have heard of it. Others would refuse what is written, and some
+	 * have it taken, which leaves it in doubt if nodes are down.
 	 */
-	bool behind =
-		segment->placed_epoch > file->placed_epoch || segment->told_epoch > write_epoch;
+	bool behind = (segment->placed_epoch > file->placed_epoch && !ending) ||
+		      segment->told_epoch > write_epoch;
 	/*
 	 * The stores must not see the new epoch of a file from one who asks the old nodes, nor
 	 * those that make a shard a version from before they were asked to: it would be sought at

@@ -259,6 +259,7 @@ static int send_block(struct stripe_file *file, const struct segment *segment, u
 			.write_epoch = cached && cached->dirty ? cached->write_epoch : write_epoch,
 			.stable = mode && mode->stable,
 			.layout_epoch = mode ? &mode->layout_epoch : NULL,
+			.ending = !mode && atomic_load(&file->gather_ending),
 		};
 		error = block_write_run(file, &run, &newest);
 		if (error == 0) {

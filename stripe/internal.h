@@ -372,10 +372,11 @@ bool file_met_generation(struct stripe_file *file, uint64_t generation);
  * being carried out), newer than `above`, for a write to the stores of a segment. No version is
  * given twice.
  * Returns 0, or -ESTALE: the file has a newer write epoch by now, or the segment other nodes,
- * perhaps; or file_is_elsewhere().
+ * perhaps; or file_is_elsewhere(). ending: that exportd has made a newer one is no reason, since
+ * the write belongs to the end of this one.
  */
 int file_next_version(struct stripe_file *file, const struct segment *segment, uint32_t write_epoch,
-	uint64_t above, const uint32_t *layout_epoch, store_version *version);
+	uint64_t above, const uint32_t *layout_epoch, bool ending, store_version *version);
 
 /*
  * True if this engine is a gateway's, and the file had another layout epoch when a client's write
@@ -711,6 +712,7 @@ struct write_run {
 	bool fenced; /* nothing can have been decided over the base: stores that could not tell may
 			take it, too */
 	const uint32_t *layout_epoch; /* file_is_elsewhere() */
+	bool ending; /* file_next_version() */
 };
 
 /*

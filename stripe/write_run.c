@@ -477,7 +477,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	left_out = shards_left_out(file, write);
 	store_version version;
 	error = file_next_version(file, segment, write->write_epoch, write->base.generation,
-		write->layout_epoch, &version);
+		write->layout_epoch, write->ending, &version);
 	if (error)
 		goto out;
 	fanout_init(&fanout, file->stripe);
