@@ -250,6 +250,7 @@ static void a_damaged_export_can_be_left_out(void)
 	fixture.config.exports = two;
 	fixture.config.export_count = 2;
 	CU_ASSERT_EQUAL_FATAL(open_again(), 0);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(fixture.exportd);
 	CU_ASSERT_EQUAL_FATAL(kv_begin(fixture.exportd->kv, KV_WRITE, NULL, &txn), 0);
 	CU_ASSERT_EQUAL_FATAL(kv_get(txn, record_key_bytes(&damaged), &value), 0);
 	memcpy(copy, value.data, value.bytes);

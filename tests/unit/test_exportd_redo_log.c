@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <endian.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <fcntl.h>
 #include <lmdb.h>
 #include <signal.h>
@@ -751,9 +752,8 @@ static void what_can_be_read_may_not_be_on_the_disk(void)
 			}
 		CU_ASSERT_EQUAL(wrong, 0);
 		if (wrong > 0)
-			printf("[%s, %u: %llu of %llu] ", failures[i].file, failures[i].number,
-				(unsigned long long)wrong,
-				(unsigned long long)(8 * (opened - closed + 1)));
+			printf("[%s, %u: %" PRIu64 " of %" PRIu64 "] ", failures[i].file,
+				failures[i].number, wrong, 8 * (opened - closed + 1));
 	}
 }
 

@@ -213,7 +213,7 @@ static void a_damaged_header_of_a_large_file_holds_nobody_up(void)
 	struct store_io io = store_io_posix;
 	store_write_res res;
 	unsigned int tries = 0;
-	store_stat_res stat;
+	store_stat_res stat = {0};
 
 	fixture_begin(&fixture, 1);
 	fixture_close(&fixture);
