@@ -186,6 +186,8 @@ static void checkpoint(struct store_log *log)
 	clock_gettime(CLOCK_MONOTONIC, &log->due);
 	log->due.tv_sec += log->checkpoint_ms / 1000;
 	pthread_cond_broadcast(&log->changed);
+	/* It may not have been the thread: that one has something to wait for again. */
+	pthread_cond_signal(&log->wanted);
 }
 
 /* True if a checkpoint could do something. */

@@ -768,6 +768,76 @@ static void those_who_wait_share_a_flush(void)
 	fixture_end(&fixture);
 }
 
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	unsigned int calls;
+	bool held; /* the first one waits */
+} checkpoints = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, false};
+
+static int held_sync_file_system(int descriptor)
+{
+	pthread_mutex_lock(&checkpoints.lock);
+	bool first = checkpoints.calls++ == 0;
+	pthread_cond_broadcast(&checkpoints.changed);
+	while (first && checkpoints.held)
+		pthread_cond_wait(&checkpoints.changed, &checkpoints.lock);
+	pthread_mutex_unlock(&checkpoints.lock);
+	return store_io_posix.sync_file_system(descriptor);
+}
+
+static void *write_to_the_first(void *argument)
+{
+	(void)argument;
+	if (PUT(&fixture, .file = numbered(1), .version = VERSION(1, 1), .first = 64) != 0)
+		abort();
+	return NULL;
+}
+
+/*
+ * One that a flush of a file that was opened again makes takes long: records that come meanwhile
+ * have their own, when they are old enough.
+ */
+static void the_next_checkpoint_comes_by_itself(void)
+{
+	struct store_io io = store_io_posix;
+	unsigned int calls = 0;
+	pthread_t thread;
+
+	io.sync_file_system = held_sync_file_system;
+	fixture_begin(&fixture, 1);
+	fixture_close(&fixture);
+	fixture.log_checkpoint_ms = 1000;
+	fixture.open_files_max = 1;
+	fixture.io = &io;
+	checkpoints.held = true;
+	checkpoints.calls = 0;
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(PUT(&fixture, .file = numbered(1), .version = VERSION(1, 1)), 0);
+	CU_ASSERT_EQUAL(PUT(&fixture, .file = numbered(2), .version = VERSION(1, 1)), 0);
+	CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, write_to_the_first, NULL), 0);
+	pthread_mutex_lock(&checkpoints.lock);
+	while (checkpoints.calls == 0)
+		pthread_cond_wait(&checkpoints.changed, &checkpoints.lock);
+	pthread_mutex_unlock(&checkpoints.lock);
+	/* The thread that makes them looks, and goes to sleep again. */
+	nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 200000000}, NULL);
+	CU_ASSERT_EQUAL(PUT(&fixture, .file = numbered(3), .version = VERSION(1, 1)), 0);
+	pthread_mutex_lock(&checkpoints.lock);
+	checkpoints.held = false;
+	pthread_cond_broadcast(&checkpoints.changed);
+	pthread_mutex_unlock(&checkpoints.lock);
+	pthread_join(thread, NULL);
+	for (int i = 0; i < 50 && calls < 2; i++) {
+		nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+		pthread_mutex_lock(&checkpoints.lock);
+		calls = checkpoints.calls;
+		pthread_mutex_unlock(&checkpoints.lock);
+	}
+	CU_ASSERT_EQUAL(calls, 2);
+	fixture_end(&fixture);
+}
+
 /* -------- many callers, and the power fails -------- */
 
 #define CRASH_FILES 40
@@ -909,6 +979,7 @@ int main(void)
 	TEST(a_full_log_that_must_not_be_emptied_takes_the_device_out);
 	TEST(a_full_log_is_gone_round);
 	TEST(those_who_wait_share_a_flush);
+	TEST(the_next_checkpoint_comes_by_itself);
 	TEST(what_many_were_promised_survives_power_loss);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
