@@ -109,6 +109,10 @@ int shard_file_close(struct shard_file *file)
 		}
 		store_pages_abandon(&pages);
 	}
+	/* How far the search has come is known here only: begun anew again and again, while many
+	 * other files are used, it would never end. */
+	if (file->search.put_off)
+		error = -EBUSY;
 	if (error == 0 || error == -EIO) {
 		close_sides(file);
 		file->exists = false; /* it has no device any more */

@@ -253,7 +253,8 @@ void shard_file_destroy(struct shard_file *file);
 
 /*
  * Flushes and closes a file nobody references. Returns 0; -EIO: the flush failed, and the file is
- * to answer that; or another negative errno: it cannot be flushed now, and stays open.
+ * to answer that; or another negative errno: it cannot be flushed now, and stays open; or what its
+ * damaged page 0 said is being looked for (-EBUSY).
  */
 int shard_file_close(struct shard_file *file);
 

@@ -279,6 +279,45 @@ static void a_damaged_header_of_a_large_file_holds_nobody_up(void)
 	fixture_end(&fixture);
 }
 
+/* It has this many groups, and page 0 of side a is damaged. */
+static void put_large_damaged(void)
+{
+	for (uint64_t group = 0; group < MANY_GROUPS; group++)
+		CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .unstable = true,
+					.first = group * 31),
+			0);
+	fixture_side(&fixture, 0, side_a, sizeof(side_a));
+	fixture_close(&fixture);
+	fixture_flip(side_a, HEADER(0) + 9, 2);
+}
+
+static uint32_t stat_until_found(bool others)
+{
+	store_stat_res stat = {.status = EIO};
+
+	for (unsigned int tries = 0; tries < 10 && stat.status == EIO; tries++) {
+		if (others)
+			fixture_sync(&fixture, (store_file){.export_id = 1, .file_id = 77});
+		store_stat(fixture.store, &(store_stat_args){.file = FIXTURE_FILE}, &stat);
+	}
+	return stat.status;
+}
+
+/* So many other files are used between two calls that a file is forgotten: not how far it came. */
+static void a_damaged_header_is_found_while_other_files_are_used(void)
+{
+	fixture_begin(&fixture, 1);
+	fixture_close(&fixture);
+	fixture.open_files_max = 1;
+	fixture_open(&fixture);
+	put_large_damaged();
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(stat_until_found(true), 0);
+	CU_ASSERT(IS(&fixture, 31, VERSION(1, 1), STORE_FINALIZED));
+	fixture.open_files_max = 0;
+	fixture_end(&fixture);
+}
+
 /* A hole reads as zeros, too, and is no damage. */
 static void a_page_of_zeros_is_told_once(void)
 {
@@ -790,6 +829,7 @@ int main(void)
 	TEST(a_damaged_record_of_a_fresh_block_is_mended);
 	TEST(a_damaged_header_costs_no_block);
 	TEST(a_damaged_header_of_a_large_file_holds_nobody_up);
+	TEST(a_damaged_header_is_found_while_other_files_are_used);
 	TEST(a_damaged_header_hides_no_missed_writes);
 	TEST(a_group_page_of_garbage_damages_its_group_only);
 	TEST(a_page_zero_of_garbage_is_survived);
