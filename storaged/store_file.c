@@ -176,6 +176,9 @@ static int recover_header(struct shard_file *file, unsigned int side)
 
 	if (error != 0 || !file->shape_known)
 		return error;
+	/* Not for a copy that was only looked at: this one would begin anew each time. */
+	if (search->device != file->device)
+		search_forget(file);
 	for (unsigned int pages = 0; *offset < file->size_bytes[side];
 		*offset += file->shape.group_bytes, pages++) {
 		struct store_header_fields fields;
@@ -618,8 +621,6 @@ static int look_for(struct shard_file *file)
 		file->descriptors[0] = descriptors[0] >= 0 ? descriptors[0] : -1;
 		file->descriptors[1] = descriptors[1] >= 0 ? descriptors[1] : -1;
 		pthread_mutex_unlock(&file->flush_lock);
-		if (file->search.device != device)
-			search_forget(file);
 		error = load_headers(file);
 		if (error != 0)
 			goto failed;
@@ -645,7 +646,7 @@ static int look_for(struct shard_file *file)
 		pthread_mutex_unlock(&file->flush_lock);
 	}
 	file->opened = true;
-	if (file->search.put_off && file->exists)
+	if (file->search.put_off && file->exists && file->search.device == file->device)
 		keep_found(file);
 	search_forget(file);
 	return 0;

@@ -318,6 +318,41 @@ static void a_damaged_header_is_found_while_other_files_are_used(void)
 	fixture_end(&fixture);
 }
 
+/*
+ * Made anew while its device was out of service, and nothing of that was ever flushed: the one that
+ * was there counts, and its header is sought to the end though the other device is looked at first.
+ */
+static void a_damaged_header_is_found_behind_an_empty_copy(void)
+{
+	char from[700], path[700];
+	const char *beside;
+
+	fixture_begin(&fixture, 2);
+	put_large_damaged();
+	/* Devices are looked at in this order. */
+	CU_ASSERT_EQUAL(FIXTURE_FILE.file_id % 2, 0);
+	snprintf(from, sizeof(from), "%s", side_a);
+	beside = strstr(side_a, "/shards/");
+	CU_ASSERT_PTR_NOT_NULL_FATAL(beside);
+	for (unsigned int device = 0; device < 2; device++) {
+		char command[2200];
+
+		snprintf(path, sizeof(path), "%s%s", fixture.devices[device], beside);
+		snprintf(command, sizeof(command), "mkdir -p $(dirname %s)", path);
+		CU_ASSERT_EQUAL(system(command), 0);
+	}
+	if (strcmp(from, path) != 0)
+		CU_ASSERT_EQUAL(rename(from, path), 0);
+	snprintf(path, sizeof(path), "%s%s", fixture.devices[0], beside);
+	int empty = open(path, O_CREAT | O_RDWR, 0600);
+	CU_ASSERT_FATAL(empty >= 0);
+	close(empty);
+	fixture_open(&fixture);
+	CU_ASSERT_EQUAL(stat_until_found(false), 0);
+	CU_ASSERT(IS(&fixture, 31, VERSION(1, 1), STORE_FINALIZED));
+	fixture_end(&fixture);
+}
+
 /* A hole reads as zeros, too, and is no damage. */
 static void a_page_of_zeros_is_told_once(void)
 {
@@ -830,6 +865,7 @@ int main(void)
 	TEST(a_damaged_header_costs_no_block);
 	TEST(a_damaged_header_of_a_large_file_holds_nobody_up);
 	TEST(a_damaged_header_is_found_while_other_files_are_used);
+	TEST(a_damaged_header_is_found_behind_an_empty_copy);
 	TEST(a_damaged_header_hides_no_missed_writes);
 	TEST(a_group_page_of_garbage_damages_its_group_only);
 	TEST(a_page_zero_of_garbage_is_survived);
