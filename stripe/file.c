@@ -270,6 +270,14 @@ void stripe_file_forget(struct stripe *stripe, uint32_t export_id, uint64_t file
 	pthread_mutex_unlock(&stripe->files_lock);
 }
 
+bool file_is_forgotten(struct stripe_file *file)
+{
+	pthread_mutex_lock(&file->stripe->files_lock);
+	bool forgotten = !file->in_table;
+	pthread_mutex_unlock(&file->stripe->files_lock);
+	return forgotten;
+}
+
 /* -------- what exportd says -------- */
 
 static struct node *node_by_id(const struct stripe *stripe, uint32_t id)

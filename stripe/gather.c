@@ -603,9 +603,14 @@ static void send_old(struct stripe_file *file, uint64_t now)
 					    : send_collected(file, cached, true);
 		cache_unpin(cache, cached);
 	}
+	if (!error)
+		return;
 	/* Writers shall see for themselves. Tried again until it works, or a COMMIT fails. */
-	if (error)
-		atomic_store(&file->gather_failed, true);
+	atomic_store(&file->gather_failed, true);
+	/* No COMMIT comes to this one any more, and each time exportd says so clients send again.
+	 */
+	if (file_is_forgotten(file))
+		lose_all(file, "the file is gone");
 }
 
 static void *gather_thread(void *argument)

@@ -295,6 +295,9 @@ void file_table_free(struct stripe *stripe);
 /* A further reference to a file that the caller has one of. */
 void file_reference(struct stripe_file *file);
 
+/* True if nobody gets the file as it is any more: it is gone, or exportd does not know it. */
+bool file_is_forgotten(struct stripe_file *file);
+
 store_file file_store_file(const struct stripe_file *file, const struct segment *segment);
 store_geometry file_geometry(const struct stripe_file *file);
 

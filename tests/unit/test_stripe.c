@@ -2266,6 +2266,40 @@ static void what_is_written_while_a_file_is_forgotten_is_sent_again(void)
 	cluster_stop();
 }
 
+/*
+ * What was collected of a file that is truncated and removed by others before it is sent is given
+ * up, and clients of other files can commit then.
+ */
+static void what_was_collected_of_a_removed_file_is_given_up(void)
+{
+	uint8_t model[2 * BLOCK];
+	struct stripe_file *others;
+
+	random_seed(92);
+	start_gathering(400);
+	struct stripe_file *file = open_file(1);
+	fill(model, sizeof(model));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, sizeof(model), true), 0);
+	struct stripe *other = engine_create();
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 1, &others), 0);
+	CU_ASSERT_EQUAL(stripe_write(file, 100, model, 200, false), 0);
+	CU_ASSERT_EQUAL(truncate_file(others, 1, 0), 0);
+	pthread_mutex_lock(&cluster.lock);
+	cluster.files[1].unknown = true;
+	pthread_mutex_unlock(&cluster.lock);
+	stripe_file_put(file);
+	for (unsigned int i = 0; i < 300 && count().collected_blocks; i++)
+		usleep(10000);
+	CU_ASSERT_EQUAL(count().collected_blocks, 0);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	usleep(1000000);
+	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	stripe_file_put(others);
+	stripe_destroy(other);
+	stop_gathering();
+	cluster.files[1].unknown = false;
+}
+
 static void *write_a_block(void *argument)
 {
 	static const uint8_t bytes[BLOCK];
@@ -3128,6 +3162,8 @@ int main(void)
 			a_file_does_not_shrink_by_an_answer_of_before},
 		{"what is written while a file is forgotten is sent again",
 			what_is_written_while_a_file_is_forgotten_is_sent_again},
+		{"what was collected of a removed file is given up",
+			what_was_collected_of_a_removed_file_is_given_up},
 		{"a file is as long as what was written stably",
 			a_file_is_as_long_as_what_was_written_stably},
 		{"commit waits once for a slow node", commit_waits_once_for_a_slow_node},
