@@ -326,9 +326,11 @@ static void ready(struct reactor_source *source, uint32_t events)
 
 	if (connection->closed)
 		return;
-	/* What somebody who has gone has sent, and may have sent again, is not to come later. */
-	if (events & (EPOLLERR | EPOLLHUP) ||
-		(events & EPOLLRDHUP && atomic_load(&connection->paused))) {
+	/*
+	 * What somebody who has gone has sent, and may have sent again, is not to come later: not
+	 * even what has not been read yet, since this process may have stood still.
+	 */
+	if (events & (EPOLLERR | EPOLLHUP | EPOLLRDHUP)) {
 		error = -ECONNRESET;
 	} else {
 		if (events & EPOLLOUT) {

@@ -14,6 +14,7 @@
 #include <limits.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -1334,6 +1335,8 @@ static void no_calls_of_who_has_gone(unsigned int calls)
 			0, i == 0 ? 2000 : 0, 0};
 
 		raw_send(fd, words, 12);
+		if (i == 0)
+			pause_ms(100);
 	}
 	shutdown(fd, SHUT_WR);
 	/* While the first one is being executed. */
@@ -1345,8 +1348,32 @@ static void no_calls_of_who_has_gone(unsigned int calls)
 	close(fd);
 }
 
+/* As of a server that has stood still meanwhile: calls and the end are there at the same time. */
+static void no_calls_that_come_with_the_end(void)
+{
+	static const int on = 1;
+	struct rpc_server *server = serve_at("127.0.0.1", NULL, 4);
+	int fd = raw_connect(rpc_server_port(server));
+
+	pause_ms(100);
+	atomic_store(&executed, 0);
+	setsockopt(fd, IPPROTO_TCP, TCP_CORK, &on, sizeof(on));
+	for (unsigned int i = 0; i < 10; i++) {
+		const uint32_t words[] = {
+			i, 0, 2, TEST_PROGRAM, TEST_VERSION, TEST_ECHO, 0, 0, 0, 0, 0, 0};
+
+		raw_send(fd, words, 12);
+	}
+	shutdown(fd, SHUT_WR);
+	CU_ASSERT(raw_is_closed(fd, 1500));
+	rpc_server_stop(server);
+	CU_ASSERT_EQUAL(atomic_load(&executed), 0);
+	close(fd);
+}
+
 static void test_calls_of_a_peer_that_has_gone_are_not_begun(void)
 {
+	no_calls_that_come_with_the_end();
 	no_calls_of_who_has_gone(10);
 	/* More than are read: the server does not look at the connection for a while. */
 	no_calls_of_who_has_gone(300);
