@@ -308,11 +308,15 @@ static void tell_behind(const struct stripe_file *file, const char *what)
  */
 static void forget_gone(struct stripe_file *file)
 {
-	stripe_file_forget(file->stripe, file->export_id, file->file_id);
+	/* Not another one of that id: exportd may have known the file again meanwhile. */
+	pthread_mutex_lock(&file->stripe->files_lock);
+	table_remove(file->stripe, file);
+	/* Before what is booked: who books it drops its reference only then. */
+	bool in_use = atomic_load(&file->attached) && atomic_load(&file->references) > 1;
+	pthread_mutex_unlock(&file->stripe->files_lock);
 	pthread_mutex_lock(&file->lock);
 	bool owes = file->unstable || file->unstable_end || file->committing_end;
 	pthread_mutex_unlock(&file->lock);
-	bool in_use = atomic_load(&file->attached) && atomic_load(&file->references) > 1;
 	if (owes || in_use || atomic_load(&file->cached.dirty_bytes))
 		atomic_fetch_add(&file->stripe->verifier, 1);
 }
