@@ -2292,7 +2292,7 @@ static void what_was_collected_of_a_removed_file_is_given_up(void)
 		usleep(10000);
 	CU_ASSERT_EQUAL(count().collected_blocks, 0);
 	uint64_t verifier = stripe_write_verifier(cluster.stripe);
-	usleep(1000000);
+	usleep(900000);
 	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
 	stripe_file_put(others);
 	stripe_destroy(other);
