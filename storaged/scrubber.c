@@ -30,7 +30,6 @@
 #define RETRY_MS 10000 /* how soon repairs are tried again */
 #define COMPARE_RETRY_MS 60000 /* and comparisons, at the latest with the next interval */
 #define COMPARE_STEP 256 /* blocks compared at a time */
-#define SHARDS_MAX 32 /* bits of a set of shards */
 #define LOOK_BYTES (1u << 20) /* what a part of the search for a lost header does */
 #define HEADER_BYTES 64 /* what a header of a block counts for in the rate */
 
@@ -149,8 +148,8 @@ static bool our_turn(struct scrubber *scrubber, struct stripe_file *file, const 
 	if (!up)
 		return false;
 	skip = (uint32_t)(key->file_id % (unsigned int)__builtin_popcount(up));
-	for (uint32_t shard = 0, looked = 0; looked < 2 * SHARDS_MAX;
-		looked++, shard = (shard + 1) % SHARDS_MAX) {
+	for (uint32_t shard = 0, looked = 0; looked < 2 * MOJETTE_N_MAX;
+		looked++, shard = (shard + 1) % MOJETTE_N_MAX) {
 		if (!(up & (1u << shard)))
 			continue;
 		if (skip > 0) {

@@ -210,7 +210,7 @@ struct flush {
 	uint64_t target; /* changes */
 	uint64_t sizes[STORE_SIDES];
 	int descriptors[STORE_SIDES]; /* of sides that are dirty; -1: not this one */
-	bool settles; /* the first one since the file was opened */
+	bool first; /* since the file was opened */
 	bool names; /* the directory is dirty */
 	bool side_made;
 	uint8_t *redo; /* NULL: cannot go to the log */
@@ -271,8 +271,8 @@ static int flush_sides(struct shard_file *file, const struct flush *flush, bool 
 			path, strerror(-error));
 		store_device_error(flush->device, error);
 	} else if (flush->device->log != NULL) {
-		if (flush->settles)
-			error = store_log_settle(flush->device->log, &file->key);
+		if (flush->first)
+			error = store_log_checkpoint_for(flush->device->log, &file->key);
 		if (error == 0)
 			error = store_log_clean(flush->device->log, &file->key);
 	}
@@ -324,7 +324,7 @@ static int flush_once(struct shard_file *file)
 		.device = file->device,
 		.target = file->written,
 		/* The first flush also covers what a process that was killed left unflushed. */
-		.settles = !file->settled,
+		.first = !file->settled,
 		.names = file->dirty_names || !file->settled,
 		.side_made = file->side_made,
 	};

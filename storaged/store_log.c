@@ -256,6 +256,17 @@ static int make_room(uint8_t **buffer, size_t *room, size_t bytes)
 	return 0;
 }
 
+/* Until the log has changed, or perhaps its device has failed. log->lock is held. */
+static void wait_for_change(struct store_log *log)
+{
+	struct timespec until;
+
+	/* A device that fails does not say so. */
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec++;
+	pthread_cond_timedwait(&log->changed, &log->lock, &until);
+}
+
 int store_log_append(struct store_log *log, enum store_log_kind kind, const store_file *key,
 	const void *payload, uint32_t payload_bytes, uint64_t *sequence)
 {
@@ -294,12 +305,7 @@ int store_log_append(struct store_log *log, enum store_log_kind kind, const stor
 		if (log->checkpoint_ms == 0 && can_checkpoint(log)) {
 			checkpoint(log);
 		} else {
-			/* A device that fails does not say so. */
-			struct timespec until;
-
-			clock_gettime(CLOCK_MONOTONIC, &until);
-			until.tv_sec++;
-			pthread_cond_timedwait(&log->changed, &log->lock, &until);
+			wait_for_change(log);
 		}
 	}
 	if (log->failed)
@@ -477,14 +483,12 @@ int store_log_wait(struct store_log *log, uint64_t sequence)
 	return error;
 }
 
-int store_log_settle(struct store_log *log, const store_file *key)
+int store_log_checkpoint_for(struct store_log *log, const store_file *key)
 {
 	int error = 0;
 
 	pthread_mutex_lock(&log->lock);
 	while (error == 0 && *live_find(log, key) != NULL) {
-		struct timespec until;
-
 		if (log->failed || atomic_load(&log->device->failed)) {
 			error = -EIO;
 		} else if (!log->checkpointing && (log->holds == 0 || log->pinned)) {
@@ -492,10 +496,7 @@ int store_log_settle(struct store_log *log, const store_file *key)
 			error = atomic_load(&log->device->failed) ? -EIO : 0;
 			break;
 		} else {
-			/* A device that fails does not say so. */
-			clock_gettime(CLOCK_MONOTONIC, &until);
-			until.tv_sec++;
-			pthread_cond_timedwait(&log->changed, &log->lock, &until);
+			wait_for_change(log);
 		}
 	}
 	pthread_mutex_unlock(&log->lock);

@@ -175,7 +175,7 @@ int store_log_wait(struct store_log *log, uint64_t sequence);
  * ones, once the system has forgotten the file. Makes a checkpoint if there are such records.
  * Returns 0 or -EIO.
  */
-int store_log_settle(struct store_log *log, const store_file *key);
+int store_log_checkpoint_for(struct store_log *log, const store_file *key);
 
 /*
  * To be called when a store file was flushed by itself, before anybody is told: sees to it that

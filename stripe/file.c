@@ -80,31 +80,15 @@ void file_table_free(struct stripe *stripe)
 
 static void idle_remove(struct stripe *stripe, struct stripe_file *file)
 {
-	if (file->idle_previous)
-		file->idle_previous->idle_next = file->idle_next;
-	else
+	if (stripe->idle_first == file)
 		stripe->idle_first = file->idle_next;
+	else
+		file->idle_previous->idle_next = file->idle_next;
 	if (file->idle_next)
 		file->idle_next->idle_previous = file->idle_previous;
 	else
 		stripe->idle_last = file->idle_previous;
 	file->idle_previous = file->idle_next = NULL;
-}
-
-/* The one that has been unused for longest; NULL: there is none. */
-static struct stripe_file *idle_take(struct stripe *stripe)
-{
-	struct stripe_file *file = stripe->idle_first;
-
-	if (!file)
-		return NULL;
-	stripe->idle_first = file->idle_next;
-	if (stripe->idle_first)
-		stripe->idle_first->idle_previous = NULL;
-	else
-		stripe->idle_last = NULL;
-	file->idle_next = NULL;
-	return file;
 }
 
 static void idle_append(struct stripe *stripe, struct stripe_file *file)
@@ -139,10 +123,11 @@ static void table_remove(struct stripe *stripe, struct stripe_file *file)
 static void table_trim(struct stripe *stripe)
 {
 	for (unsigned int i = 0; i < TRIM_AT_ONCE && stripe->file_count > stripe->files_max; i++) {
-		struct stripe_file *file = idle_take(stripe);
+		struct stripe_file *file = stripe->idle_first;
 
 		if (!file)
 			return;
+		idle_remove(stripe, file);
 		/* Nobody else has a reference, so its fields are ours. */
 		if (file->unstable || file->decided || file->unstable_end) {
 			idle_append(stripe, file);

@@ -740,8 +740,8 @@ int block_base(struct stripe_file *file, const struct segment *segment, uint64_t
  */
 uint64_t attempts_end(const struct stripe *stripe);
 
-/* 0 if that time has not come, else -ETIMEDOUT. */
-int attempts_go_on(const struct stripe_file *file, uint64_t give_up_us);
+/* -ETIMEDOUT if that time has come, else 0. */
+int attempts_over(const struct stripe_file *file, uint64_t give_up_us);
 
 /*
  * Prepares another attempt after block_write_run() failed: settles conflicts. give_up_us: as of

@@ -826,8 +826,8 @@ int stripe_read(struct stripe_file *file, uint64_t offset, void *buffer, size_t 
 		};
 		uint32_t before = file_placed_epoch(file);
 		int error = read_piece(file, block, (uint32_t)count, &sink);
-		if (error == -ESTALE && attempts_go_on(file, give_up_us))
-			error = -ETIMEDOUT;
+		if (error == -ESTALE && attempts_over(file, give_up_us))
+			return -ETIMEDOUT;
 		if (error == -ESTALE) {
 			/* Not with the range held: a truncation may have to be carried out. */
 			bool again = refreshes++ < REFRESHES_MAX;

@@ -80,7 +80,7 @@ uint64_t attempts_end(const struct stripe *stripe)
 	return latency_now_us() + UINT64_C(1000) * ATTEMPTS_CALLS * stripe->call_timeout_ms;
 }
 
-int attempts_go_on(const struct stripe_file *file, uint64_t give_up_us)
+int attempts_over(const struct stripe_file *file, uint64_t give_up_us)
 {
 	if (latency_now_us() < give_up_us)
 		return 0;
@@ -97,9 +97,9 @@ int block_write_recover(struct stripe_file *file, const struct segment *segment,
 {
 	uint64_t largest = newest.generation;
 
-	if (error == -EAGAIN && attempts_go_on(file, give_up_us))
-		error = -ETIMEDOUT;
-	if (error != -EAGAIN)
+	if (error == -EAGAIN)
+		error = attempts_over(file, give_up_us);
+	if (error)
 		return error;
 	if (attempt + 1 == ATTEMPTS_MAX) {
 		rozo_log_limited(ERROR,
@@ -217,7 +217,7 @@ static int write_piece(struct stripe_file *file, uint64_t offset, const uint8_t 
 		if (error != -ESTALE)
 			break;
 		/* Not with the range held: a truncation may have to be carried out first. */
-		error = attempts_go_on(file, mode->give_up_us);
+		error = attempts_over(file, mode->give_up_us);
 		if (!error)
 			error = file_learn_epoch(file, &mode->layout_epoch);
 		if (error)
@@ -316,7 +316,7 @@ int stripe_write_under(struct stripe_file *file, uint32_t layout_epoch, uint64_t
 		if (error != -EAGAIN || attempt + 1 == ATTEMPTS_MAX)
 			break;
 		/* Truncated since: what was written belongs to the time before. */
-		error = attempts_go_on(file, mode.give_up_us);
+		error = attempts_over(file, mode.give_up_us);
 		if (!error)
 			error = file_learn_epoch(file, &mode.layout_epoch);
 	}

@@ -2084,9 +2084,22 @@ static void make_missed_slow(unsigned int node)
 }
 
 /* One node went away after it took the writes, another one cannot write any more. */
-static void commit_waits_once_for_a_slow_node(void)
+static void commit_with_a_slow_node(struct stripe_file *file, time_t seconds)
 {
 	struct timespec begun, ended;
+
+	make_missed_slow(3);
+	node_stop(0);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	clock_gettime(CLOCK_MONOTONIC, &ended);
+	CU_ASSERT(ended.tv_sec - begun.tv_sec < seconds);
+	atomic_store(&missed_is_slow, false);
+	node_start(0);
+}
+
+static void commit_waits_once_for_a_slow_node(void)
+{
 	uint8_t bytes[BLOCK];
 
 	random_seed(79);
@@ -2095,14 +2108,7 @@ static void commit_waits_once_for_a_slow_node(void)
 	fill(bytes, sizeof(bytes));
 	for (unsigned int i = 0; i < 4; i++)
 		CU_ASSERT_EQUAL(stripe_write(file, 2 * i * BLOCK, bytes, BLOCK, false), 0);
-	make_missed_slow(3);
-	node_stop(0);
-	clock_gettime(CLOCK_MONOTONIC, &begun);
-	CU_ASSERT_EQUAL(stripe_commit(file), 0);
-	clock_gettime(CLOCK_MONOTONIC, &ended);
-	CU_ASSERT(ended.tv_sec - begun.tv_sec < 10);
-	atomic_store(&missed_is_slow, false);
-	node_start(0);
+	commit_with_a_slow_node(file, 10);
 	stripe_file_put(file);
 	cluster_stop();
 }
@@ -2110,7 +2116,6 @@ static void commit_waits_once_for_a_slow_node(void)
 /* The same, where a client has gone to and fro between two segments. */
 static void commit_waits_once_for_a_slow_node_in_each_segment(void)
 {
-	struct timespec begun, ended;
 	uint8_t bytes[BLOCK];
 
 	random_seed(79);
@@ -2124,14 +2129,7 @@ static void commit_waits_once_for_a_slow_node_in_each_segment(void)
 		uint64_t offset = i % 2 * segment_bytes + 2 * i * BLOCK;
 		CU_ASSERT_EQUAL(stripe_write(file, offset, bytes, BLOCK, false), 0);
 	}
-	make_missed_slow(3);
-	node_stop(0);
-	clock_gettime(CLOCK_MONOTONIC, &begun);
-	CU_ASSERT_EQUAL(stripe_commit(file), 0);
-	clock_gettime(CLOCK_MONOTONIC, &ended);
-	CU_ASSERT(ended.tv_sec - begun.tv_sec < 5);
-	atomic_store(&missed_is_slow, false);
-	node_start(0);
+	commit_with_a_slow_node(file, 5);
 	stripe_file_put(file);
 	cluster_stop();
 }

@@ -1556,22 +1556,40 @@ static void *commit_once(void *argument)
 	return NULL;
 }
 
-/* That is no new epoch: bytes in memory are sent to the stores that have the shards now. */
-static void a_commit_does_not_fail_when_a_shard_has_been_made(void)
+/* Shard 5 has moved to `worker`, which has made it, and exportd has not been told. */
+static struct stripe_file *collect_while_a_shard_is_made(struct stripe **worker)
 {
 	struct stripe_heal_result sum;
-	pthread_t reading, committing;
 
 	cluster.gather = true;
 	cluster.gather_delay_ms = 3600000;
 	start();
 	struct stripe_file *file = open_in(cluster.stripe);
 	CU_ASSERT_EQUAL(stripe_write(file, 0, model, SIZE, true), 0);
-	unsigned int spare = move_shard(FILE_ID, 5, 0);
-	struct stripe *worker = engine_create_at(spare);
-	CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
+	*worker = engine_create_at(move_shard(FILE_ID, 5, 0));
+	CU_ASSERT_EQUAL(rebuild(*worker, &sum), 0);
 	CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
 	change(file, 100, 200, false);
+	return file;
+}
+
+static void end_collecting(struct stripe_file *file, struct stripe *worker)
+{
+	CU_ASSERT(reads_right(file));
+	stripe_destroy(worker);
+	stripe_file_put(file);
+	stop();
+	cluster.gather = false;
+	cluster.gather_delay_ms = 0;
+}
+
+/* That is no new epoch: bytes in memory are sent to the stores that have the shards now. */
+static void a_commit_does_not_fail_when_a_shard_has_been_made(void)
+{
+	pthread_t reading, committing;
+
+	struct stripe *worker;
+	struct stripe_file *file = collect_while_a_shard_is_made(&worker);
 	uint64_t verifier = stripe_write_verifier(cluster.stripe);
 	/* The commit waits for a read of the block. */
 	for (unsigned int i = 0; i < cluster.node_count; i++) {
@@ -1590,41 +1608,21 @@ static void a_commit_does_not_fail_when_a_shard_has_been_made(void)
 		atomic_store(&cluster.nodes[i].read_delay_ms, 0);
 	pthread_join(committing, NULL);
 	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
-	CU_ASSERT(reads_right(file));
-	stripe_destroy(worker);
-	stripe_file_put(file);
-	stop();
-	cluster.gather = false;
-	cluster.gather_delay_ms = 0;
+	end_collecting(file, worker);
 }
 
 /* As little as a write fails: the new node may be needed, and counts as soon as exportd says so. */
 static void a_commit_counts_a_shard_that_has_been_made(void)
 {
-	struct stripe_heal_result sum;
-
-	cluster.gather = true;
-	cluster.gather_delay_ms = 3600000;
-	start();
-	struct stripe_file *file = open_in(cluster.stripe);
-	CU_ASSERT_EQUAL(stripe_write(file, 0, model, SIZE, true), 0);
-	unsigned int spare = move_shard(FILE_ID, 5, 0);
-	struct stripe *worker = engine_create_at(spare);
-	CU_ASSERT_EQUAL(rebuild(worker, &sum), 0);
-	CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
-	change(file, 100, 200, false);
+	struct stripe *worker;
+	struct stripe_file *file = collect_while_a_shard_is_made(&worker);
 	uint64_t verifier = stripe_write_verifier(cluster.stripe);
 	end_rebuilding(FILE_ID, 5);
 	node_stop(0);
 	node_stop(1);
 	CU_ASSERT_EQUAL(stripe_commit(file), 0);
 	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
-	CU_ASSERT(reads_right(file));
-	stripe_destroy(worker);
-	stripe_file_put(file);
-	stop();
-	cluster.gather = false;
-	cluster.gather_delay_ms = 0;
+	end_collecting(file, worker);
 }
 
 int main(void)
