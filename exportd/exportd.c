@@ -412,10 +412,15 @@ static int open_exports(struct kv_txn *txn, void *context)
 	struct exportd *exportd = context;
 	struct record_key all = {.length = 1, .bytes = {RECORD_EXPORT}};
 	int result = open_copy(txn);
+	uint64_t server;
 	size_t i;
 
-	for (i = 0; result == 0 && i < exportd->config->export_count; i++)
+	for (i = 0; result == 0 && i < exportd->config->export_count; i++) {
+		/* A damaged one has been named in the log. */
+		if (record_server_get(txn, exportd->config->exports[i].id, &server) == 0)
+			exportd->servers += server;
 		result = open_one_export(txn, &exportd->config->exports[i], &exportd->exports[i]);
+	}
 	if (result == 0)
 		result = reply_cache_expire(txn);
 	if (result == 0)

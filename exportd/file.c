@@ -442,6 +442,7 @@ static int placement_operation(struct kv_txn *txn, void *context)
 	}
 	if (error == 0 && args->writer != 0 && !args->if_free && call->may_write) {
 		claimed = true;
+		inode_given_to_writer(txn, args->file.export_id, &inode);
 		error = file_next_write_epoch(
 			args->file.export_id, args->file.file_id, &inode, FILE_WRITE_EPOCH_MAX);
 		if (error == 0)

@@ -7,16 +7,52 @@
 #include <string.h>
 
 #include "exportd/clock.h"
+#include "exportd/file.h"
 #include "exportd/inode.h"
 #include "exportd/written.h"
 #include "rpc/log.h"
 
 #define DIRECTORY_BYTES 4096 /* what a directory is said to be, whatever it holds */
 
+/* The metadata server that gives out the export's layouts; 0: none, or its record is damaged. */
+static uint64_t server_of(struct kv_txn *txn, uint32_t export_id)
+{
+	uint64_t server;
+
+	return record_server_get(txn, export_id, &server) == 0 ? server : 0;
+}
+
+/*
+ * A metadata server that restarts has forgotten which layouts it gave, and nobody will tell what
+ * was written under them. When it attaches they are all over, at once, however many files there
+ * are: an inode that tells of a server of before is read as META_LAYOUT_REVOKE would leave it, and
+ * stored so with the file's next change. But for the time of the change, which is not known.
+ */
+static void take_layouts_back(
+	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, struct record_inode *inode)
+{
+	if (inode->server == 0 || inode->server == server_of(txn, export_id))
+		return;
+	inode->server = 0;
+	inode->layout_epoch++;
+	inode->change++;
+	/* If there is none left nobody can write anyway. */
+	if (inode->write_epoch < FILE_WRITE_EPOCH_MAX &&
+		file_next_write_epoch(export_id, file_id, inode, FILE_WRITE_EPOCH_MAX) == 0)
+		inode->valid_epoch = inode->write_epoch;
+}
+
+void inode_given_to_writer(struct kv_txn *txn, uint32_t export_id, struct record_inode *inode)
+{
+	inode->server = server_of(txn, export_id);
+}
+
 int inode_load(struct kv_txn *txn, uint32_t export_id, uint64_t file_id, struct record_inode *inode)
 {
 	int result = record_inode_get(txn, export_id, file_id, inode);
 
+	if (result == 0)
+		take_layouts_back(txn, export_id, file_id, inode);
 	return result == -ENOENT ? -ESTALE : result;
 }
 
@@ -43,9 +79,9 @@ int inode_load_regular(
 int inode_load_referred(
 	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, struct record_inode *inode)
 {
-	int result = record_inode_get(txn, export_id, file_id, inode);
+	int result = inode_load(txn, export_id, file_id, inode);
 
-	if (result != -ENOENT)
+	if (result != -ESTALE)
 		return result;
 	rozo_log_limited(ERROR,
 		"metadata database: file %" PRIu64 " in export %" PRIu32

@@ -13,7 +13,10 @@
 /* Files end here: NFS and Linux count bytes in 63 bits. */
 #define INODE_SIZE_MAX ((uint64_t)INT64_MAX)
 
-/* Loads an inode. Returns 0, -ESTALE (no such file) or -EIO. */
+/*
+ * Loads an inode, as it is now: layouts that a metadata server gave which is not there any more
+ * have been taken back in it. Returns 0, -ESTALE (no such file) or -EIO.
+ */
 int inode_load(
 	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, struct record_inode *inode);
 
@@ -31,6 +34,12 @@ int inode_load_regular(
  */
 int inode_load_referred(
 	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, struct record_inode *inode);
+
+/*
+ * Notes that a writer may be given the file, or its write epoch, from now on, under a layout of the
+ * metadata server that is there. The caller stores the inode.
+ */
+void inode_given_to_writer(struct kv_txn *txn, uint32_t export_id, struct record_inode *inode);
 
 /* Shows an inode to the protocol. */
 void inode_attributes(const struct exportd_export *export, uint64_t file_id,

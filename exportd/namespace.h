@@ -15,7 +15,7 @@
 #include "exportd/exportd.h"
 #include "rpc/meta.h"
 
-/* ENOENT: the configuration has no such export. */
+/* ENOENT: the configuration has no such export. See inode_load() for what a new server means. */
 void namespace_attach(struct exportd *exportd, const struct meta_attach_args *args,
 	struct meta_attach_res *result);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /*
  * The namespace operations that change something: create, link, unlink, rename. Each is one
- * operation of the group commit, durable before it is answered.
+ * operation of the group commit, durable before it is answered. And attaching, which changes what
+ * the inodes of files mean that were given to writers.
  *
  * Rules kept by every one of them (namespace_check() verifies them):
  *   - an entry lies under its name and under its cookie, and its inode exists;
@@ -13,6 +14,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -52,6 +54,61 @@ static int change(struct change_call *call, commit_operation operation, const me
 	if (replayed != NULL)
 		*replayed = once.replayed;
 	return result > 0 ? 0 : result;
+}
+
+/* -------- attaching -------- */
+
+struct attach_call {
+	const struct exportd_export *export;
+	uint64_t server, before;
+};
+
+static int attach_operation(struct kv_txn *txn, void *context)
+{
+	struct attach_call *call = context;
+	uint32_t export_id = call->export->config->id;
+	int error = record_server_get(txn, export_id, &call->before);
+
+	if (error != 0 && error != -EIO) /* damaged: named in the log, and made anew */
+		return error;
+	if (error == 0 && call->before == call->server)
+		return 0;
+	rozo_log(INFO,
+		"export %" PRIu32
+		" \"%s\": a metadata server has started; layouts from before are over",
+		export_id, call->export->config->name);
+	return record_server_put(txn, export_id, call->server);
+}
+
+void namespace_attach(struct exportd *exportd, const struct meta_attach_args *args,
+	struct meta_attach_res *result)
+{
+	const struct config_export *config =
+		args->name != NULL ? config_export(exportd->config, args->name) : NULL;
+	struct attach_call call = {.server = args->server};
+	int error = 0;
+
+	if (config == NULL) {
+		result->status = ENOENT;
+		return;
+	}
+	call.export = exportd_export(exportd, config->id);
+	if (args->server != 0)
+		error = commit_execute(exportd->commit, attach_operation, &call);
+	if (args->server != 0 && error == 0)
+		atomic_fetch_add(&exportd->servers, call.server - call.before);
+	*result = (struct meta_attach_res){
+		.status = (uint32_t)-error,
+		.export_id = config->id,
+		.root_id = RECORD_ROOT_ID,
+		.form = config->code.form,
+		.k = config->code.k,
+		.m = config->code.m,
+		.row_bytes = config->row_bytes,
+		.min_shards = config->min_shards,
+		.segment_blocks = call.export->segment_blocks,
+		.filesystem_id = call.export->filesystem_id,
+	};
 }
 
 /* -------- entries -------- */
@@ -259,6 +316,7 @@ static int create_operation(struct kv_txn *txn, void *context)
 	if (inode.type == META_REGULAR) {
 		inode.layout_epoch = 1;
 		inode.write_epoch = 1;
+		inode_given_to_writer(txn, args->export_id, &inode);
 		error = file_place(txn, call->export, &call->nodes, file_id, 0, &inode, &placement);
 		if (error == 0)
 			error = file_first_gateway(call->export, &call->nodes, file_id, &placement,

@@ -35,32 +35,6 @@ static int read_execute(struct exportd *exportd, uint32_t export_id, commit_oper
 	return exportd_read(exportd, operation, &call);
 }
 
-void namespace_attach(struct exportd *exportd, const struct meta_attach_args *args,
-	struct meta_attach_res *result)
-{
-	const struct config_export *config = NULL;
-	const struct exportd_export *export;
-
-	if (args->name != NULL)
-		config = config_export(exportd->config, args->name);
-	if (config == NULL) {
-		result->status = ENOENT;
-		return;
-	}
-	export = exportd_export(exportd, config->id);
-	*result = (struct meta_attach_res){
-		.export_id = config->id,
-		.root_id = RECORD_ROOT_ID,
-		.form = config->code.form,
-		.k = config->code.k,
-		.m = config->code.m,
-		.row_bytes = config->row_bytes,
-		.min_shards = config->min_shards,
-		.segment_blocks = export->segment_blocks,
-		.filesystem_id = export->filesystem_id,
-	};
-}
-
 static int lookup_operation(struct kv_txn *txn, void *context)
 {
 	struct read_call *call = context;

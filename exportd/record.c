@@ -15,6 +15,7 @@
 #include "exportd/record_disk.h"
 #include "rpc/crc32c.h"
 #include "rpc/log.h"
+#include "rpc/meta.h"
 
 /* The longest value: a symbolic link's target. */
 #define VALUE_BYTES_MAX (sizeof(struct disk_header) + RECORD_TARGET_MAX)
@@ -307,6 +308,32 @@ int record_allocation_put(
 	return value_put(txn, &key, &disk, sizeof(disk));
 }
 
+int record_server_get(struct kv_txn *txn, uint32_t export_id, uint64_t *server)
+{
+	struct record_key key = record_key_server(export_id);
+	struct disk_server disk;
+	struct kv_bytes value, rest;
+	int result;
+
+	*server = 0;
+	result = kv_get(txn, record_key_bytes(&key), &value);
+	if (result == -ENOENT)
+		return 0;
+	if (result == 0)
+		result = value_open(record_key_bytes(&key), value, &disk, sizeof(disk), &rest);
+	if (result == 0)
+		*server = le64toh(disk.server);
+	return result;
+}
+
+int record_server_put(struct kv_txn *txn, uint32_t export_id, uint64_t server)
+{
+	struct record_key key = record_key_server(export_id);
+	struct disk_server disk = {.server = htole64(server)};
+
+	return value_put(txn, &key, &disk, sizeof(disk));
+}
+
 int record_skipped_put(struct kv_txn *txn, uint32_t export_id, uint64_t first, uint64_t end)
 {
 	struct record_key key = record_key_skipped(export_id, end);
@@ -374,7 +401,8 @@ int record_inode_decode(struct kv_bytes key, struct kv_bytes value, struct recor
 		.truncate_size = le64toh(disk.truncate_size),
 		.change = le64toh(disk.change),
 		.verifier = le64toh(disk.verifier),
-		.next_cookie = le64toh(disk.next_cookie),
+		.next_cookie = disk.type == META_DIRECTORY ? le64toh(disk.next_cookie) : 0,
+		.server = disk.type == META_REGULAR ? le64toh(disk.next_cookie) : 0,
 		.access_time = {(int64_t)le64toh((uint64_t)disk.access_seconds),
 			le32toh(disk.access_nanoseconds)},
 		.modify_time = {(int64_t)le64toh((uint64_t)disk.modify_seconds),
@@ -416,7 +444,8 @@ int record_inode_put(
 		.truncate_size = htole64(inode->truncate_size),
 		.change = htole64(inode->change),
 		.verifier = htole64(inode->verifier),
-		.next_cookie = htole64(inode->next_cookie),
+		.next_cookie =
+			htole64(inode->type == META_REGULAR ? inode->server : inode->next_cookie),
 		.access_seconds = (int64_t)htole64((uint64_t)inode->access_time.seconds),
 		.modify_seconds = (int64_t)htole64((uint64_t)inode->modify_time.seconds),
 		.change_seconds = (int64_t)htole64((uint64_t)inode->change_time.seconds),

@@ -48,6 +48,7 @@ enum record_kind {
 	RECORD_REBUILD = 'R', /* R node urgency export file segment: a shard to be made there */
 	RECORD_TRUNCATION = 'U', /* U export file            a truncation not carried out yet */
 	RECORD_REPLY = 'L', /* L caller slot            the last reply in a slot */
+	RECORD_SERVER = 'V', /* V export                 the metadata server that gives layouts */
 };
 
 struct record_meta {
@@ -105,6 +106,9 @@ struct record_inode {
 	uint64_t change;
 	uint64_t verifier;
 	uint64_t next_cookie; /* directories */
+	/* Regular files: the metadata server (RECORD_SERVER) while which was there the file was
+	 * made, or last given to a writer; 0: none since its layouts were last taken back. */
+	uint64_t server;
 	struct record_time access_time;
 	struct record_time modify_time;
 	struct record_time change_time;
@@ -210,6 +214,7 @@ struct record_key record_key_rebuild(const struct record_rebuild *rebuild);
 
 struct record_key record_key_truncation(uint32_t export_id, uint64_t file_id);
 struct record_key record_key_reply(uint64_t caller, uint32_t slot);
+struct record_key record_key_server(uint32_t export_id);
 
 #define RECORD_KEY_REBUILD_BYTES 22
 
@@ -300,6 +305,13 @@ int record_reply_get(
 	struct kv_txn *txn, uint64_t caller, uint32_t slot, struct record_reply *reply);
 int record_reply_put(
 	struct kv_txn *txn, uint64_t caller, uint32_t slot, const struct record_reply *reply);
+
+/*
+ * The run of a metadata server that attached to the export last, and gives out its layouts.
+ * get: 0 in *server if none ever did.
+ */
+int record_server_get(struct kv_txn *txn, uint32_t export_id, uint64_t *server);
+int record_server_put(struct kv_txn *txn, uint32_t export_id, uint64_t server);
 
 /* origin: the node that had the shard before. remove: -ENOENT if there is no such entry. */
 int record_rebuild_put(struct kv_txn *txn, const struct record_rebuild *rebuild, uint32_t origin);

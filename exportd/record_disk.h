@@ -69,6 +69,12 @@ struct disk_allocation {
 };
 _Static_assert(sizeof(struct disk_allocation) == 24, "format");
 
+struct disk_server {
+	struct disk_header header;
+	uint64_t server;
+};
+_Static_assert(sizeof(struct disk_server) == 16, "format");
+
 struct disk_skipped {
 	struct disk_header header;
 	uint64_t first; /* the end is in the key */
@@ -82,7 +88,7 @@ struct disk_inode {
 	uint64_t truncate_size;
 	uint64_t change;
 	uint64_t verifier;
-	uint64_t next_cookie;
+	uint64_t next_cookie; /* of a directory; of a regular file: server */
 	int64_t access_seconds;
 	int64_t modify_seconds;
 	int64_t change_seconds;

@@ -72,6 +72,11 @@ struct record_key record_key_export(uint32_t export_id)
 	return key_u32(RECORD_EXPORT, export_id);
 }
 
+struct record_key record_key_server(uint32_t export_id)
+{
+	return key_u32(RECORD_SERVER, export_id);
+}
+
 struct record_key record_key_allocation(uint32_t export_id)
 {
 	return key_u32(RECORD_ALLOCATION, export_id);
@@ -205,6 +210,9 @@ void record_key_describe(struct kv_bytes key, char *text, size_t text_bytes)
 		break;
 	case RECORD_ALLOCATION:
 		snprintf(text, text_bytes, "the file counters of export %" PRIu32, first);
+		break;
+	case RECORD_SERVER:
+		snprintf(text, text_bytes, "the metadata server of export %" PRIu32, first);
 		break;
 	case RECORD_SKIPPED:
 		snprintf(text, text_bytes,

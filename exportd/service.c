@@ -32,6 +32,7 @@ static void service_heartbeat(struct exportd *exportd, const struct meta_heartbe
 	map_heartbeat(exportd->map, args, result);
 	/* An error here is in the log, and the next heartbeat asks again. */
 	if (result->status == 0) {
+		result->servers = atomic_load(&exportd->servers);
 		result->free_waiting = free_queue_waiting(exportd, args->node) == 1;
 		result->rebuild_waiting = rebuild_waiting(exportd, args->node) == 1;
 		result->truncations_waiting = truncation_waiting(exportd, args->node) == 1;

@@ -7,6 +7,8 @@
  */
 #include "fsal_rozo/rozo.h"
 
+#include <sys/random.h>
+
 #include "FSAL/fsal_init.h"
 #include "fsal_pnfs.h"
 #include "fsal_rozo/ganesha_series.h"
@@ -101,6 +103,9 @@ MODULE_INIT void rozo_init(void)
 {
 	struct fsal_module *module = &ROZO.fsal;
 
+	while (ROZO.server == 0)
+		if (getrandom(&ROZO.server, sizeof(ROZO.server), 0) < 0)
+			ROZO.server = 0;
 	/* The id goes into byte 0 of every device id; plugins from outside the tree have this one.
 	 */
 	if (register_fsal(module, "ROZO", FSAL_MAJOR_VERSION, FSAL_MINOR_VERSION,

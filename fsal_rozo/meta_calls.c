@@ -135,7 +135,7 @@ static void doubt(struct rozo_export *export, fsal_status_t status, uint64_t fil
 
 fsal_status_t meta_attach(struct rozo_export *export, meta_attach_res *result, bool *answered)
 {
-	meta_attach_args args = {.name = export->export_name};
+	meta_attach_args args = {.name = export->export_name, .server = ROZO.server};
 	int error = cluster_call(export->cluster, META_ATTACH, RPC_XDR(xdr_meta_attach_args), &args,
 		RPC_XDR(xdr_meta_attach_res), result, CLUSTER_CALL_MS, answered);
 

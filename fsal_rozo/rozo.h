@@ -28,6 +28,7 @@
 struct rozo_module {
 	struct fsal_module fsal;
 	struct fsal_obj_ops handle_ops;
+	uint64_t server; /* of this run, not 0: whose layouts are out */
 	bool layouts; /* Ganesha's library carries our series: layouts can be given out */
 };
 

@@ -77,7 +77,8 @@ static int file_of(const struct gateway *gateway, const nfs3_handle *bytes,
 		error = stripe_file_get(gateway->stripe, handle.export_id, handle.file_id, file);
 	if (error)
 		return error;
-	if (handle.layout_epoch > stripe_file_layout_epoch(*file))
+	if (handle.layout_epoch > stripe_file_layout_epoch(*file) ||
+		(wanted == GATEWAY_RW && stripe_file_layout_doubted(*file)))
 		error = wanted == GATEWAY_RW ? stripe_file_refresh(*file)
 					     : stripe_file_refresh_to_read(*file);
 	if (layout_epoch)

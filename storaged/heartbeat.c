@@ -42,6 +42,7 @@ struct heartbeat {
 	uint32_t node_id;
 	/* Only the thread uses what follows. */
 	bool answered; /* the last heartbeat was */
+	uint64_t servers; /* as it told */
 	struct free_walk walk;
 	struct untold untold;
 	int64_t walk_again_ms;
@@ -197,6 +198,10 @@ static void beat(void *context)
 			"exportd does not know node %u: is its cluster.json the same as ours?",
 			heartbeat->node_id);
 	heartbeat->answered = result.status == 0;
+	if (result.status == 0 && result.servers != heartbeat->servers) {
+		heartbeat->servers = result.servers;
+		stripe_doubt_layouts(heartbeat->stripe);
+	}
 	bool work = result.free_waiting;
 	atomic_store(&heartbeat->work->rebuild_waiting, result.rebuild_waiting);
 	atomic_store(&heartbeat->work->truncations_waiting, result.truncations_waiting);

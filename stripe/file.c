@@ -504,6 +504,7 @@ struct pending {
 static int attach_once(struct stripe_file *file, uint64_t writer, bool if_free, bool *claimed,
 	struct pending *pending)
 {
+	uint32_t doubts = atomic_load(&file->stripe->layout_doubts);
 	meta_placement_res placement = {0};
 	int error = ask_placement(file, 0, true, writer, if_free, META_TIMEOUT_MS, &placement);
 
@@ -538,6 +539,7 @@ static int attach_once(struct stripe_file *file, uint64_t writer, bool if_free, 
 		file->doubtful =
 			(uint64_t)placement.write_epoch << GENERATION_COUNTER_BITS | file->counter;
 	file->layout_epoch = placement.layout_epoch;
+	file->layout_doubts = doubts;
 	file->write_gateway = placement.write_gateway;
 	file->size_reported = size;
 	file->size = size;
@@ -924,6 +926,21 @@ bool file_met_generation(struct stripe_file *file, uint64_t generation)
 	bool behind = generation >> GENERATION_COUNTER_BITS > file->write_epoch;
 	pthread_mutex_unlock(&file->lock);
 	return behind;
+}
+
+void stripe_doubt_layouts(struct stripe *stripe)
+{
+	atomic_fetch_add(&stripe->layout_doubts, 1);
+}
+
+bool stripe_file_layout_doubted(const struct stripe_file *constant)
+{
+	struct stripe_file *file = (struct stripe_file *)constant;
+
+	pthread_mutex_lock(&file->lock);
+	bool doubted = file->layout_doubts != atomic_load(&file->stripe->layout_doubts);
+	pthread_mutex_unlock(&file->lock);
+	return doubted;
 }
 
 uint32_t stripe_file_layout_epoch(const struct stripe_file *constant)

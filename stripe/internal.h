@@ -124,6 +124,7 @@ struct stripe_file {
 	pthread_mutex_t lock;
 	/* Guarded by lock. */
 	uint32_t layout_epoch;
+	uint32_t layout_doubts; /* stripe.layout_doubts when exportd was asked for it */
 	uint32_t write_epoch;
 	/*
 	 * The newest that exportd is known to have made. Newer than write_epoch while a truncation
@@ -179,6 +180,7 @@ struct stripe {
 	struct rpc_client *meta;
 	uint64_t writer; /* unique to this run of the process */
 	_Atomic uint64_t verifier;
+	_Atomic uint32_t layout_doubts; /* stripe_doubt_layouts() */
 
 	pthread_mutex_t files_lock;
 	struct stripe_file **buckets;

@@ -107,6 +107,14 @@ int stripe_file_refresh(struct stripe_file *file);
  */
 int stripe_file_refresh_to_read(struct stripe_file *file);
 
+/*
+ * Layouts of any file may have been taken back, which exportd tells who asks. Of each file
+ * stripe_file_layout_doubted() is true until it has been asked for it, by stripe_file_refresh() or
+ * otherwise.
+ */
+void stripe_doubt_layouts(struct stripe *stripe);
+bool stripe_file_layout_doubted(const struct stripe_file *file);
+
 /* As of the last answer of exportd. */
 uint32_t stripe_file_layout_epoch(const struct stripe_file *file);
 uint32_t stripe_file_write_gateway(const struct stripe_file *file);

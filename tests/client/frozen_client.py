@@ -4,63 +4,14 @@ and then goes on writing to its data server, against another one that has got it
 
 whole: the gateway hears of it from the stores, by a write of whole blocks; part: from the other client's handle."""
 import json
-import socket
-import struct
 import sys
 import time
 
 import nfs41_client as nfs
+from nfs41_client import FILE_SYNC, STALE, UNSTABLE, DataServer
 
-DENIED, STALE = 10010, 70
-UNSTABLE, FILE_SYNC = 0, 2
+DENIED = 10010
 SECONDS = 90  # more than a lease and the server's next look for expired ones
-
-
-class DataServer:
-    """The gateway of a RW layout with one mirror, and the layout's file handle."""
-
-    def __init__(self, layout, config):
-        body = nfs.Decoder(layout)
-        body.raw(8)
-        assert (body.word(), body.word()) == (1, 1), "not one mirror"
-        number = struct.unpack(">I", body.raw(16)[4:8])[0]
-        body.raw(4 + 16 + 4)
-        self.handle = body.opaque()
-        node = next(node for node in config["nodes"] if node["id"] == number)
-        self.socket = socket.create_connection((node["address"], node["nfs_port"]), timeout=60)
-
-    def receive(self, count):
-        data = b""
-        while len(data) < count:
-            more = self.socket.recv(count - len(data))
-            assert more, "the gateway closed the connection"
-            data += more
-        return data
-
-    def call(self, procedure, arguments):
-        """Returns the NFSv3 status and what follows."""
-        body = (nfs.word(1) + nfs.word(0) + nfs.word(2) + nfs.word(100003) + nfs.word(3) + nfs.word(procedure)
-                + nfs.word(0) * 4 + arguments)
-        self.socket.sendall(nfs.word(0x80000000 | len(body)) + body)
-        answer = nfs.Decoder(self.receive(struct.unpack(">I", self.receive(4))[0] & 0x7FFFFFFF))
-        answer.raw(4 * 5)
-        assert answer.word() == 0, "the RPC was not accepted"
-        return answer.word(), answer
-
-    def write(self, offset, data, stable):
-        return self.call(7, nfs.opaque(self.handle) + nfs.long(offset) + nfs.word(len(data)) + nfs.word(stable)
-                         + nfs.opaque(data))[0]
-
-    def commit(self):
-        return self.call(21, nfs.opaque(self.handle) + nfs.long(0) + nfs.word(0))[0]
-
-    def read(self, offset, count):
-        status, answer = self.call(6, nfs.opaque(self.handle) + nfs.long(offset) + nfs.word(count))
-        assert status == 0, "READ: %d" % status
-        assert answer.word() == 0, "attributes"
-        answer.word()
-        answer.word()
-        return answer.opaque()
 
 
 def opened(server, config, name):

@@ -3,7 +3,8 @@
 
 One Connection per TCP connection, with a thread that matches replies by xid; one Client per client id
 and session. A call answers (status of the COMPOUND, decoder behind SEQUENCE's result). Callbacks are
-not served: the client says that it has a back channel and then never answers.
+not served: the client says that it has a back channel and then never answers. A DataServer is the
+NFSv3 server that a layout leads to.
 """
 import os
 import queue
@@ -17,6 +18,7 @@ RETURN_FILE, RETURN_FSID, RETURN_ALL = 1, 2, 3
 READ, READ_WRITE, ANY = 1, 2, 3
 OK, BAD_STATEID, NO_FILE_HANDLE = 0, 10025, 10020
 CALL_SECONDS = 15
+UNSTABLE, FILE_SYNC, STALE = 0, 2, 70  # of NFSv3, at a data server
 
 
 def word(value):
@@ -233,3 +235,61 @@ class Client:
 
     def test_stateids(self, stateids, connection=None):
         return self.call([word(55) + word(len(stateids)) + b"".join(stateids)], connection)[0]
+
+    def change_of(self, handle):
+        """The file's change attribute."""
+        status, answer = self.call([word(22) + opaque(handle), word(9) + word(1) + word(1 << 3)])
+        assert status == OK, "GETATTR: %d" % status
+        answer.result()
+        answer.result()
+        for _ in range(answer.word()):
+            answer.word()
+        answer.word()
+        return answer.long()
+
+
+class DataServer:
+    """The gateway of a RW layout with one mirror, and the layout's file handle."""
+
+    def __init__(self, layout, config):
+        body = Decoder(layout)
+        body.raw(8)
+        assert (body.word(), body.word()) == (1, 1), "not one mirror"
+        number = struct.unpack(">I", body.raw(16)[4:8])[0]
+        body.raw(4 + 16 + 4)
+        self.handle = body.opaque()
+        node = next(node for node in config["nodes"] if node["id"] == number)
+        self.socket = socket.create_connection((node["address"], node["nfs_port"]), timeout=60)
+
+    def receive(self, count):
+        data = b""
+        while len(data) < count:
+            more = self.socket.recv(count - len(data))
+            assert more, "the gateway closed the connection"
+            data += more
+        return data
+
+    def call(self, procedure, arguments):
+        """Returns the NFSv3 status and what follows."""
+        body = (word(1) + word(0) + word(2) + word(100003) + word(3) + word(procedure)
+                + word(0) * 4 + arguments)
+        self.socket.sendall(word(0x80000000 | len(body)) + body)
+        answer = Decoder(self.receive(struct.unpack(">I", self.receive(4))[0] & 0x7FFFFFFF))
+        answer.raw(4 * 5)
+        assert answer.word() == 0, "the RPC was not accepted"
+        return answer.word(), answer
+
+    def write(self, offset, data, stable):
+        return self.call(7, opaque(self.handle) + long(offset) + word(len(data)) + word(stable)
+                         + opaque(data))[0]
+
+    def commit(self):
+        return self.call(21, opaque(self.handle) + long(0) + word(0))[0]
+
+    def read(self, offset, count):
+        status, answer = self.call(6, opaque(self.handle) + long(offset) + word(count))
+        assert status == 0, "READ: %d" % status
+        assert answer.word() == 0, "attributes"
+        answer.word()
+        answer.word()
+        return answer.opaque()

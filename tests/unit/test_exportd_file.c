@@ -661,6 +661,145 @@ static void layouts_are_taken_back(void)
 		ESTALE);
 }
 
+static void attach_as(uint64_t server)
+{
+	struct meta_attach_args args = {.name = (char *)"data", .server = server};
+	struct meta_attach_res result = {0};
+
+	namespace_attach(fixture.exportd, &args, &result);
+	CU_ASSERT_EQUAL(result.status, 0);
+	CU_ASSERT_EQUAL(result.export_id, FIXTURE_EXPORT);
+}
+
+static uint64_t change_of(uint64_t id)
+{
+	struct meta_attributes attributes = {0};
+
+	CU_ASSERT_EQUAL(do_getattr(&fixture, id, &attributes), 0);
+	return attributes.change;
+}
+
+static uint32_t layout_epoch_of(uint64_t id)
+{
+	uint32_t epoch = 0, gateways[4], count;
+
+	CU_ASSERT_EQUAL(
+		do_layout(&fixture, id, META_LAYOUT_RW, 0, 1, 0, &epoch, gateways, &count), 0);
+	return epoch;
+}
+
+/*
+ * A metadata server that restarts has forgotten which layouts it gave: they are over when it
+ * attaches again, and nobody goes on with what he has of these files in his cache.
+ */
+static void layouts_of_a_server_that_has_restarted_are_over(void)
+{
+	struct meta_placement_res placement;
+	uint64_t directory_id = 0, unborn = 0, change, others;
+	uint32_t epoch, layout_epoch, last;
+	bool claimed;
+
+	/* Nobody gives out layouts: made, and then nothing happens to it. */
+	CU_ASSERT_EQUAL_FATAL(do_create(&fixture, ROOT, "before", META_REGULAR, &unborn), 0);
+	attach_as(0);
+	attach_as(11);
+	CU_ASSERT_EQUAL(change_of(unborn), 1);
+	CU_ASSERT_EQUAL_FATAL(do_create(&fixture, ROOT, "made", META_REGULAR, &file_id), 0);
+	CU_ASSERT_EQUAL_FATAL(do_create(&fixture, ROOT, "dir", META_DIRECTORY, &directory_id), 0);
+	others = change_of(directory_id);
+	for (uint64_t server = 11; server <= 14; server++) {
+		/* Claimed without a transaction, as a file just made, and then with one. */
+		epoch = claim(1);
+		change = change_of(file_id);
+		layout_epoch = layout_epoch_of(file_id);
+		CU_ASSERT_EQUAL(check_epoch(&fixture, file_id, epoch), 0);
+		if (server == 12)
+			fixture_reopen(&fixture); /* exportd itself may restart */
+		fixture_all_up(&fixture);
+		attach_as(server);
+		attach_as(0);
+		CU_ASSERT_EQUAL(change_of(file_id), change);
+		CU_ASSERT_EQUAL(check_epoch(&fixture, file_id, epoch), 0);
+		attach_as(server + 1);
+		if (server == 13)
+			fixture_reopen(&fixture);
+		fixture_all_up(&fixture);
+		for (int again = 0; again < 2; again++) {
+			CU_ASSERT_EQUAL(change_of(file_id), change + 1);
+			CU_ASSERT_EQUAL(layout_epoch_of(file_id), layout_epoch + 1);
+			CU_ASSERT_EQUAL(check_epoch(&fixture, file_id, epoch), EAGAIN);
+			CU_ASSERT_EQUAL(check_epoch(&fixture, file_id, epoch + 1), 0);
+			CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 0, 0, &placement, NULL), 0);
+			CU_ASSERT_EQUAL(placement.write_epoch, epoch + 1);
+			CU_ASSERT_EQUAL(placement.layout_epoch, layout_epoch + 1);
+		}
+		CU_ASSERT_EQUAL(claim_as(1, true, &claimed), epoch + 1);
+		CU_ASSERT_FALSE(claimed);
+		/* A truncation from there on is one of the new epoch. */
+		if (server == 12) {
+			struct meta_setattr_res truncation = {0};
+
+			CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 0, &truncation), 0);
+			CU_ASSERT_EQUAL(truncation.write_epoch, epoch + 2);
+			CU_ASSERT_EQUAL(do_truncated(&fixture, file_id, epoch + 2), 0);
+			CU_ASSERT_EQUAL(change_of(file_id), change + 2);
+		}
+		CU_ASSERT_EQUAL(change_of(directory_id), others);
+		CU_ASSERT_EQUAL(change_of(unborn), 1);
+	}
+	/* What nobody was given since the last time stays. */
+	change = change_of(file_id);
+	attach_as(16);
+	attach_as(17);
+	CU_ASSERT_EQUAL(change_of(file_id), change);
+	/* A file that has used up its epochs: nobody writes to it any more. */
+	claim(1);
+	last = FILE_WRITE_EPOCH_MAX;
+	fixture_set_write_epoch(&fixture, file_id, last);
+	change = change_of(file_id);
+	attach_as(18);
+	CU_ASSERT_EQUAL(change_of(file_id), change + 1);
+	CU_ASSERT_EQUAL(check_epoch(&fixture, file_id, last), 0);
+}
+
+/* A truncation that waits while the server restarts is carried out under the epoch of after. */
+static void truncations_go_on_when_the_server_restarts(void)
+{
+	struct meta_setattr_res truncation = {0};
+	struct meta_placement_res placement;
+	uint64_t id = 0;
+
+	attach_as(11);
+	CU_ASSERT_EQUAL_FATAL(do_create(&fixture, ROOT, "cut", META_REGULAR, &id), 0);
+	CU_ASSERT_EQUAL(do_set_size(&fixture, id, 0, &truncation), 0);
+	attach_as(12);
+	CU_ASSERT_EQUAL(do_truncated(&fixture, id, truncation.write_epoch), EAGAIN);
+	CU_ASSERT_EQUAL(do_placement(&fixture, id, 0, 0, &placement, NULL), 0);
+	CU_ASSERT_EQUAL(placement.truncate, 1);
+	CU_ASSERT_EQUAL(placement.write_epoch, truncation.write_epoch + 1);
+	CU_ASSERT_EQUAL(do_truncated(&fixture, id, placement.write_epoch), 0);
+	CU_ASSERT_EQUAL(do_placement(&fixture, id, 0, 0, &placement, NULL), 0);
+	CU_ASSERT_EQUAL(placement.truncate, 0);
+	CU_ASSERT_EQUAL(placement.write_epoch, truncation.write_epoch + 1);
+}
+
+/* The record of who gives out layouts is damaged: nothing is lost but the layouts. */
+static void a_damaged_record_of_the_server_ends_its_layouts(void)
+{
+	uint64_t id = 0, change;
+
+	attach_as(11);
+	CU_ASSERT_EQUAL_FATAL(do_create(&fixture, ROOT, "given out", META_REGULAR, &id), 0);
+	change = change_of(id);
+	fixture_flip(&fixture, record_key_server(FIXTURE_EXPORT));
+	CU_ASSERT_EQUAL(change_of(id), change + 1);
+	attach_as(12);
+	CU_ASSERT_EQUAL(change_of(id), change + 1);
+	CU_ASSERT_EQUAL_FATAL(do_create(&fixture, ROOT, "next", META_REGULAR, &id), 0);
+	attach_as(13);
+	CU_ASSERT_EQUAL(change_of(id), 2);
+}
+
 static void gateways_are_of_the_placement_if_possible(void)
 {
 	uint32_t nodes[META_SHARDS_MAX], gateways[4], count, i, node;
@@ -905,6 +1044,12 @@ int main(void)
 		{"segments are placed on demand", segments_are_placed_on_demand},
 		{"the write gateway moves when it is down", write_gateway_moves_when_it_is_down},
 		{"layouts are taken back", layouts_are_taken_back},
+		{"layouts of a server that has restarted are over",
+			layouts_of_a_server_that_has_restarted_are_over},
+		{"truncations go on when the server restarts",
+			truncations_go_on_when_the_server_restarts},
+		{"a damaged record of the server ends its layouts",
+			a_damaged_record_of_the_server_ends_its_layouts},
 		{"gateways are of the placement if possible",
 			gateways_are_of_the_placement_if_possible},
 		{"creation tells the layout", creation_tells_the_layout},

@@ -64,7 +64,7 @@ static const struct record_inode inode = {
 	.truncate_size = 77,
 	.change = 12,
 	.verifier = 0x5152535455565758,
-	.next_cookie = 3,
+	.server = 3,
 	.access_time = {-1, 1},
 	.modify_time = {1700000001, 2},
 	.change_time = {1700000002, 999999999},
@@ -203,7 +203,8 @@ static int get_any(uint8_t kind)
 		CU_ASSERT_EQUAL(read.inode.truncate_size, inode.truncate_size);
 		CU_ASSERT_EQUAL(read.inode.change, inode.change);
 		CU_ASSERT_EQUAL(read.inode.verifier, inode.verifier);
-		CU_ASSERT_EQUAL(read.inode.next_cookie, inode.next_cookie);
+		CU_ASSERT_EQUAL(read.inode.next_cookie, 0);
+		CU_ASSERT_EQUAL(read.inode.server, inode.server);
 		CU_ASSERT_EQUAL(read.inode.access_time.seconds, -1);
 		CU_ASSERT_EQUAL(read.inode.access_time.nanoseconds, 1);
 		CU_ASSERT_EQUAL(read.inode.modify_time.seconds, 1700000001);

@@ -12,22 +12,28 @@
 #include "stripe_cluster.h"
 
 #define PROCEDURE_READ 6
+#define PROCEDURE_WRITE 7
 
 static struct gateway gateway;
+
+static void handle_of(uint32_t layout_epoch, uint64_t id, enum gateway_iomode iomode,
+	uint8_t bytes[GATEWAY_HANDLE_BYTES])
+{
+	const struct gateway_handle handle = {
+		.export_id = EXPORT, .file_id = id, .layout_epoch = layout_epoch, .iomode = iomode};
+
+	gateway_handle_encode(&handle, gateway.handle_key, bytes);
+}
 
 /* Calls READ with a layout of that epoch. The caller frees the result through its XDR. */
 static void read_under(
 	uint32_t layout_epoch, uint64_t id, uint64_t offset, uint32_t count, nfs3_read_res *result)
 {
-	const struct gateway_handle handle = {.export_id = EXPORT,
-		.file_id = id,
-		.layout_epoch = layout_epoch,
-		.iomode = GATEWAY_READ};
 	const struct rpc_caller caller = {0};
 	uint8_t bytes[GATEWAY_HANDLE_BYTES];
 	struct rpc_program program;
 
-	gateway_handle_encode(&handle, gateway.handle_key, bytes);
+	handle_of(layout_epoch, id, GATEWAY_READ, bytes);
 	nfs3_read_args args = {
 		.file.data = {.data_len = sizeof(bytes), .data_val = (char *)bytes},
 		.offset = offset,
@@ -82,11 +88,58 @@ static void a_file_can_be_read_to_its_end_while_a_truncation_waits(void)
 	cluster_stop();
 }
 
+/* Calls WRITE, unstable, with a layout of that epoch. Returns the NFSv3 status. */
+static uint32_t write_under(uint32_t layout_epoch, uint64_t id, uint8_t *data, uint32_t count)
+{
+	const struct rpc_caller caller = {0};
+	uint8_t bytes[GATEWAY_HANDLE_BYTES];
+	struct rpc_program program;
+	nfs3_write_res result = {0};
+
+	handle_of(layout_epoch, id, GATEWAY_RW, bytes);
+	nfs3_write_args args = {
+		.file.data = {.data_len = sizeof(bytes), .data_val = (char *)bytes},
+		.count = count,
+		.stable = NFS3_UNSTABLE,
+		.data = {.data_len = count, .data_val = (char *)data},
+	};
+	gateway_program(&gateway, &program);
+	program.procedures[PROCEDURE_WRITE].handler(program.context, &caller, &args, &result);
+	return result.status;
+}
+
+/* Whoever took it back told exportd only: neither this gateway nor a store has heard of it. */
+static void nothing_is_written_under_a_layout_that_may_be_over(void)
+{
+	struct stripe_file *file;
+	uint8_t bytes[16384];
+
+	random_seed(2);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	gateway = (struct gateway){.stripe = cluster.stripe, .node_id = 1};
+	fill(bytes, sizeof(bytes));
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(cluster.stripe, EXPORT, 9, &file), 0);
+	CU_ASSERT_EQUAL(write_under(1, 9, bytes, sizeof(bytes)), NFS3_OK);
+	stripe_doubt_layouts(cluster.stripe);
+	CU_ASSERT(stripe_file_layout_doubted(file));
+	CU_ASSERT_EQUAL(write_under(1, 9, bytes, sizeof(bytes)), NFS3_OK);
+	CU_ASSERT(!stripe_file_layout_doubted(file));
+	cluster.files[9].layouts++;
+	stripe_doubt_layouts(cluster.stripe);
+	CU_ASSERT_EQUAL(write_under(1, 9, bytes, sizeof(bytes)), NFS3ERR_STALE);
+	gateway.node_id = 2; /* whose layout it is */
+	CU_ASSERT_EQUAL(write_under(2, 9, bytes, sizeof(bytes)), NFS3_OK);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 int main(void)
 {
 	CU_TestInfo tests[] = {
 		{"a file can be read to its end while a truncation waits",
 			a_file_can_be_read_to_its_end_while_a_truncation_waits},
+		{"nothing is written under a layout that may be over",
+			nothing_is_written_under_a_layout_that_may_be_over},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +37,8 @@ static struct {
 	 */
 	bool hangs;
 	uint64_t late; /* sequence that is to be taken off then, 0: none */
+	uint64_t servers; /* of meta_heartbeat_res */
+	uint32_t heartbeats;
 	int64_t heard_ms, silence_ms; /* when the last heartbeat came; the longest time without */
 } queue = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -55,6 +58,14 @@ void stripe_file_forget(struct stripe *stripe, uint32_t export_id, uint64_t file
 	(void)file_id;
 }
 
+static atomic_uint doubts;
+
+void stripe_doubt_layouts(struct stripe *stripe)
+{
+	(void)stripe;
+	atomic_fetch_add(&doubts, 1);
+}
+
 static void end_silence(void)
 {
 	int64_t now_ms = clock_now_ms();
@@ -67,6 +78,8 @@ static void end_silence(void)
 static void answer_heartbeat(const meta_heartbeat_args *args, meta_heartbeat_res *result)
 {
 	end_silence();
+	queue.heartbeats++;
+	result->servers = queue.servers;
 	if (!args->starting)
 		result->free_waiting = queue.count > 0;
 	for (uint32_t i = 0; i < queue.count && args->starting; i++)
@@ -303,6 +316,43 @@ static void only_of_files_that_go_on_older_copies_are_waited_for(void)
 	end();
 }
 
+/* The next heartbeat but one has been answered, and what the one before told been heeded. */
+static void wait_for_heartbeats(void)
+{
+	pthread_mutex_lock(&queue.lock);
+	uint32_t first = queue.heartbeats, now = first;
+	pthread_mutex_unlock(&queue.lock);
+	for (unsigned int i = 0; i < 200 && now - first < 2; i++) {
+		nanosleep(&(struct timespec){.tv_nsec = 50 * 1000000}, NULL);
+		pthread_mutex_lock(&queue.lock);
+		now = queue.heartbeats;
+		pthread_mutex_unlock(&queue.lock);
+	}
+	CU_ASSERT(now - first >= 2);
+}
+
+static void layouts_are_doubted_when_a_metadata_server_has_started(void)
+{
+	struct heartbeat *heartbeat;
+	struct work work;
+
+	begin();
+	work_init(&work);
+	atomic_store(&doubts, 0);
+	CU_ASSERT_EQUAL_FATAL(heartbeat_start(&heartbeat, NODE, fixture.store, NULL, &work), 0);
+	wait_for_heartbeats();
+	CU_ASSERT_EQUAL(atomic_load(&doubts), 0);
+	pthread_mutex_lock(&queue.lock);
+	queue.servers = 11;
+	pthread_mutex_unlock(&queue.lock);
+	wait_for_heartbeats();
+	CU_ASSERT_EQUAL(atomic_load(&doubts), 1);
+	heartbeat_stop(heartbeat);
+	work_destroy(&work);
+	queue.servers = 0;
+	end();
+}
+
 static int slow_sync(int descriptor)
 {
 	nanosleep(&(struct timespec){.tv_nsec = 10 * 1000000}, NULL);
@@ -355,6 +405,7 @@ int main(void)
 	TEST(what_came_after_a_removal_is_not_removed);
 	TEST(only_of_files_that_go_on_older_copies_are_waited_for);
 	TEST(heartbeats_go_on_while_much_is_removed);
+	TEST(layouts_are_doubted_when_a_metadata_server_has_started);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	failures = CU_get_number_of_failures();
