@@ -254,12 +254,26 @@ static fsal_status_t attach(struct rozo_export *export)
 	const struct config *config = cluster_config(export->cluster);
 	uint64_t deadline_ms = cluster_now_ms() + export->wait_seconds * UINT64_C(1000);
 	const struct timespec step = {.tv_nsec = WAIT_STEP_MS * 1000000L};
+	uint64_t server = ROZO.server;
 	meta_attach_res result = {0};
 	fsal_status_t status;
 	bool answered;
 
 	for (;;) {
-		status = meta_attach(export, &result, &answered);
+		status = meta_attach(export, server, &result, &answered);
+		/* What can be read must not wait for an administrator. */
+		if (answered && status.minor == ENOSPC && server != 0) {
+			LogWarn(COMPONENT_FSAL,
+				"Export_Id %u: rozo-exportd has no room to note that layouts given "
+				"before this start are over: what was overwritten under them may "
+				"stay "
+				"unseen in caches of clients. Make room on its disk, then restart "
+				"this "
+				"server.",
+				op_ctx->ctx_export->export_id);
+			server = 0;
+			continue;
+		}
 		if (answered || cluster_now_ms() >= deadline_ms)
 			break;
 		nanosleep(&step, NULL);

@@ -133,9 +133,10 @@ static void doubt(struct rozo_export *export, fsal_status_t status, uint64_t fil
 	call_once(export, procedure, RPC_XDR(xdr_##args_type), args, &(args)->slot,                \
 		RPC_XDR(xdr_##result_type), result)
 
-fsal_status_t meta_attach(struct rozo_export *export, meta_attach_res *result, bool *answered)
+fsal_status_t meta_attach(
+	struct rozo_export *export, uint64_t server, meta_attach_res *result, bool *answered)
 {
-	meta_attach_args args = {.name = export->export_name, .server = ROZO.server};
+	meta_attach_args args = {.name = export->export_name, .server = server};
 	int error = cluster_call(export->cluster, META_ATTACH, RPC_XDR(xdr_meta_attach_args), &args,
 		RPC_XDR(xdr_meta_attach_res), result, CLUSTER_CALL_MS, answered);
 

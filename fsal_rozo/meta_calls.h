@@ -18,7 +18,9 @@ fsal_status_t meta_status(int error);
 fsal_status_t meta_stripe_status(int error);
 
 /* Waits at most CLUSTER_CALL_MS, or the given time. */
-fsal_status_t meta_attach(struct rozo_export *export, meta_attach_res *result, bool *answered);
+/* server: of meta_attach_args. */
+fsal_status_t meta_attach(
+	struct rozo_export *export, uint64_t server, meta_attach_res *result, bool *answered);
 fsal_status_t meta_lookup(struct rozo_export *export, uint64_t directory_id, const char *name,
 	meta_attributes *attributes);
 fsal_status_t meta_getattr(
