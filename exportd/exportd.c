@@ -322,6 +322,26 @@ static int export_compare(const struct config_export *config, const struct recor
 	return 0;
 }
 
+/*
+ * An export without a record is a new one, and is made; but not over the files of one whose record
+ * is not found, since a bit of its key has flipped. Returns 0, or -EIO: it has files.
+ */
+static int export_check_new(struct kv_txn *txn, const struct config_export *config)
+{
+	struct record_allocation allocation;
+	struct record_inode root;
+	int allocation_error = record_allocation_get(txn, config->id, &allocation);
+	int root_error = record_inode_get(txn, config->id, RECORD_ROOT_ID, &root);
+
+	if (allocation_error == -ENOENT && root_error == -ENOENT)
+		return 0;
+	rozo_log(ERROR,
+		"export %" PRIu32 " \"%s\": the metadata has files of it, but its own record is "
+		"damaged: restore the metadata from a backup",
+		config->id, config->name);
+	return -EIO;
+}
+
 static int open_one_export(
 	struct kv_txn *txn, const struct config_export *config, struct exportd_export *export)
 {
@@ -337,7 +357,9 @@ static int open_one_export(
 	snprintf(wanted.name, sizeof(wanted.name), "%s", config->name);
 	result = record_export_get(txn, config->id, &stored);
 	if (result == -ENOENT) {
-		result = export_create(txn, config, &wanted);
+		result = export_check_new(txn, config);
+		if (result == 0)
+			result = export_create(txn, config, &wanted);
 		stored = wanted;
 	} else if (result == 0) {
 		result = export_compare(config, &stored, &wanted);

@@ -391,6 +391,16 @@ static int catch_up(
 	return record_inode_put(txn, args->file.export_id, args->file.file_id, inode);
 }
 
+/*
+ * Whether a segment has had nodes: the first one has since the file was made, and of the highest
+ * one the inode tells. A record that is not found, since a bit of its key has flipped, is not to be
+ * taken for a hole, or be made anew: the file would be read as zeros.
+ */
+static bool must_be_placed(const struct record_inode *inode, uint32_t segment)
+{
+	return segment == 0 || segment + 1 == inode->segment_count;
+}
+
 static int placement_operation(struct kv_txn *txn, void *context)
 {
 	struct file_call *call = context;
@@ -416,6 +426,13 @@ static int placement_operation(struct kv_txn *txn, void *context)
 	}
 	error = record_placement_get(
 		txn, args->file.export_id, args->file.file_id, args->segment, &placement);
+	if (error == -ENOENT && must_be_placed(&inode, args->segment)) {
+		rozo_log_limited(ERROR,
+			"metadata database: file %" PRIu64 " in export %" PRIu32
+			" has no placement of its segment %" PRIu32,
+			(uint64_t)args->file.file_id, args->file.export_id, args->segment);
+		return -EIO;
+	}
 	if (error == -ENOENT && args->allocate) {
 		if (!call->may_write) {
 			call->must_write = true;

@@ -499,7 +499,7 @@ bool redo_log_fits(const struct redo_log *log, size_t payload_bytes)
 
 static const uint8_t zero_unit[REDO_LOG_UNIT];
 
-/* The record that did not fit in the end must not be there after a crash. */
+/* A record that was not acknowledged must not be there when the log is read again. */
 static int take_back(struct redo_log *log)
 {
 	int file = log->files[log->current];
@@ -547,11 +547,14 @@ int redo_log_append(struct redo_log *log, enum redo_log_kind kind, struct redo_l
 	if (result != 0) {
 		rozo_log_limited(ERROR, "%s/redo-%u.log: writing it: %s", log->directory,
 			log->current, strerror(-result));
+		/*
+		 * What is answered as failed must not be there after a restart: others have gone by
+		 * that since. (Whether one is there that voids another stays open.)
+		 */
+		bool gone = kind == REDO_LOG_TRANSACTION && take_back(log) == 0;
 		/* A flush that failed is something else: it says EIO. */
-		if ((result == -ENOSPC || result == -EDQUOT || result == -EFBIG) &&
-			take_back(log) == 0)
-			return -ENOSPC;
-		return -EIO;
+		bool full = result == -ENOSPC || result == -EDQUOT || result == -EFBIG;
+		return gone && full ? -ENOSPC : -EIO;
 	}
 	if (length > log->lengths[log->current])
 		log->lengths[log->current] = length;

@@ -144,7 +144,8 @@ bool redo_log_fits(const struct redo_log *log, size_t payload_bytes);
 /*
  * Writes and flushes a record. What does not fit makes the file longer for this turn.
  * Returns 0: it is durable; -ENOSPC: there was no room, mostly for what made the file longer, and
- * nothing has changed; or -EIO: unknown whether it is there. Errors have been logged.
+ * nothing has changed; or -EIO: it will not be there when the log is read again, if the disk takes
+ * that; whether one is that voids another is unknown. Errors have been logged.
  */
 int redo_log_append(struct redo_log *log, enum redo_log_kind kind, struct redo_log_record *record);
 

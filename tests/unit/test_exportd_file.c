@@ -566,6 +566,47 @@ static void segments_are_placed_on_demand(void)
 	CU_ASSERT_EQUAL(do_written(&fixture, file_id, most, 0, NULL), 0);
 }
 
+/* As a bit that flips in the record's key. */
+static int flip_key(struct kv_txn *txn, void *context)
+{
+	struct record_key *key = context;
+	struct kv_bytes value;
+	uint8_t copy[512];
+	int error = kv_get(txn, record_key_bytes(key), &value);
+
+	if (error != 0)
+		return error;
+	memcpy(copy, value.data, value.bytes);
+	size_t bytes = value.bytes;
+	error = kv_remove(txn, record_key_bytes(key));
+	key->bytes[key->length - 1] ^= 0x10;
+	return error == 0 ? kv_put(txn, record_key_bytes(key), (struct kv_bytes){copy, bytes})
+			  : error;
+}
+
+static void a_placement_that_is_lost_is_no_hole(void)
+{
+	static const uint32_t segments[] = {0, 3};
+	struct meta_placement_res placement;
+	uint32_t nodes[META_SHARDS_MAX], again[META_SHARDS_MAX];
+
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 3, 1, &placement, NULL), 0);
+	for (size_t i = 0; i < 2; i++) {
+		uint32_t segment = segments[i];
+		struct record_key key = record_key_placement(FIXTURE_EXPORT, file_id, segment);
+
+		CU_ASSERT_EQUAL(do_placement(&fixture, file_id, segment, 0, &placement, nodes), 0);
+		CU_ASSERT_EQUAL(commit_execute(fixture.exportd->commit, flip_key, &key), 0);
+		CU_ASSERT_EQUAL(do_placement(&fixture, file_id, segment, 0, &placement, NULL), EIO);
+		CU_ASSERT_EQUAL(do_placement(&fixture, file_id, segment, 1, &placement, NULL), EIO);
+		/* Mended again, so that the end of the test finds no faults. */
+		CU_ASSERT_EQUAL(commit_execute(fixture.exportd->commit, flip_key, &key), 0);
+		CU_ASSERT_EQUAL(do_placement(&fixture, file_id, segment, 1, &placement, again), 0);
+		CU_ASSERT_EQUAL(memcmp(nodes, again, 6 * sizeof(nodes[0])), 0);
+	}
+	CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 1, 0, &placement, NULL), ENOENT);
+}
+
 /* Everybody but one node goes on; the others' heartbeats reach to `to_ms`. */
 static void all_but(uint32_t silent, uint64_t from_ms, uint64_t to_ms)
 {
@@ -1042,6 +1083,7 @@ int main(void)
 		{"what others were told changes with layoutcommit",
 			what_others_were_told_changes_with_layoutcommit},
 		{"segments are placed on demand", segments_are_placed_on_demand},
+		{"a placement that is lost is no hole", a_placement_that_is_lost_is_no_hole},
 		{"the write gateway moves when it is down", write_gateway_moves_when_it_is_down},
 		{"layouts are taken back", layouts_are_taken_back},
 		{"layouts of a server that has restarted are over",

@@ -271,6 +271,42 @@ static void a_damaged_export_can_be_left_out(void)
 	CU_ASSERT_EQUAL_FATAL(kv_commit(txn), 0);
 }
 
+/* Nor is one made anew, over its files, whose record is not found. */
+static void an_export_is_not_made_over_its_files(void)
+{
+	struct record_key key = record_key_export(FIXTURE_EXPORT);
+	uint64_t before = 0, after = 0;
+	struct kv_bytes value;
+	struct kv_txn *txn;
+	uint8_t copy[512];
+	struct kv *kv;
+
+	CU_ASSERT_EQUAL(do_create(&fixture, RECORD_ROOT_ID, "before", META_DIRECTORY, &before), 0);
+	CU_ASSERT_EQUAL_FATAL(kv_begin(fixture.exportd->kv, KV_WRITE, NULL, &txn), 0);
+	CU_ASSERT_EQUAL_FATAL(kv_get(txn, record_key_bytes(&key), &value), 0);
+	memcpy(copy, value.data, value.bytes);
+	size_t bytes = value.bytes;
+	/* As a bit that flips in its key. */
+	CU_ASSERT_EQUAL(kv_remove(txn, record_key_bytes(&key)), 0);
+	key.bytes[key.length - 1] ^= 0x10;
+	CU_ASSERT_EQUAL(kv_put(txn, record_key_bytes(&key), (struct kv_bytes){copy, bytes}), 0);
+	CU_ASSERT_EQUAL_FATAL(kv_commit(txn), 0);
+	CU_ASSERT_EQUAL(open_again(), -EIO);
+	/* Mended, as from a backup. */
+	exportd_close(fixture.exportd);
+	fixture.exportd = NULL;
+	CU_ASSERT_EQUAL_FATAL(kv_lmdb_open(fixture.config.exportd_data, FIXTURE_MAP_BYTES, &kv), 0);
+	CU_ASSERT_EQUAL_FATAL(kv_begin(kv, KV_WRITE, NULL, &txn), 0);
+	CU_ASSERT_EQUAL(kv_remove(txn, record_key_bytes(&key)), 0);
+	key.bytes[key.length - 1] ^= 0x10;
+	CU_ASSERT_EQUAL(kv_put(txn, record_key_bytes(&key), (struct kv_bytes){copy, bytes}), 0);
+	CU_ASSERT_EQUAL_FATAL(kv_commit(txn), 0);
+	kv_close(kv);
+	CU_ASSERT_EQUAL_FATAL(open_again(), 0);
+	CU_ASSERT_EQUAL(do_lookup(&fixture, RECORD_ROOT_ID, "before", &after), 0);
+	CU_ASSERT_EQUAL(before, after);
+}
+
 /* -------- older copies -------- */
 
 #define COPIED 4
@@ -533,6 +569,7 @@ int main(void)
 		{"the code of an export cannot change", the_code_of_an_export_cannot_change},
 		{"exports come and go", exports_come_and_go},
 		{"a damaged export can be left out", a_damaged_export_can_be_left_out},
+		{"an export is not made over its files", an_export_is_not_made_over_its_files},
 		{"an older copy without a log repeats no file id",
 			an_older_copy_without_a_log_repeats_no_file_id},
 		{"a restored directory repeats no file id",
