@@ -138,24 +138,25 @@ static int repair(
 
 /*
  * True if this node is to compare a segment with the other nodes: it is the first of those that
- * have something of it, in an order that begins elsewhere for each file.
+ * have something of it, in an order that begins elsewhere for each file. The order is the same for
+ * all nodes, whoever of them each of them can reach.
  */
 static bool our_turn(struct scrubber *scrubber, struct stripe_file *file, const store_file *key)
 {
-	uint32_t up = stripe_shards_up(file, key->segment);
-	uint32_t skip;
+	uint32_t up = stripe_shards_up(file, key->segment), count = 0;
 
+	/* Nobody is known: who is asked for the blocks says why. */
 	if (!up)
-		return false;
-	skip = (uint32_t)(key->file_id % (unsigned int)__builtin_popcount(up));
-	for (uint32_t shard = 0, looked = 0; looked < 2 * MOJETTE_N_MAX;
-		looked++, shard = (shard + 1) % MOJETTE_N_MAX) {
+		return true;
+	for (uint32_t shard = 0; shard < MOJETTE_N_MAX; shard++) {
+		if (stripe_shard_node(file, key->segment, shard))
+			count = shard + 1;
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t shard = (uint32_t)((key->file_id + i) % count);
+
 		if (!(up & (1u << shard)))
 			continue;
-		if (skip > 0) {
-			skip--;
-			continue;
-		}
 		if (stripe_shard_node(file, key->segment, shard) == scrubber->node_id)
 			return true;
 		if (stripe_shard_exists(file, key->segment, shard))
