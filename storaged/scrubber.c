@@ -170,6 +170,7 @@ static void compare_file(struct scrubber *scrubber, const store_file *key)
 {
 	struct stripe_file *file;
 	uint64_t block_count = 0, failed = 0;
+	uint32_t unheard = 0;
 	int error = stripe_file_get(scrubber->stripe, key->export_id, key->file_id, &file);
 
 	if (error == -ESTALE)
@@ -189,6 +190,7 @@ static void compare_file(struct scrubber *scrubber, const store_file *key)
 			break;
 		error = stripe_heal_range(file, key->segment, block, step, false, &result);
 		failed += result.failed;
+		unheard |= result.unheard;
 		scrubber->lagging += result.unrecorded;
 		if (result.unrecorded)
 			rozo_log(WARNING,
@@ -207,7 +209,7 @@ static void compare_file(struct scrubber *scrubber, const store_file *key)
 			"again",
 			key->export_id, (uint64_t)key->file_id, key->segment, failed);
 	if (error != -ENOENT && error != -ESTALE)
-		scrubber->compare_failed += error || failed;
+		scrubber->compare_failed += error || failed || unheard;
 	stripe_file_put(file);
 }
 

@@ -97,7 +97,8 @@ int stripe_heal_range(struct stripe_file *file, uint32_t segment, uint64_t first
 	(void)first_block;
 	(void)count;
 	(void)thorough;
-	*result = (struct stripe_heal_result){.failed = compare_refused, .left = compare_refused};
+	*result = (struct stripe_heal_result){
+		.failed = compare_refused, .left = compare_refused, .unheard = down};
 	return 0;
 }
 
@@ -285,6 +286,19 @@ static void what_exportd_does_not_tell_of_is_not_called_compared(void)
 	end();
 }
 
+/* A node was away for a moment, as when it is restarted: what it lacks was not looked for. */
+static void what_was_compared_with_some_nodes_is_not_called_compared(void)
+{
+	begin();
+	down = 1u << 3;
+	next_pass();
+	CU_ASSERT_EQUAL(fixture_logged(", not compared 1"), 1);
+	down = 0;
+	CU_ASSERT(next_pass() <= INTERVAL_S / 4);
+	CU_ASSERT_EQUAL(fixture_logged(", not compared 0"), 1);
+	end();
+}
+
 /* As on a full disk: while a shard is lacking another node's disk must not be replaced. */
 static void what_lags_and_is_not_taken_is_not_called_compared(void)
 {
@@ -400,6 +414,7 @@ int main(void)
 	TEST(what_a_node_has_lost_is_compared_in_each_pass);
 	TEST(whose_turn_it_is_does_not_depend_on_who_is_down);
 	TEST(what_exportd_does_not_tell_of_is_not_called_compared);
+	TEST(what_was_compared_with_some_nodes_is_not_called_compared);
 	TEST(what_lags_and_is_not_taken_is_not_called_compared);
 	TEST(store_files_that_cannot_be_opened_are_left);
 	TEST(directories_that_cannot_be_listed_are_left);
