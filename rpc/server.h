@@ -5,7 +5,8 @@
  *
  * Threads: workers, all alike. Those that execute no call run the server's reactor, which owns
  * connections and reads calls; "the reactor's thread" is the one that is being called by it.
- * Locks: server->lock guards the fields marked so; no other lock is taken inside it.
+ * Locks: server->lock and connection->lock guard the fields marked so; no other lock is taken
+ * inside them.
  */
 #ifndef ROZO_RPC_SERVER_H
 #define ROZO_RPC_SERVER_H
@@ -21,6 +22,8 @@
 #include "rpc/rpc.h"
 
 #pragma GCC visibility push(hidden)
+
+#define SERVER_BUCKETS 64 /* a power of 2 */
 
 enum server_trust {
 	SERVER_STRANGER, /* HELLO is the only call allowed */
@@ -43,11 +46,14 @@ struct server_connection {
 	atomic_bool paused; /* not read until its calls are fewer */
 	atomic_uint calls; /* waiting or being executed */
 	atomic_size_t call_bytes; /* of their records */
+	pthread_mutex_t lock; /* guards the rest */
+	struct server_request *buckets[SERVER_BUCKETS]; /* these calls, by xid */
 };
 
 /* A call waiting for a worker or being executed. Holds a reference on the connection's stream. */
 struct server_request {
 	struct server_request *next;
+	struct server_request *bucket_next;
 	struct server_connection *connection;
 	uint8_t *record;
 	size_t bytes;

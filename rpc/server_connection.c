@@ -13,8 +13,12 @@
  * Calls of a peer that has closed its connection are not begun any more: it does not wait for them,
  * and may have made them again on another connection, and gone on.
  *
+ * A call that comes again while it is waiting or being executed is not begun twice: NFS clients
+ * send calls again after a minute. They get the first one's answer, and may then write anew what
+ * the second one, still under way, would undo.
+ *
  * Everything but server_request_execute() and server_request_drop() runs in the reactor's thread.
- * No locks are taken here but the stream's own and the queue's.
+ * No locks are taken here but the connection's, the stream's own and the queue's.
  */
 #include "rpc/server.h"
 
@@ -44,6 +48,7 @@ static struct server_connection *connection_of(struct record_stream *stream)
 
 static void release(struct record_stream *stream)
 {
+	pthread_mutex_destroy(&connection_of(stream)->lock);
 	free(connection_of(stream));
 }
 
@@ -212,6 +217,43 @@ static bool answer_here(struct server_connection *connection, const struct messa
 	return true;
 }
 
+static struct server_request **bucket_of(struct server_connection *connection, uint32_t xid)
+{
+	return &connection->buckets[xid % SERVER_BUCKETS];
+}
+
+/* Notes that a call is under way. Returns false if it is already. */
+static bool note_request(struct server_request *request)
+{
+	struct server_connection *connection = request->connection;
+	struct server_request **first = bucket_of(connection, request->call.xid);
+
+	pthread_mutex_lock(&connection->lock);
+	struct server_request *other = *first;
+	while (other && (other->call.xid != request->call.xid ||
+				other->call.procedure != request->call.procedure ||
+				other->bytes != request->bytes))
+		other = other->bucket_next;
+	if (!other) {
+		request->bucket_next = *first;
+		*first = request;
+	}
+	pthread_mutex_unlock(&connection->lock);
+	return !other;
+}
+
+static void forget_request(struct server_request *request)
+{
+	struct server_connection *connection = request->connection;
+	struct server_request **link = bucket_of(connection, request->call.xid);
+
+	pthread_mutex_lock(&connection->lock);
+	while (*link != request)
+		link = &(*link)->bucket_next;
+	*link = request->bucket_next;
+	pthread_mutex_unlock(&connection->lock);
+}
+
 /* Takes over the record. Returns 0, or the error that ends the connection. */
 static int take_call(struct server_connection *connection, uint8_t *record, size_t bytes)
 {
@@ -238,7 +280,15 @@ static int take_call(struct server_connection *connection, uint8_t *record, size
 		answer(connection, message_make_refusal(call.xid, SYSTEM_ERR, 0, 0));
 		goto out;
 	}
-	*request = (struct server_request){NULL, connection, record, bytes, call};
+	*request = (struct server_request){
+		.connection = connection, .record = record, .bytes = bytes, .call = call};
+	if (!note_request(request)) {
+		rozo_log_limited(WARNING,
+			"rpc: %s: peer %s repeats a call of procedure %u that is under way still",
+			connection->server->address, connection->address, call.procedure);
+		free(request);
+		goto out;
+	}
 	record_stream_reference(&connection->stream);
 	atomic_fetch_add(&connection->calls, 1);
 	atomic_fetch_add(&connection->call_bytes, bytes);
@@ -364,6 +414,7 @@ void server_connection_open(
 		return;
 	}
 	connection->server = server;
+	pthread_mutex_init(&connection->lock, NULL);
 	rpc_address_format(address, connection->address);
 	connection->previous = server->last;
 	if (server->last)
@@ -412,6 +463,7 @@ void server_request_drop(struct server_request *request)
 {
 	struct server_connection *connection = request->connection;
 
+	forget_request(request);
 	atomic_fetch_sub(&connection->call_bytes, request->bytes);
 	atomic_fetch_sub(&connection->calls, 1);
 	/* The reference keeps the connection, and the server outlives its workers. */

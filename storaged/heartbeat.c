@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
-/* See heartbeat.h. */
+/*
+ * See heartbeat.h. Two threads: heartbeats do not wait for removals, which wait for disks, the
+ * node's and exportd's.
+ */
 #include "storaged/heartbeat.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,7 +21,7 @@
 #define CALL_TIMEOUT_MS 2000
 #define FREE_TIMEOUT_MS 10000
 #define DEVICES_MAX 256
-#define REMOVING_MS 500 /* between two heartbeats, and the removal at hand */
+#define REMOVING_MS 500 /* at a time, and the removal at hand */
 #define WALK_MS 10000 /* from one walk's beginning to the next one's, at least */
 
 /* A walk through the list of what exportd wants removed. */
@@ -36,17 +40,20 @@ struct untold {
 
 struct heartbeat {
 	struct periodic periodic;
+	struct periodic removing;
 	struct store *store;
 	struct stripe *stripe;
 	struct work *work;
 	uint32_t node_id;
-	/* Only the thread uses what follows. */
-	bool answered; /* the last heartbeat was */
-	uint64_t servers; /* as it told */
+	atomic_bool free_waiting; /* exportd wants something removed */
+	/* Only the thread that removes uses these. */
 	struct free_walk walk;
 	struct untold untold;
 	int64_t walk_again_ms;
 	bool told_out_of_reach;
+	/* Only the other one uses what follows. */
+	bool answered; /* the last heartbeat was */
+	uint64_t servers; /* as it told */
 	struct store_capacity capacity[DEVICES_MAX];
 	meta_device devices[DEVICES_MAX];
 };
@@ -140,19 +147,22 @@ static void tell_out_of_reach(uint64_t count)
 }
 
 /*
- * What can be removed in half a second, since heartbeats wait for it: each removal may have to wait
- * for a flush. Behind the last page there is only what is new.
+ * What can be removed in half a second, since who stops the node waits for it: each removal may
+ * have to wait for a flush. Behind the last page there is only what is new.
  */
-static void free_some(struct heartbeat *heartbeat)
+static void free_some(void *context)
 {
+	struct heartbeat *heartbeat = context;
 	struct free_walk *walk = &heartbeat->walk;
 	int64_t now_ms = clock_now_ms();
 
+	if (!atomic_load(&heartbeat->free_waiting))
+		return;
 	if (walk->ended && now_ms >= heartbeat->walk_again_ms)
 		*walk = (struct free_walk){0};
 	if (walk->first == 0)
 		heartbeat->walk_again_ms = now_ms + WALK_MS;
-	/* The next heartbeat tells again. */
+	/* What is left over is tried again in a second. */
 	if (free_page(walk, &heartbeat->untold, heartbeat->store, heartbeat->stripe,
 		    heartbeat->node_id) ||
 		!walk->ended)
@@ -202,12 +212,10 @@ static void beat(void *context)
 		heartbeat->servers = result.servers;
 		stripe_doubt_layouts(heartbeat->stripe);
 	}
-	bool work = result.free_waiting;
+	atomic_store(&heartbeat->free_waiting, result.free_waiting);
 	atomic_store(&heartbeat->work->rebuild_waiting, result.rebuild_waiting);
 	atomic_store(&heartbeat->work->truncations_waiting, result.truncations_waiting);
 	rpc_free(RPC_XDR(xdr_meta_heartbeat_res), &result);
-	if (work)
-		free_some(heartbeat);
 }
 
 int heartbeat_admission(uint32_t node_id, struct store *store, struct stripe *stripe)
@@ -247,8 +255,14 @@ int heartbeat_start(struct heartbeat **result, uint32_t node_id, struct store *s
 	heartbeat->store = store;
 	heartbeat->stripe = stripe;
 	heartbeat->work = work;
-	int error = periodic_start(&heartbeat->periodic, INTERVAL_MS, beat, heartbeat);
+	int error = periodic_start(&heartbeat->removing, INTERVAL_MS, free_some, heartbeat);
 	if (error) {
+		free(heartbeat);
+		return error;
+	}
+	error = periodic_start(&heartbeat->periodic, INTERVAL_MS, beat, heartbeat);
+	if (error) {
+		periodic_stop(&heartbeat->removing);
 		free(heartbeat);
 		return error;
 	}
@@ -258,6 +272,7 @@ int heartbeat_start(struct heartbeat **result, uint32_t node_id, struct store *s
 
 void heartbeat_stop(struct heartbeat *heartbeat)
 {
+	periodic_stop(&heartbeat->removing);
 	periodic_stop(&heartbeat->periodic);
 	free(heartbeat);
 }

@@ -12,7 +12,7 @@
 
 struct heartbeat;
 
-/* Starts the thread. Everything must outlive it. Returns 0 or -ENOMEM or -EAGAIN. */
+/* Starts the threads. Everything must outlive it. Returns 0 or -ENOMEM or -EAGAIN. */
 int heartbeat_start(struct heartbeat **heartbeat, uint32_t node_id, struct store *store,
 	struct stripe *stripe, struct work *work);
 
@@ -25,7 +25,7 @@ int heartbeat_start(struct heartbeat **heartbeat, uint32_t node_id, struct store
  */
 int heartbeat_admission(uint32_t node_id, struct store *store, struct stripe *stripe);
 
-/* Stops the thread, at the latest after one call's time, and frees it. */
+/* Stops the threads, at the latest after some calls' time, and frees it. */
 void heartbeat_stop(struct heartbeat *heartbeat);
 
 #endif

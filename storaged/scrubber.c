@@ -138,24 +138,25 @@ static int repair(
 
 /*
  * True if this node is to compare a segment with the other nodes: it is the first of those that
- * have something of it, in an order that begins elsewhere for each file.
+ * have something of it, in an order that begins elsewhere for each file. The order is the same for
+ * all nodes, whoever of them each of them can reach.
  */
 static bool our_turn(struct scrubber *scrubber, struct stripe_file *file, const store_file *key)
 {
-	uint32_t up = stripe_shards_up(file, key->segment);
-	uint32_t skip;
+	uint32_t up = stripe_shards_up(file, key->segment), count = 0;
 
+	/* Nobody is known: who is asked for the blocks says why. */
 	if (!up)
-		return false;
-	skip = (uint32_t)(key->file_id % (unsigned int)__builtin_popcount(up));
-	for (uint32_t shard = 0, looked = 0; looked < 2 * MOJETTE_N_MAX;
-		looked++, shard = (shard + 1) % MOJETTE_N_MAX) {
+		return true;
+	for (uint32_t shard = 0; shard < MOJETTE_N_MAX; shard++) {
+		if (stripe_shard_node(file, key->segment, shard))
+			count = shard + 1;
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t shard = (uint32_t)((key->file_id + i) % count);
+
 		if (!(up & (1u << shard)))
 			continue;
-		if (skip > 0) {
-			skip--;
-			continue;
-		}
 		if (stripe_shard_node(file, key->segment, shard) == scrubber->node_id)
 			return true;
 		if (stripe_shard_exists(file, key->segment, shard))
@@ -169,6 +170,7 @@ static void compare_file(struct scrubber *scrubber, const store_file *key)
 {
 	struct stripe_file *file;
 	uint64_t block_count = 0, failed = 0;
+	uint32_t unheard = 0;
 	int error = stripe_file_get(scrubber->stripe, key->export_id, key->file_id, &file);
 
 	if (error == -ESTALE)
@@ -188,6 +190,7 @@ static void compare_file(struct scrubber *scrubber, const store_file *key)
 			break;
 		error = stripe_heal_range(file, key->segment, block, step, false, &result);
 		failed += result.failed;
+		unheard |= result.unheard;
 		scrubber->lagging += result.unrecorded;
 		if (result.unrecorded)
 			rozo_log(WARNING,
@@ -206,7 +209,7 @@ static void compare_file(struct scrubber *scrubber, const store_file *key)
 			"again",
 			key->export_id, (uint64_t)key->file_id, key->segment, failed);
 	if (error != -ENOENT && error != -ESTALE)
-		scrubber->compare_failed += error || failed;
+		scrubber->compare_failed += error || failed || unheard;
 	stripe_file_put(file);
 }
 

@@ -517,6 +517,8 @@ static int heal_batch(struct batch *batch)
 	error = 0;
 	int failed = survey_take(batch->file, batch->segment, batch->first_block, batch->count,
 		batch->thorough, &batch->survey);
+	batch->result->unheard |=
+		((1u << batch->segment->shard_count) - 1) & ~batch->survey.reachable;
 	memset(batch->blocks, 0, sizeof(batch->blocks));
 	memset(batch->boots, 0, sizeof(batch->boots));
 	batch->restarted = 0;

@@ -245,6 +245,7 @@ struct stripe_heal_result {
 	uint64_t unknown; /* blocks of which too little is known now to tell their version */
 	uint64_t failed; /* blocks that need shards which could not be made */
 	uint32_t lacking; /* bit s: shard s is not complete in this range, or may not be */
+	uint32_t unheard; /* bit s: what shard s's store has of this range it has not said */
 };
 
 /*

@@ -1380,6 +1380,42 @@ static void test_calls_of_a_peer_that_has_gone_are_not_begun(void)
 }
 
 /* What a client has given up, and may send again on another connection, is not sent any more. */
+/*
+ * NFS clients send a call again after a minute without an answer. What it writes is not to come
+ * after what they write when the first one is answered.
+ */
+static void test_a_call_under_way_is_not_begun_again(void)
+{
+	struct rpc_server *server = serve_at("127.0.0.1", NULL, 4);
+	int fd = raw_connect(rpc_server_port(server));
+	uint32_t call[] = {
+		7, 0, 2, TEST_PROGRAM, TEST_VERSION, TEST_ECHO, 0, 0, 0, 0, 1000, 4, 0x01020304};
+	uint32_t reply[64];
+
+	atomic_store(&executed, 0);
+	raw_send(fd, call, 13);
+	raw_send(fd, call, 13);
+	pause_ms(100);
+	raw_send(fd, call, 13);
+	/* Others are. */
+	call[0] = 8;
+	call[10] = 0;
+	raw_send(fd, call, 13);
+	CU_ASSERT(raw_receive(fd, reply, 64) > 0);
+	CU_ASSERT_EQUAL(reply[0], 8);
+	pause_ms(1500);
+	CU_ASSERT_EQUAL(raw_receive(fd, reply, 64), 6 + 3);
+	CU_ASSERT_EQUAL(reply[0], 7);
+	CU_ASSERT_EQUAL(atomic_load(&executed), 2);
+	/* Who sends it again when it has been answered does not remember that. */
+	call[0] = 7;
+	raw_send(fd, call, 13);
+	CU_ASSERT_EQUAL(raw_receive(fd, reply, 64), 6 + 3);
+	CU_ASSERT_EQUAL(atomic_load(&executed), 3);
+	close(fd);
+	rpc_server_stop(server);
+}
+
 static void test_what_was_given_up_does_not_arrive_later(void)
 {
 	struct sockaddr_in address = {
@@ -1472,12 +1508,15 @@ static void test_peer_that_does_not_read_its_answers(void)
 		TEST_VERSION, TEST_ECHO, 0, 0, 0, 0, 0, 1 << 20};
 	struct rpc_client *client;
 	size_t sent = 0, at = 0, total = 13 * 4 + (1 << 20);
+	uint32_t xid = 0;
 
 	for (int i = 0; i < 13; i++)
 		((uint32_t *)wire)[i] = htonl(header[i]);
 	fcntl(fd, F_SETFL, O_NONBLOCK);
 	/* The server stops to read when it has too many answers to deliver. */
 	for (int idle = 0; idle < 50 && sent < ((size_t)1 << 30);) {
+		if (at == 0)
+			((uint32_t *)wire)[1] = htonl(++xid);
 		ssize_t bytes = send(fd, wire + at, total - at, MSG_NOSIGNAL);
 
 		if (bytes < 0) {
@@ -1826,6 +1865,7 @@ int main(int argc, char **argv)
 			test_more_calls_than_a_connection_may_have_waiting},
 		{"calls of a peer that has gone are not begun",
 			test_calls_of_a_peer_that_has_gone_are_not_begun},
+		{"a call under way is not begun again", test_a_call_under_way_is_not_begun_again},
 		{"what was given up does not arrive later",
 			test_what_was_given_up_does_not_arrive_later},
 		{"arguments are the caller's again after the call",

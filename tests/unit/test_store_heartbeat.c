@@ -39,6 +39,7 @@ static struct {
 	uint64_t late; /* sequence that is to be taken off then, 0: none */
 	uint64_t servers; /* of meta_heartbeat_res */
 	uint32_t heartbeats;
+	unsigned int slow_ms; /* so long the next META_FREED waits for exportd's disk */
 	int64_t heard_ms, silence_ms; /* when the last heartbeat came; the longest time without */
 } queue = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -134,6 +135,13 @@ int __wrap_rozo_rpc_call(struct rpc_client *client, uint32_t procedure, rpc_xdr 
 	(void)result_xdr;
 	(void)timeout_ms;
 	pthread_mutex_lock(&queue.lock);
+	unsigned int wait_ms = procedure == META_FREED ? queue.slow_ms : 0;
+	if (wait_ms > 0) {
+		queue.slow_ms = 0;
+		pthread_mutex_unlock(&queue.lock);
+		nanosleep(&(struct timespec){.tv_sec = wait_ms / 1000}, NULL);
+		pthread_mutex_lock(&queue.lock);
+	}
 	if (procedure == META_HEARTBEAT)
 		answer_heartbeat(args, result);
 	else if (procedure == META_FREE_LIST)
@@ -391,6 +399,33 @@ static void heartbeats_go_on_while_much_is_removed(void)
 	end();
 }
 
+/*
+ * Heartbeats of nodes that have nothing to remove are answered meanwhile, so exportd does not take
+ * it for its own standstill that this one is silent.
+ */
+static void heartbeats_go_on_while_exportds_disk_is_slow(void)
+{
+	struct heartbeat *heartbeat;
+	struct work work;
+
+	queue.count = queue.last = 0;
+	fixture_begin(&fixture, 1);
+	work_init(&work);
+	want_removed(1, false);
+	put(1);
+	queue.slow_ms = 4000;
+	queue.heard_ms = queue.silence_ms = 0;
+	CU_ASSERT_EQUAL_FATAL(heartbeat_start(&heartbeat, NODE, fixture.store, NULL, &work), 0);
+	for (unsigned int i = 0; i < 200 && waiting() > 0; i++)
+		nanosleep(&(struct timespec){.tv_nsec = 50 * 1000000}, NULL);
+	heartbeat_stop(heartbeat);
+	end_silence();
+	CU_ASSERT_EQUAL(waiting(), 0);
+	CU_ASSERT(queue.silence_ms < 2000);
+	work_destroy(&work);
+	fixture_end(&fixture);
+}
+
 int main(void)
 {
 	CU_pSuite suite;
@@ -406,6 +441,7 @@ int main(void)
 	TEST(only_of_files_that_go_on_older_copies_are_waited_for);
 	TEST(heartbeats_go_on_while_much_is_removed);
 	TEST(layouts_are_doubted_when_a_metadata_server_has_started);
+	TEST(heartbeats_go_on_while_exportds_disk_is_slow);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	failures = CU_get_number_of_failures();

@@ -29,6 +29,8 @@ static uint64_t compare_refused; /* blocks of which stores do not take the shard
 static uint64_t compared; /* the file that was compared last */
 static uint32_t compared_all; /* bit i: file i was compared */
 static uint32_t lost; /* bit s: the store of shard s has lost all files */
+static uint32_t down; /* bit s: the store of shard s does not answer now */
+static bool exportd_is_away;
 static unsigned int orphans_asked; /* in all passes, of how many files */
 
 int stripe_file_get(
@@ -49,7 +51,7 @@ uint32_t stripe_shards_up(struct stripe_file *file, uint32_t segment)
 {
 	(void)file;
 	(void)segment;
-	return (1u << SHARDS) - 1;
+	return exportd_is_away ? 0 : ((1u << SHARDS) - 1) & ~down;
 }
 
 /* Shard 0 is this node's. */
@@ -57,7 +59,7 @@ uint32_t stripe_shard_node(struct stripe_file *file, uint32_t segment, uint32_t 
 {
 	(void)file;
 	(void)segment;
-	return NODE + shard;
+	return shard < SHARDS ? NODE + shard : 0;
 }
 
 int stripe_block_count(struct stripe_file *file, uint32_t segment, uint64_t *block_count)
@@ -66,14 +68,14 @@ int stripe_block_count(struct stripe_file *file, uint32_t segment, uint64_t *blo
 	*block_count = 1;
 	compared = (uintptr_t)file;
 	compared_all |= 1u << (uintptr_t)file;
-	return compare_error;
+	return exportd_is_away ? -ETIMEDOUT : compare_error;
 }
 
 bool stripe_shard_exists(struct stripe_file *file, uint32_t segment, uint32_t shard)
 {
 	(void)file;
 	(void)segment;
-	return !(lost & (1u << shard));
+	return !((lost | down) & (1u << shard));
 }
 
 int stripe_heal(struct stripe_file *file, uint32_t segment, uint64_t first_block, uint32_t count,
@@ -95,7 +97,8 @@ int stripe_heal_range(struct stripe_file *file, uint32_t segment, uint64_t first
 	(void)first_block;
 	(void)count;
 	(void)thorough;
-	*result = (struct stripe_heal_result){.failed = compare_refused, .left = compare_refused};
+	*result = (struct stripe_heal_result){
+		.failed = compare_refused, .left = compare_refused, .unheard = down};
 	return 0;
 }
 
@@ -253,6 +256,49 @@ static void what_a_node_has_lost_is_compared_in_each_pass(void)
 	end();
 }
 
+/*
+ * Nodes differ in whom they hold for down: a call of one of them came late, say. Nobody leaves a
+ * file to others because of that which these leave to him.
+ */
+static void whose_turn_it_is_does_not_depend_on_who_is_down(void)
+{
+	begin();
+	for (unsigned int shard = 1; shard < SHARDS; shard++) {
+		down = 1u << shard;
+		compared_all = 0;
+		next_pass();
+		CU_ASSERT(compared_all & 1u << 6);
+	}
+	down = 0;
+	end();
+}
+
+/* The nodes of a segment are asked for when it is to be compared. */
+static void what_exportd_does_not_tell_of_is_not_called_compared(void)
+{
+	begin();
+	exportd_is_away = true;
+	next_pass();
+	CU_ASSERT_EQUAL(fixture_logged(", not compared 6"), 1);
+	exportd_is_away = false;
+	CU_ASSERT(next_pass() <= INTERVAL_S / 4);
+	CU_ASSERT_EQUAL(fixture_logged(", not compared 0"), 1);
+	end();
+}
+
+/* A node was away for a moment, as when it is restarted: what it lacks was not looked for. */
+static void what_was_compared_with_some_nodes_is_not_called_compared(void)
+{
+	begin();
+	down = 1u << 3;
+	next_pass();
+	CU_ASSERT_EQUAL(fixture_logged(", not compared 1"), 1);
+	down = 0;
+	CU_ASSERT(next_pass() <= INTERVAL_S / 4);
+	CU_ASSERT_EQUAL(fixture_logged(", not compared 0"), 1);
+	end();
+}
+
 /* As on a full disk: while a shard is lacking another node's disk must not be replaced. */
 static void what_lags_and_is_not_taken_is_not_called_compared(void)
 {
@@ -366,6 +412,9 @@ int main(void)
 	TEST(a_sound_store_is_gone_through_at_intervals);
 	TEST(what_could_not_be_compared_is_compared_soon);
 	TEST(what_a_node_has_lost_is_compared_in_each_pass);
+	TEST(whose_turn_it_is_does_not_depend_on_who_is_down);
+	TEST(what_exportd_does_not_tell_of_is_not_called_compared);
+	TEST(what_was_compared_with_some_nodes_is_not_called_compared);
 	TEST(what_lags_and_is_not_taken_is_not_called_compared);
 	TEST(store_files_that_cannot_be_opened_are_left);
 	TEST(directories_that_cannot_be_listed_are_left);

@@ -2038,9 +2038,10 @@ static void shards_that_a_store_does_not_take_are_told_of(void)
 	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
 	CU_ASSERT(stripe_shard_exists(file, 0, 0));
 	CU_ASSERT(!stripe_shard_exists(file, 0, 2));
-	/* As long as it is away nothing is tried. */
+	/* As long as it is away nothing is tried, and it is said who was not heard. */
 	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, 3, false, &result), 0);
 	CU_ASSERT_EQUAL(result.failed, 0);
+	CU_ASSERT_EQUAL(result.unheard, 1u << 2);
 	node_start(3);
 	held.plain = *handler;
 	*handler = refused_write;
@@ -2050,6 +2051,7 @@ static void shards_that_a_store_does_not_take_are_told_of(void)
 	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, 3, false, &result), 0);
 	CU_ASSERT_EQUAL(result.healed, 0);
 	CU_ASSERT_EQUAL(result.failed, 3);
+	CU_ASSERT_EQUAL(result.unheard, 0);
 	/* It says so, too, if others have written meanwhile. */
 	atomic_store(&write_refusal, EAGAIN);
 	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, 3, false, &result), 0);
