@@ -174,6 +174,10 @@ struct shard_file {
 	bool exists;
 	bool foreign; /* a side is another file's, or unknown: never written to */
 	struct store_search search; /* until it is opened */
+	/* Looked at without the lock, too: whether somebody goes on with a search that was put off,
+	 * and how often one was. */
+	atomic_bool searching;
+	atomic_uint searches_put_off;
 	bool blank; /* nothing was ever flushed into it: as good as empty, with no shape known */
 	bool copied; /* another device has an older copy of it */
 	bool made_here; /* by this run of the store: no crash can have torn it */
@@ -271,7 +275,7 @@ void shard_files_close(struct store *store);
  * Lock a file and look for it on the devices if that has not been done. On success the lock is
  * held, otherwise not. Returns 0, -EIO (the file has failed, or its device has, or it may be on a
  * device that has), -EBUSY (its page 0 is damaged, and what that said is being looked for: each
- * call goes on with that) or another negative errno.
+ * call goes on with that, unless another one does) or another negative errno.
  */
 int shard_file_lock_shared(struct shard_file *file);
 int shard_file_lock_exclusive(struct shard_file *file);
