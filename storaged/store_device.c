@@ -165,6 +165,24 @@ void store_device_error(struct store_device *device, int error)
 			device->path, STORE_DEVICE_ERRORS_MAX, strerror(-error));
 }
 
+void store_device_row_error(struct store_device *device, const store_file *file, unsigned int side,
+	uint64_t block, int error)
+{
+	const uint64_t prime = UINT64_C(0x9e3779b97f4a7c15);
+	uint64_t row = (file->file_id * prime + file->segment) * prime + file->export_id;
+
+	row = ((row * prime + block) * STORE_SIDES + side) * prime;
+	for (unsigned int i = 0; i < STORE_DEVICE_ERRORS_MAX; i++) {
+		uint64_t other = 0;
+
+		if (atomic_compare_exchange_strong(&device->unreadable[i], &other, row))
+			break;
+		if (other == row)
+			return;
+	}
+	store_device_error(device, error);
+}
+
 /* What new data may use of the free space. */
 static uint64_t usable(const struct store_space *space)
 {

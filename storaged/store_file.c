@@ -190,6 +190,7 @@ static int recover_header(struct shard_file *file, unsigned int side)
 				shard_file_name(file, side), *offset >> 20,
 				file->size_bytes[side] >> 20);
 			search->put_off = true;
+			atomic_fetch_add(&file->searches_put_off, 1);
 			return -EBUSY;
 		}
 		error = read_page(file, side, *offset, page);
@@ -573,6 +574,7 @@ static int look_for(struct shard_file *file)
 	bool copied = false;
 	int error = 0;
 
+	atomic_store(&file->searching, file->search.put_off);
 	for (size_t i = 0; i < store->device_count; i++) {
 		struct store_device *device =
 			&store->devices[(file->key.file_id + i) % store->device_count];
@@ -649,9 +651,11 @@ static int look_for(struct shard_file *file)
 	if (file->search.put_off && file->exists && file->search.device == file->device)
 		keep_found(file);
 	search_forget(file);
+	atomic_store(&file->searching, false);
 	return 0;
 failed:
 	forget(file);
+	atomic_store(&file->searching, false);
 	return error == -ENOMEM || error == -EBUSY ? error : -EIO;
 }
 
@@ -684,12 +688,17 @@ static void lock_to_read(struct shard_file *file)
 
 int shard_file_lock_exclusive(struct shard_file *file)
 {
+	unsigned int put_off = atomic_load(&file->searches_put_off);
 	int error;
 
+	/* That takes seconds, and is not the end of it: of many who wait for each other, and then
+	 * go on with it themselves, the last one would be answered after minutes. */
+	if (atomic_load(&file->searching))
+		return -EBUSY;
 	lock_to_change(file);
 	error = usable(file);
 	if (error == 0 && !file->opened)
-		error = look_for(file);
+		error = put_off == atomic_load(&file->searches_put_off) ? look_for(file) : -EBUSY;
 	if (error != 0)
 		pthread_rwlock_unlock(&file->lock);
 	return error;
@@ -717,6 +726,8 @@ int shard_file_lock_shared(struct shard_file *file)
 {
 	int error;
 
+	if (atomic_load(&file->searching))
+		return -EBUSY;
 	lock_to_read(file);
 	while (!file->opened) {
 		pthread_rwlock_unlock(&file->lock);

@@ -59,6 +59,7 @@ struct store_device {
 	int label_descriptor; /* holds the lock; -1 if not in service */
 	atomic_bool failed; /* out of service */
 	atomic_uint errors; /* I/O errors met */
+	atomic_uint_least64_t unreadable[STORE_DEVICE_ERRORS_MAX]; /* rows; 0: no further ones */
 	atomic_bool low; /* the reserve was in use when somebody last asked for room */
 	pthread_mutex_t names_lock;
 	struct store_names *names; /* directories known to be durable; guarded by names_lock */
@@ -105,6 +106,14 @@ int store_device_make_directory(
 
 /* Counts an I/O error and gives the device up if there are too many. */
 void store_device_error(struct store_device *device, int error);
+
+/*
+ * The same for a row that could not be read. It counts once, however many want it until it is
+ * healed, which writes it again: one bad sector is not a bad disk. (Pages are not written without
+ * being read, so who wants one finds the same again, and waits for it, as long as the disk stays.)
+ */
+void store_device_row_error(struct store_device *device, const store_file *file, unsigned int side,
+	uint64_t block, int error);
 
 /*
  * What new data leaves free on a device, so that what is there can be overwritten, truncated and
@@ -174,6 +183,10 @@ struct shard_file {
 	bool exists;
 	bool foreign; /* a side is another file's, or unknown: never written to */
 	struct store_search search; /* until it is opened */
+	/* Looked at without the lock, too: whether somebody goes on with a search that was put off,
+	 * and how often one was. */
+	atomic_bool searching;
+	atomic_uint searches_put_off;
 	bool blank; /* nothing was ever flushed into it: as good as empty, with no shape known */
 	bool copied; /* another device has an older copy of it */
 	bool made_here; /* by this run of the store: no crash can have torn it */
@@ -271,7 +284,7 @@ void shard_files_close(struct store *store);
  * Lock a file and look for it on the devices if that has not been done. On success the lock is
  * held, otherwise not. Returns 0, -EIO (the file has failed, or its device has, or it may be on a
  * device that has), -EBUSY (its page 0 is damaged, and what that said is being looked for: each
- * call goes on with that) or another negative errno.
+ * call goes on with that, unless another one does) or another negative errno.
  */
 int shard_file_lock_shared(struct shard_file *file);
 int shard_file_lock_exclusive(struct shard_file *file);

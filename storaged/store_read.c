@@ -86,7 +86,7 @@ int store_shard_read(struct shard_file *file, uint64_t block, unsigned int side,
 		store_row_offset(&file->shape, block));
 
 	if (bytes < 0)
-		store_device_error(file->device, (int)bytes);
+		store_device_row_error(file->device, &file->key, side, block, (int)bytes);
 	return check_shard(file, block, side, page, record, buffer, bytes, zeros);
 }
 

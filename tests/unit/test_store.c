@@ -939,6 +939,43 @@ static void a_promise_that_could_not_be_written_is_not_given(void)
 	end();
 }
 
+static bool in_service(void)
+{
+	struct store_capacity device;
+
+	store_capacity(fixture.store, &device, 1);
+	return device.in_service;
+}
+
+/* Many want the same block before it is healed: one bad sector is not a bad disk. */
+static void a_row_that_cannot_be_read_does_not_cost_the_device(void)
+{
+	store_read_block block;
+
+	begin_faulty();
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 100), 0);
+	fixture_commit(&fixture, VERSION(1, 1), 0, 100);
+	faults.bad_offset = 3 * 32 * 4096 + 4096 + 2 * 4096;
+	for (unsigned int i = 0; i < 40; i++) {
+		CU_ASSERT_EQUAL(fixture_get(&fixture, &(struct get){.block = 95}, &block, NULL), 0);
+		CU_ASSERT_EQUAL(block.state, STORE_DAMAGED);
+	}
+	CU_ASSERT(in_service());
+	CU_ASSERT(IS(&fixture, 7, VERSION(1, 1), STORE_COMMITTED));
+	/* It can be written again. */
+	faults.bad_offset = 0;
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .first = 95), 0);
+	CU_ASSERT(IS(&fixture, 95, VERSION(1, 1), STORE_COMMITTED));
+	/* These are many. */
+	for (uint64_t number = 0; number < 31; number++) {
+		CU_ASSERT(in_service());
+		faults.bad_offset = 4096 + number * 4096;
+		fixture_get(&fixture, &(struct get){.block = number}, &block, NULL);
+	}
+	CU_ASSERT(!in_service());
+	end();
+}
+
 static void a_page_that_cannot_be_read_does_not_end_the_check(void)
 {
 	const store_file file = FIXTURE_FILE;
@@ -1951,6 +1988,7 @@ int main(void)
 	TEST(promises_outlive_a_restart_also_of_an_empty_store);
 	TEST(truncation_fences_a_store_without_the_file);
 	TEST(a_promise_that_could_not_be_written_is_not_given);
+	TEST(a_row_that_cannot_be_read_does_not_cost_the_device);
 	TEST(a_page_that_cannot_be_read_does_not_end_the_check);
 	TEST(a_directory_that_cannot_be_opened_now_is_flushed_later);
 	TEST(files_that_cannot_be_flushed_now_stay_open);

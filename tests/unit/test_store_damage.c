@@ -7,6 +7,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -301,6 +303,93 @@ static uint32_t stat_until_found(bool others)
 		store_stat(fixture.store, &(store_stat_args){.file = FIXTURE_FILE}, &stat);
 	}
 	return stat.status;
+}
+
+static atomic_uint pages_sought;
+static atomic_bool at_page, go_on;
+static atomic_uint calling;
+
+static void wait_until(const atomic_bool *happens)
+{
+	for (int waited = 0; !atomic_load(happens) && waited < 2000; waited++)
+		usleep(1000);
+}
+
+static ssize_t slow_read(int descriptor, const struct iovec *parts, int count, uint64_t offset)
+{
+	if (atomic_fetch_add(&pages_sought, 1) == MANY_GROUPS / 7) {
+		atomic_store(&at_page, true);
+		wait_until(&go_on);
+	}
+	return store_io_posix.read(descriptor, parts, count, offset);
+}
+
+static void *stat_alone(void *status)
+{
+	store_stat_res stat;
+
+	store_stat(fixture.store, &(store_stat_args){.file = FIXTURE_FILE}, &stat);
+	*(uint32_t *)status = stat.status;
+	return NULL;
+}
+
+static void *put_alone(void *status)
+{
+	atomic_fetch_add(&calling, 1);
+	/* Asks nothing before. */
+	*(uint32_t *)status =
+		PUT(&fixture, .version = VERSION(9, 1), .exact = true, .base = VERSION(1, 1));
+	return NULL;
+}
+
+#define CALLS 4
+
+/* A disk takes seconds for each part of the search: many calls wait for one at most, not for each
+ * other. */
+static void nobody_waits_for_others_to_find_a_damaged_header(void)
+{
+	struct store_io io = store_io_posix;
+	uint32_t status[CALLS], late = 0;
+	pthread_t threads[CALLS];
+
+	atomic_store(&calling, 0);
+	fixture_begin(&fixture, 1);
+	put_large_damaged();
+	io.read = slow_read;
+	fixture.io = &io;
+	fixture_open(&fixture);
+	for (unsigned int put_off = 0; put_off < 2; put_off++) {
+		atomic_store(&pages_sought, 0);
+		atomic_store(&at_page, false);
+		atomic_store(&go_on, false);
+		pthread_create(&threads[0], NULL, stat_alone, &status[0]);
+		wait_until(&at_page);
+		for (unsigned int i = 1; i < CALLS; i++)
+			pthread_create(&threads[i], NULL, put_alone, &status[i]);
+		if (put_off == 0) {
+			/* They are there when it is not known yet that it takes long. */
+			for (int waited = 0; atomic_load(&calling) < CALLS - 1 && waited < 2000;
+				waited++)
+				usleep(1000);
+			usleep(100000);
+		} else {
+			/* These come later. */
+			for (unsigned int i = 1; i < CALLS; i++)
+				pthread_join(threads[i], NULL);
+			stat_alone(&late);
+			CU_ASSERT_EQUAL(late, EIO);
+			CU_ASSERT_EQUAL(atomic_load(&pages_sought), MANY_GROUPS / 7 + 1);
+		}
+		atomic_store(&go_on, true);
+		for (unsigned int i = 0; i < (put_off == 0 ? CALLS : 1); i++)
+			pthread_join(threads[i], NULL);
+		for (unsigned int i = 0; i < CALLS; i++)
+			CU_ASSERT_EQUAL(status[i], EIO);
+		CU_ASSERT(atomic_load(&pages_sought) < MANY_GROUPS / 2);
+	}
+	CU_ASSERT_EQUAL(stat_until_found(false), 0);
+	CU_ASSERT(IS(&fixture, 31, VERSION(1, 1), STORE_FINALIZED));
+	fixture_end(&fixture);
 }
 
 /* So many other files are used between two calls that a file is forgotten: not how far it came. */
@@ -864,6 +953,7 @@ int main(void)
 	TEST(a_damaged_record_of_a_fresh_block_is_mended);
 	TEST(a_damaged_header_costs_no_block);
 	TEST(a_damaged_header_of_a_large_file_holds_nobody_up);
+	TEST(nobody_waits_for_others_to_find_a_damaged_header);
 	TEST(a_damaged_header_is_found_while_other_files_are_used);
 	TEST(a_damaged_header_is_found_behind_an_empty_copy);
 	TEST(a_damaged_header_hides_no_missed_writes);
