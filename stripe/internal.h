@@ -716,6 +716,9 @@ struct write_run {
 			take it, too */
 	const uint32_t *layout_epoch; /* file_is_elsewhere() */
 	bool ending; /* file_next_version() */
+	/* Shards that are left out as if they were down, if enough others are left; receives those
+	 * whose stores do not answer in time. NULL: of no interest. */
+	uint32_t *silent;
 };
 
 /*

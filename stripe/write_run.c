@@ -434,19 +434,34 @@ static bool former_may_have_taken(
 }
 
 /*
- * The shards that a write is not sent to: those that seem to be down, unless that leaves too few,
- * and the blind ones.
+ * The shards that a write is not sent to: those that seem to be down or are silent, unless that
+ * leaves too few, and the blind ones.
  */
 static uint32_t shards_left_out(const struct stripe_file *file, const struct write_run *write)
 {
 	const struct segment *segment = write->segment;
 	unsigned int wanted = stores_wanted(file, write);
 	uint32_t blind = blind_shards(write);
-	uint32_t left_out = segment_known_down(segment, wanted) | blind;
+	uint32_t down = segment_known_down(segment, wanted) | blind;
+	const uint32_t choices[] = {down | (write->silent ? *write->silent : 0), down};
 
-	return segment->shard_count - (unsigned int)__builtin_popcount(left_out) < wanted
-		       ? blind
-		       : left_out;
+	for (unsigned int i = 0; i < sizeof(choices) / sizeof(choices[0]); i++) {
+		if (segment->shard_count - (unsigned int)__builtin_popcount(choices[i]) >= wanted)
+			return choices[i];
+	}
+	return blind;
+}
+
+/* The shards whose stores have not answered in time. */
+static uint32_t silent_shards(const struct segment *segment, const struct outgoing *outgoing)
+{
+	uint32_t silent = 0;
+
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (outgoing[s].call.started && outgoing[s].call.error == -ETIMEDOUT)
+			silent |= 1u << s;
+	}
+	return silent;
 }
 
 int block_write_run(struct stripe_file *file, const struct write_run *write, store_version *newest)
@@ -503,6 +518,8 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 				args, &outgoing[s].result);
 	}
 	fanout_wait(&fanout);
+	if (write->silent)
+		*write->silent |= silent_shards(segment, outgoing);
 	error = judge_answers(file, write, outgoing, &holders, &missed, newest);
 	if (!error && former_may_have_taken(segment, outgoing, holders))
 		error = segment_confirm(file, segment);

@@ -2135,6 +2135,73 @@ static void commit_waits_once_for_a_slow_node_in_each_segment(void)
 }
 
 /* Of two runs only one has to be recorded as missed: the other one needs the slow store. */
+static atomic_uint write_delay_ms;
+
+static void hanging_write(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	for (unsigned int i = 0; i < atomic_load(&write_delay_ms); i += 10)
+		usleep(10000);
+	plain_write(context, caller, arguments, result);
+}
+
+/* As with a disk that hangs: the node answers what does not need it. */
+static void make_writes_hang(unsigned int node)
+{
+	rpc_handler *handler = &cluster.nodes[node].procedures[STORE_WRITE].handler;
+
+	plain_write = *handler;
+	*handler = hanging_write;
+}
+
+/* Some bytes of each of so many blocks. Returns what the file is then. */
+static uint8_t *collect_parts(struct stripe_file *file, unsigned int count)
+{
+	uint8_t *model = calloc(count, BLOCK);
+
+	fill(model, (size_t)count * BLOCK);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, (size_t)count * BLOCK, true), 0);
+	for (unsigned int i = 0; i < count; i++) {
+		size_t offset = (size_t)i * BLOCK + 4096;
+		fill(model + offset, 4096);
+		CU_ASSERT_EQUAL(stripe_write(file, offset, model + offset, 4096, false), 0);
+	}
+	return model;
+}
+
+static double seconds_since(const struct timespec *begun)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)(now.tv_sec - begun->tv_sec) + (double)(now.tv_nsec - begun->tv_nsec) / 1e9;
+}
+
+static void a_hanging_disk_is_waited_for_once_by_what_was_collected(void)
+{
+	struct timespec begun;
+
+	random_seed(93);
+	cluster.call_timeout_ms = 1000;
+	start_gathering(FOR_EVER);
+	cluster.call_timeout_ms = 0;
+	struct stripe_file *file = open_file(1);
+	uint8_t *model = collect_parts(file, 12);
+	make_writes_hang(3);
+	atomic_store(&write_delay_ms, 30000);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT(seconds_since(&begun) < 4);
+	CU_ASSERT_EQUAL(count().collected_lost, 0);
+	atomic_store(&write_delay_ms, 0);
+	CU_ASSERT(reads_as(file, model, 0, (size_t)12 * BLOCK));
+	wait_for_nodes(file, 0x3f);
+	heal_everything(file, 1);
+	stripe_file_put(file);
+	free(model);
+	stop_gathering();
+}
+
 static void a_slow_node_counts_where_nothing_is_to_be_recorded(void)
 {
 	uint8_t bytes[BLOCK];
@@ -3176,6 +3243,8 @@ int main(void)
 			truncation_and_bytes_collected_at_the_end_of_a_segment},
 		{"commit tells the size whoever else commits",
 			commit_tells_the_size_whoever_else_commits},
+		{"a hanging disk is waited for once by what was collected",
+			a_hanging_disk_is_waited_for_once_by_what_was_collected},
 		{"slow nodes do not slow reads", slow_nodes_do_not_slow_reads},
 		{"random histories match the model", random_histories_match_the_model},
 		CU_TEST_INFO_NULL,
