@@ -285,8 +285,11 @@ static int commit_locked(struct stripe_file *file)
 
 int stripe_commit(struct stripe_file *file)
 {
+	/* Others' commits count. */
+	uint64_t give_up_us = attempts_end(file->stripe);
+
 	pthread_mutex_lock(&file->commit_lock);
-	int lost = gather_commit(file);
+	int lost = gather_commit(file, give_up_us);
 	int error = commit_locked(file);
 	pthread_mutex_lock(&file->lock);
 	file->committing_end = 0;

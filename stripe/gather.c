@@ -110,6 +110,8 @@ static void lose_all(struct stripe_file *file, const char *why)
  * need it, so that its node does not seem to be down: it is not waited for with each block.
  */
 struct sending {
+	uint64_t give_up_us; /* attempts_end(), for all of it */
+	unsigned int sent; /* blocks */
 	const struct segment *segment; /* of the block sent last */
 	uint32_t silent; /* its shards whose stores did not answer in time */
 };
@@ -224,13 +226,14 @@ static int send_block(struct stripe_file *file, const struct segment *segment, u
 	struct cache *cache = &file->stripe->cache;
 	struct block block = {.bytes = malloc(file->block_bytes)};
 	uint64_t in_segment = number % file->segment_blocks;
-	uint64_t give_up_us = mode ? mode->give_up_us : attempts_end(file->stripe);
 	int error = 0;
 
 	if (!block.bytes)
 		return -ENOMEM;
-	if (sending->segment != segment)
-		*sending = (struct sending){.segment = segment};
+	if (sending->segment != segment) {
+		sending->segment = segment;
+		sending->silent = 0;
+	}
 	for (unsigned int attempt = 0;; attempt++) {
 		store_version newest = {0};
 		uint32_t write_epoch = file_write_epoch(file), exact_base;
@@ -282,7 +285,7 @@ static int send_block(struct stripe_file *file, const struct segment *segment, u
 			break;
 		}
 		error = block_write_recover(
-			file, segment, in_segment, 1, error, newest, attempt, give_up_us);
+			file, segment, in_segment, 1, error, newest, attempt, sending->give_up_us);
 		if (error)
 			break;
 	}
@@ -403,7 +406,7 @@ int gather_write(struct stripe_file *file, const struct segment *segment, uint64
 	struct patch patch = {.from = from, .length = length, .bytes = bytes};
 	struct cache_block *cached = cache_find(cache, file, number);
 	struct cache_block *found = cached;
-	struct sending sending = {0};
+	struct sending sending = {.give_up_us = mode->give_up_us};
 	bool done = false;
 	int error = 0;
 
@@ -481,7 +484,10 @@ static int send_collected(
 	return error;
 }
 
-/* Sends what has been collected for longest, until at most so many bytes are left. */
+/*
+ * Sends what has been collected for longest, until at most so many bytes are left.
+ * Returns also -ETIMEDOUT: there was no time for all of it.
+ */
 static int send_until(struct stripe_file *file, size_t bytes, struct sending *sending)
 {
 	struct cache *cache = &file->stripe->cache;
@@ -490,10 +496,14 @@ static int send_until(struct stripe_file *file, size_t bytes, struct sending *se
 	/* Each block comes up at most once: what is collected anew goes to the end of the list. */
 	size_t count = atomic_load(&file->cached.dirty_bytes) / file->block_bytes;
 	while (!error && count-- && atomic_load(&file->cached.dirty_bytes) > bytes) {
+		error = attempts_over(file, sending->give_up_us);
+		if (error)
+			break;
 		struct cache_block *cached = cache_oldest_dirty(cache, file);
 		if (!cached)
 			break;
 		error = send_collected(file, cached, true, sending);
+		sending->sent += !error;
 		cache_unpin(cache, cached);
 	}
 	return error;
@@ -508,11 +518,11 @@ static void stop_collecting(struct stripe_file *file)
 	pthread_mutex_unlock(&file->stripe->gather_lock);
 }
 
-void gather_make_room(struct stripe_file *file)
+void gather_make_room(struct stripe_file *file, uint64_t give_up_us)
 {
 	struct cache *cache = &file->stripe->cache;
 	size_t bytes = atomic_load(&file->cached.dirty_bytes);
-	struct sending sending = {0};
+	struct sending sending = {.give_up_us = give_up_us};
 
 	if (!bytes || !cache_file_is_full(cache, file))
 		return;
@@ -521,15 +531,20 @@ void gather_make_room(struct stripe_file *file)
 		stop_collecting(file);
 }
 
-int gather_commit(struct stripe_file *file)
+int gather_commit(struct stripe_file *file, uint64_t give_up_us)
 {
-	struct sending sending = {0};
+	struct sending sending = {.give_up_us = give_up_us};
 
 	if (atomic_load(&file->cached.dirty_bytes) == 0)
 		return 0;
+	if (latency_now_us() >= give_up_us)
+		return -ETIMEDOUT; /* while others sent */
 	int error = send_until(file, 0, &sending);
 	if (error == -EIO && file_doubt_rebuilding(file))
 		error = send_until(file, 0, &sending);
+	/* The next COMMIT goes on with the rest. */
+	if (error == -ETIMEDOUT && sending.sent && latency_now_us() >= give_up_us)
+		return error;
 	if (error) {
 		/* Until nothing is left nothing more is collected, or this might not end. */
 		atomic_store(&file->gather_failed, true);
@@ -543,13 +558,15 @@ void gather_end_epoch(struct stripe_file *file)
 {
 	struct cache *cache = &file->stripe->cache;
 	struct cache_block *cached;
-	struct sending sending = {0};
+	struct sending sending = {.give_up_us = attempts_end(file->stripe)};
 	int error = 0;
 
 	/* Or a busy writer would keep us here. */
 	atomic_store(&file->gather_ending, true);
 	while (!error && (cached = cache_oldest_dirty(cache, file))) {
-		error = send_collected(file, cached, false, &sending);
+		error = attempts_over(file, sending.give_up_us);
+		if (!error)
+			error = send_collected(file, cached, false, &sending);
 		cache_unpin(cache, cached);
 	}
 	if (error)
@@ -606,20 +623,22 @@ void gather_overlay(struct stripe_file *file, uint64_t number, struct block *blo
 
 /* -------- the thread -------- */
 
-/* Sends what has been collected for long enough. */
+/* Sends what has been collected for long enough. Other files have their turn after a while. */
 static void send_old(struct stripe_file *file, uint64_t now)
 {
 	struct cache *cache = &file->stripe->cache;
 	struct cache_block *cached;
 	struct sending sending = {0};
+	uint64_t end_us = attempts_end(file->stripe);
 	int error = 0;
 
-	while (!error && (cached = cache_oldest_dirty(cache, file))) {
+	while (!error && latency_now_us() < end_us && (cached = cache_oldest_dirty(cache, file))) {
 		uint64_t since = cache_dirty_since_ms(cache, cached);
 		if (since != UINT64_MAX && since + file->stripe->gather_delay_ms > now) {
 			cache_unpin(cache, cached);
 			break;
 		}
+		sending.give_up_us = attempts_end(file->stripe);
 		/* Many small runs are one commit's work; a failure changes the verifier. */
 		error = runs_are_many(file) ? stripe_commit(file)
 					    : send_collected(file, cached, true, &sending);

@@ -2202,6 +2202,39 @@ static void a_hanging_disk_is_waited_for_once_by_what_was_collected(void)
 	stop_gathering();
 }
 
+static void a_commit_that_takes_long_goes_on_with_the_next(void)
+{
+	struct timespec begun;
+
+	random_seed(94);
+	cluster.call_timeout_ms = 1000;
+	start_gathering(FOR_EVER);
+	cluster.call_timeout_ms = 0;
+	struct stripe_file *file = open_file(1);
+	uint8_t *model = collect_parts(file, 24);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	make_writes_hang(3);
+	atomic_store(&write_delay_ms, 400);
+	/* Six calls may take in vain: 6 s. */
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	CU_ASSERT_EQUAL(stripe_commit(file), -ETIMEDOUT);
+	CU_ASSERT(seconds_since(&begun) < 8);
+	CU_ASSERT(count().collected_blocks > 0);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	atomic_store(&write_delay_ms, 0);
+	CU_ASSERT_EQUAL(count().collected_blocks, 0);
+	CU_ASSERT_EQUAL(count().collected_lost, 0);
+	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe);
+	engine_start();
+	file = open_file(1);
+	CU_ASSERT(reads_as(file, model, 0, (size_t)24 * BLOCK));
+	stripe_file_put(file);
+	free(model);
+	stop_gathering();
+}
+
 static void a_slow_node_counts_where_nothing_is_to_be_recorded(void)
 {
 	uint8_t bytes[BLOCK];
@@ -3245,6 +3278,8 @@ int main(void)
 			commit_tells_the_size_whoever_else_commits},
 		{"a hanging disk is waited for once by what was collected",
 			a_hanging_disk_is_waited_for_once_by_what_was_collected},
+		{"a commit that takes long goes on with the next",
+			a_commit_that_takes_long_goes_on_with_the_next},
 		{"slow nodes do not slow reads", slow_nodes_do_not_slow_reads},
 		{"random histories match the model", random_histories_match_the_model},
 		CU_TEST_INFO_NULL,
