@@ -471,11 +471,12 @@ bool versions_reach(const struct stripe_file *file, const struct segment *segmen
 	unsigned int least, uint32_t holders, uint32_t fenced);
 
 /*
- * The same, after a fence if the holders alone are not enough. Returns 0; -EIO: they are not; or
- * -ESTALE: a store knows a newer write epoch.
+ * The same, after a fence if the holders are not enough with those that one has reached before:
+ * *fenced, 0 at first, which receives them. Returns 0; -EIO: they are not; or -ESTALE: a store
+ * knows a newer write epoch.
  */
 int segment_reach(struct stripe_file *file, const struct segment *segment, unsigned int least,
-	uint32_t holders);
+	uint32_t holders, uint32_t *fenced);
 
 /*
  * What one store said of one block. A store that never had anything of a block has no record of its

@@ -357,10 +357,12 @@ static unsigned int stores_wanted(const struct stripe_file *file, const struct w
 
 /*
  * Reckons what the answers of a fan-out mean.
- * *holders and *missed receive the shards that took the write and those that did not.
+ * *holders and *missed receive the shards that took the write and those that did not; *fenced as
+ * segment_reach().
  */
 static int judge_answers(struct stripe_file *file, const struct write_run *write,
-	const struct outgoing *outgoing, uint32_t *holders, uint32_t *missed, store_version *newest)
+	const struct outgoing *outgoing, uint32_t *holders, uint32_t *missed, uint32_t *fenced,
+	store_version *newest)
 {
 	const struct segment *segment = write->segment;
 	bool conflict = false, stale = false, full = false, forgotten = false;
@@ -408,7 +410,7 @@ static int judge_answers(struct stripe_file *file, const struct write_run *write
 	/* Where too few can be reached it is no use to try again. */
 	if (conflict && reached >= stores_wanted(file, write))
 		return -EAGAIN;
-	int error = segment_reach(file, segment, stores_wanted(file, write), *holders);
+	int error = segment_reach(file, segment, stores_wanted(file, write), *holders, fenced);
 	if (error == -EIO)
 		return forgotten ? -EAGAIN : full ? -ENOSPC : -EIO;
 	return error;
@@ -470,7 +472,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	unsigned int n = segment->shard_count;
 	unsigned int decided_count, undecided_count;
 	struct fanout fanout;
-	uint32_t left_out = 0, silent = 0, holders, missed;
+	uint32_t left_out = 0, silent = 0, fenced = 0, holders, missed;
 	int error = -ENOMEM;
 
 	*newest = (store_version){0};
@@ -520,7 +522,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	fanout_wait(&fanout);
 	if (write->silent)
 		*write->silent |= silent_shards(segment, outgoing);
-	error = judge_answers(file, write, outgoing, &holders, &missed, newest);
+	error = judge_answers(file, write, outgoing, &holders, &missed, &fenced, newest);
 	if (!error && former_may_have_taken(segment, outgoing, holders))
 		error = segment_confirm(file, segment);
 	if (error) {
@@ -549,7 +551,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 		error = run_record_missed(
 			file, run, run->wanted, missed & ~left_out, &run->holders, &silent);
 		if (!error)
-			error = segment_reach(file, segment, run->wanted, run->holders);
+			error = segment_reach(file, segment, run->wanted, run->holders, &fenced);
 		if (error) {
 			run_doubt(file, version);
 			unstable_replaced(file, write, run->written);
