@@ -2235,6 +2235,39 @@ static void a_commit_that_takes_long_goes_on_with_the_next(void)
 	stop_gathering();
 }
 
+/* Writers may be waiting for the blocks. */
+static void a_hanging_disk_is_waited_for_once_by_healing(void)
+{
+	struct stripe_heal_result result;
+	uint8_t bytes[12 * BLOCK];
+	struct timespec begun;
+
+	random_seed(95);
+	cluster.call_timeout_ms = 1000;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	cluster.call_timeout_ms = 0;
+	struct stripe_file *file = open_file(1);
+	fill(bytes, sizeof(bytes));
+	node_stop(3);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+	node_start(3);
+	make_writes_hang(3);
+	wait_for_nodes(file, 0x3f);
+	atomic_store(&write_delay_ms, 30000);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, 12, false, &result), 0);
+	CU_ASSERT(seconds_since(&begun) < 4);
+	CU_ASSERT_EQUAL(result.healed, 0);
+	CU_ASSERT_EQUAL(result.failed, 12);
+	CU_ASSERT_EQUAL(result.left, 12);
+	atomic_store(&write_delay_ms, 0);
+	wait_for_nodes(file, 0x3f);
+	heal_everything(file, 1);
+	CU_ASSERT(reads_as(file, bytes, 0, sizeof(bytes)));
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 static void a_slow_node_counts_where_nothing_is_to_be_recorded(void)
 {
 	uint8_t bytes[BLOCK];
@@ -3280,6 +3313,8 @@ int main(void)
 			a_hanging_disk_is_waited_for_once_by_what_was_collected},
 		{"a commit that takes long goes on with the next",
 			a_commit_that_takes_long_goes_on_with_the_next},
+		{"a hanging disk is waited for once by healing",
+			a_hanging_disk_is_waited_for_once_by_healing},
 		{"slow nodes do not slow reads", slow_nodes_do_not_slow_reads},
 		{"random histories match the model", random_histories_match_the_model},
 		CU_TEST_INFO_NULL,
