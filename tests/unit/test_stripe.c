@@ -3048,6 +3048,38 @@ static uint64_t median_read_us(struct stripe_file *file, const uint8_t *model, s
 	return times[TIMED_READS / 2];
 }
 
+/* What another engine has written and not committed is flushed before it is told. */
+static void a_hanging_disk_does_not_keep_unstable_bytes_from_being_read(void)
+{
+	uint8_t bytes[8 * BLOCK];
+	struct stripe_file *seen = NULL;
+	struct timespec begun;
+
+	random_seed(96);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(1);
+	fill(bytes, sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+	fill(bytes, sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), false), 0);
+	cluster.call_timeout_ms = 1000;
+	struct stripe *other = engine_create();
+	cluster.call_timeout_ms = 0;
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 1, &seen), 0);
+	atomic_store(&cluster.nodes[3].read_delay_ms, 3000);
+	uint8_t *read = malloc(sizeof(bytes));
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	CU_ASSERT_EQUAL(stripe_read(seen, 0, read, sizeof(bytes)), 0);
+	CU_ASSERT(seconds_since(&begun) < 5);
+	CU_ASSERT_EQUAL(memcmp(bytes, read, sizeof(bytes)), 0);
+	atomic_store(&cluster.nodes[3].read_delay_ms, 0);
+	free(read);
+	stripe_file_put(seen);
+	stripe_destroy(other);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 static void slow_nodes_do_not_slow_reads(void)
 {
 	const unsigned int delay_ms = 400;
@@ -3315,6 +3347,8 @@ int main(void)
 			a_commit_that_takes_long_goes_on_with_the_next},
 		{"a hanging disk is waited for once by healing",
 			a_hanging_disk_is_waited_for_once_by_healing},
+		{"a hanging disk does not keep unstable bytes from being read",
+			a_hanging_disk_does_not_keep_unstable_bytes_from_being_read},
 		{"slow nodes do not slow reads", slow_nodes_do_not_slow_reads},
 		{"random histories match the model", random_histories_match_the_model},
 		CU_TEST_INFO_NULL,
