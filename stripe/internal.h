@@ -112,6 +112,7 @@ struct stripe_file {
 	pthread_mutex_t tell_lock; /* only its holder takes runs out of `decided` */
 	atomic_bool attached; /* exportd has answered; set with attach_lock held */
 	atomic_bool claimed; /* exportd has given us a write epoch; set with attach_lock held */
+	atomic_uint unanswered; /* questions with attach_lock held; attach_begin() */
 	struct range_lock ranges; /* of blocks of the file */
 
 	/* Set once by the first attach, constant afterwards. */

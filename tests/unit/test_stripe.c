@@ -2268,6 +2268,39 @@ static void a_hanging_disk_is_waited_for_once_by_healing(void)
 	cluster_stop();
 }
 
+static void *write_in_vain(void *file)
+{
+	uint8_t bytes[BLOCK] = {0};
+
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, BLOCK, true), -ETIMEDOUT);
+	return NULL;
+}
+
+/* As with a disk of exportd's that hangs: those who wait for it keep others from being served. */
+static void writers_wait_together_for_an_exportd_that_hangs(void)
+{
+	struct timespec begun;
+	pthread_t threads[3];
+
+	random_seed(97);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(1);
+	atomic_store(&cluster.hold_placement, true);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	for (unsigned int i = 0; i < 3; i++)
+		pthread_create(&threads[i], NULL, write_in_vain, file);
+	for (unsigned int i = 0; i < 3; i++)
+		pthread_join(threads[i], NULL);
+	CU_ASSERT(seconds_since(&begun) < 15);
+	atomic_store(&cluster.hold_placement, false);
+	uint8_t bytes[BLOCK];
+	fill(bytes, sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+	CU_ASSERT(reads_as(file, bytes, 0, sizeof(bytes)));
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 static void a_slow_node_counts_where_nothing_is_to_be_recorded(void)
 {
 	uint8_t bytes[BLOCK];
@@ -3349,6 +3382,8 @@ int main(void)
 			a_hanging_disk_is_waited_for_once_by_healing},
 		{"a hanging disk does not keep unstable bytes from being read",
 			a_hanging_disk_does_not_keep_unstable_bytes_from_being_read},
+		{"writers wait together for an exportd that hangs",
+			writers_wait_together_for_an_exportd_that_hangs},
 		{"slow nodes do not slow reads", slow_nodes_do_not_slow_reads},
 		{"random histories match the model", random_histories_match_the_model},
 		CU_TEST_INFO_NULL,
