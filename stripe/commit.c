@@ -110,11 +110,11 @@ static bool is_first_of_segment(const struct run *runs, const struct run *run)
 
 /*
  * Has the stores of one segment record who does not have its runs. One that did not answer is not
- * asked again: there may be many runs.
+ * asked again, and one fence is enough: there may be many runs.
  */
 static int record_segment(struct stripe_file *file, const struct segment *segment, struct run *runs)
 {
-	uint32_t silent = 0;
+	uint32_t silent = 0, fenced = 0;
 	int error = 0;
 
 	for (struct run *run = runs; run && !error; run = run->next) {
@@ -126,7 +126,7 @@ static int record_segment(struct stripe_file *file, const struct segment *segmen
 				run->written & ~run->holders, &run->holders, &silent);
 		}
 		if (!error)
-			error = segment_reach(file, segment, run->wanted, run->holders);
+			error = segment_reach(file, segment, run->wanted, run->holders, &fenced);
 		if (error == -ESTALE)
 			error = -EAGAIN; /* under another writer's epoch it is sent again */
 		run->untold = run->holders;
@@ -285,8 +285,11 @@ static int commit_locked(struct stripe_file *file)
 
 int stripe_commit(struct stripe_file *file)
 {
+	/* Others' commits count. */
+	uint64_t give_up_us = attempts_end(file->stripe);
+
 	pthread_mutex_lock(&file->commit_lock);
-	int lost = gather_commit(file);
+	int lost = gather_commit(file, give_up_us);
 	int error = commit_locked(file);
 	pthread_mutex_lock(&file->lock);
 	file->committing_end = 0;

@@ -179,6 +179,22 @@ void stripe_file_put(struct stripe_file *file)
 	pthread_mutex_unlock(&stripe->files_lock);
 }
 
+/*
+ * Takes attach_lock. Who has waited for somebody whom exportd did not answer in time has waited
+ * long enough, and keeps others from being served: -ETIMEDOUT, without the lock, unless `done` has
+ * been set meanwhile (NULL: nothing will do), then 0 with it.
+ */
+static int attach_begin(struct stripe_file *file, const atomic_bool *done)
+{
+	unsigned int before = atomic_load(&file->unanswered);
+
+	pthread_mutex_lock(&file->attach_lock);
+	if (atomic_load(&file->unanswered) == before || (done && atomic_load(done)))
+		return 0;
+	pthread_mutex_unlock(&file->attach_lock);
+	return -ETIMEDOUT;
+}
+
 /* will_write: an attachment claims the write epoch, too, if that costs nothing. */
 static int get(struct stripe *stripe, uint32_t export_id, uint64_t file_id, bool will_write,
 	struct stripe_file **result)
@@ -210,10 +226,12 @@ static int get(struct stripe *stripe, uint32_t export_id, uint64_t file_id, bool
 
 	/* Not behind somebody who carries out a truncation. */
 	if (!atomic_load(&file->attached)) {
-		pthread_mutex_lock(&file->attach_lock);
-		if (!atomic_load(&file->attached))
-			error = attach(file, will_write ? stripe->writer : 0, true);
-		pthread_mutex_unlock(&file->attach_lock);
+		error = attach_begin(file, &file->attached);
+		if (!error) {
+			if (!atomic_load(&file->attached))
+				error = attach(file, will_write ? stripe->writer : 0, true);
+			pthread_mutex_unlock(&file->attach_lock);
+		}
 		/* Who reads need not care if a truncation cannot be carried out, and who writes
 		 * will hear of it. */
 		if (atomic_load(&file->attached))
@@ -508,6 +526,8 @@ static int attach_once(struct stripe_file *file, uint64_t writer, bool if_free, 
 	meta_placement_res placement = {0};
 	int error = ask_placement(file, 0, true, writer, if_free, META_TIMEOUT_MS, &placement);
 
+	if (error == -ETIMEDOUT)
+		atomic_fetch_add(&file->unanswered, 1);
 	if (error)
 		return error;
 	if (!atomic_load(&file->attached)) {
@@ -593,11 +613,11 @@ int file_attach(struct stripe_file *file)
 
 int file_claim(struct stripe_file *file)
 {
-	int error = 0;
-
 	if (atomic_load(&file->claimed))
 		return 0;
-	pthread_mutex_lock(&file->attach_lock);
+	int error = attach_begin(file, &file->claimed);
+	if (error)
+		return error;
 	if (!atomic_load(&file->claimed))
 		error = attach(file, file->stripe->writer, false);
 	pthread_mutex_unlock(&file->attach_lock);
@@ -615,8 +635,10 @@ int stripe_file_claim(struct stripe_file *file, uint32_t *write_epoch)
 
 int stripe_file_refresh(struct stripe_file *file)
 {
-	pthread_mutex_lock(&file->attach_lock);
-	int error = file_attach(file);
+	int error = attach_begin(file, NULL);
+	if (error)
+		return error;
+	error = file_attach(file);
 	pthread_mutex_unlock(&file->attach_lock);
 	return error;
 }
@@ -626,8 +648,10 @@ int stripe_file_refresh_to_read(struct stripe_file *file)
 	struct pending pending;
 	bool claimed;
 
-	pthread_mutex_lock(&file->attach_lock);
-	int error = attach_once(file, 0, false, &claimed, &pending);
+	int error = attach_begin(file, NULL);
+	if (error)
+		return error;
+	error = attach_once(file, 0, false, &claimed, &pending);
 	if (!error && pending.truncate)
 		file_truncate(file, pending.size, pending.write_epoch);
 	pthread_mutex_unlock(&file->attach_lock);

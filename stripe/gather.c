@@ -105,6 +105,17 @@ static void lose_all(struct stripe_file *file, const char *why)
 
 /* -------- one block -------- */
 
+/*
+ * What one sends after the other. A store whose disk hangs may go on answering all that does not
+ * need it, so that its node does not seem to be down: it is not waited for with each block.
+ */
+struct sending {
+	uint64_t give_up_us; /* attempts_end(), for all of it */
+	unsigned int sent; /* blocks */
+	const struct segment *segment; /* of the block sent last */
+	uint32_t silent; /* its shards whose stores did not answer in time */
+};
+
 /* Bytes that go over a block. */
 struct patch {
 	uint32_t from;
@@ -209,16 +220,20 @@ static int read_base(struct stripe_file *file, const struct segment *segment, ui
  * error. mode: NULL for what was collected, of any client; unstably.
  */
 static int send_block(struct stripe_file *file, const struct segment *segment, uint64_t number,
-	struct cache_block *cached, const struct patch *patch, const struct write_mode *mode)
+	struct cache_block *cached, const struct patch *patch, const struct write_mode *mode,
+	struct sending *sending)
 {
 	struct cache *cache = &file->stripe->cache;
 	struct block block = {.bytes = malloc(file->block_bytes)};
 	uint64_t in_segment = number % file->segment_blocks;
-	uint64_t give_up_us = mode ? mode->give_up_us : attempts_end(file->stripe);
 	int error = 0;
 
 	if (!block.bytes)
 		return -ENOMEM;
+	if (sending->segment != segment) {
+		sending->segment = segment;
+		sending->silent = 0;
+	}
 	for (unsigned int attempt = 0;; attempt++) {
 		store_version newest = {0};
 		uint32_t write_epoch = file_write_epoch(file), exact_base;
@@ -260,6 +275,7 @@ static int send_block(struct stripe_file *file, const struct segment *segment, u
 			.stable = mode && mode->stable,
 			.layout_epoch = mode ? &mode->layout_epoch : NULL,
 			.ending = !mode && atomic_load(&file->gather_ending),
+			.silent = &sending->silent,
 		};
 		error = block_write_run(file, &run, &newest);
 		if (error == 0) {
@@ -269,7 +285,7 @@ static int send_block(struct stripe_file *file, const struct segment *segment, u
 			break;
 		}
 		error = block_write_recover(
-			file, segment, in_segment, 1, error, newest, attempt, give_up_us);
+			file, segment, in_segment, 1, error, newest, attempt, sending->give_up_us);
 		if (error)
 			break;
 	}
@@ -356,7 +372,7 @@ static int collectable(struct stripe_file *file, const struct segment *segment, 
  */
 static bool collect(struct stripe_file *file, const struct segment *segment,
 	struct cache_block *cached, const struct patch *patch, const uint32_t *layout_epoch,
-	int *error)
+	struct sending *sending, int *error)
 {
 	static const struct patch nothing;
 	uint32_t write_epoch = file_write_epoch(file);
@@ -379,7 +395,7 @@ static bool collect(struct stripe_file *file, const struct segment *segment,
 	atomic_fetch_add(&file->stripe->collected, 1);
 	*error = 0;
 	if (cached->covered == UINT64_MAX)
-		*error = send_block(file, segment, cached->number, cached, &nothing, NULL);
+		*error = send_block(file, segment, cached->number, cached, &nothing, NULL, sending);
 	return true;
 }
 
@@ -390,6 +406,7 @@ int gather_write(struct stripe_file *file, const struct segment *segment, uint64
 	struct patch patch = {.from = from, .length = length, .bytes = bytes};
 	struct cache_block *cached = cache_find(cache, file, number);
 	struct cache_block *found = cached;
+	struct sending sending = {.give_up_us = mode->give_up_us};
 	bool done = false;
 	int error = 0;
 
@@ -407,11 +424,12 @@ int gather_write(struct stripe_file *file, const struct segment *segment, uint64
 		error = collectable(file, segment, number, &cached);
 		if (!error && cached) {
 			atomic_fetch_add(&file->stripe->cached_bases, was_there);
-			done = collect(file, segment, cached, &patch, &mode->layout_epoch, &error);
+			done = collect(file, segment, cached, &patch, &mode->layout_epoch, &sending,
+				&error);
 		}
 	}
 	if (!done && !error)
-		error = send_block(file, segment, number, cached, &patch, mode);
+		error = send_block(file, segment, number, cached, &patch, mode, &sending);
 	if (cached)
 		cache_unpin(cache, cached);
 	return error;
@@ -420,7 +438,8 @@ int gather_write(struct stripe_file *file, const struct segment *segment, uint64
 /* -------- sending -------- */
 
 /* send_collected(), once; -ESTALE if exportd is to be asked before another attempt. */
-static int try_to_send(struct stripe_file *file, struct cache_block *cached)
+static int try_to_send(
+	struct stripe_file *file, struct cache_block *cached, struct sending *sending)
 {
 	static const struct patch nothing;
 	const struct segment *segment;
@@ -434,7 +453,7 @@ static int try_to_send(struct stripe_file *file, struct cache_block *cached)
 	if (cached->dirty && cached->write_epoch != file_write_epoch(file))
 		lose(cached, "the file was truncated or has another gateway");
 	else if (cached->dirty)
-		error = send_block(file, segment, cached->number, cached, &nothing, NULL);
+		error = send_block(file, segment, cached->number, cached, &nothing, NULL, sending);
 	bool left = cached->dirty;
 	range_release(&file->ranges, &hold);
 	return left ? error : 0;
@@ -445,9 +464,10 @@ static int try_to_send(struct stripe_file *file, struct cache_block *cached)
  * have been made since, which is no new epoch.
  * Returns 0 also if there turned out to be nothing, or it was lost; an error if it is still there.
  */
-static int send_collected(struct stripe_file *file, struct cache_block *cached, bool learn)
+static int send_collected(
+	struct stripe_file *file, struct cache_block *cached, bool learn, struct sending *sending)
 {
-	int error = try_to_send(file, cached);
+	int error = try_to_send(file, cached, sending);
 
 	for (unsigned int asked = 0; error == -ESTALE && learn && asked < LEARN_MAX; asked++) {
 		/* Not with the range held. If the epoch grew, what is left is given up next. */
@@ -455,7 +475,7 @@ static int send_collected(struct stripe_file *file, struct cache_block *cached, 
 		error = file_learn_epoch(file, &layout_epoch);
 		if (error)
 			return error;
-		error = try_to_send(file, cached);
+		error = try_to_send(file, cached, sending);
 	}
 	if (!error)
 		atomic_store(&file->gather_failed, false);
@@ -464,8 +484,11 @@ static int send_collected(struct stripe_file *file, struct cache_block *cached, 
 	return error;
 }
 
-/* Sends what has been collected for longest, until at most so many bytes are left. */
-static int send_until(struct stripe_file *file, size_t bytes)
+/*
+ * Sends what has been collected for longest, until at most so many bytes are left.
+ * Returns also -ETIMEDOUT: there was no time for all of it.
+ */
+static int send_until(struct stripe_file *file, size_t bytes, struct sending *sending)
 {
 	struct cache *cache = &file->stripe->cache;
 	int error = 0;
@@ -473,10 +496,14 @@ static int send_until(struct stripe_file *file, size_t bytes)
 	/* Each block comes up at most once: what is collected anew goes to the end of the list. */
 	size_t count = atomic_load(&file->cached.dirty_bytes) / file->block_bytes;
 	while (!error && count-- && atomic_load(&file->cached.dirty_bytes) > bytes) {
+		error = attempts_over(file, sending->give_up_us);
+		if (error)
+			break;
 		struct cache_block *cached = cache_oldest_dirty(cache, file);
 		if (!cached)
 			break;
-		error = send_collected(file, cached, true);
+		error = send_collected(file, cached, true, sending);
+		sending->sent += !error;
 		cache_unpin(cache, cached);
 	}
 	return error;
@@ -491,25 +518,33 @@ static void stop_collecting(struct stripe_file *file)
 	pthread_mutex_unlock(&file->stripe->gather_lock);
 }
 
-void gather_make_room(struct stripe_file *file)
+void gather_make_room(struct stripe_file *file, uint64_t give_up_us)
 {
 	struct cache *cache = &file->stripe->cache;
 	size_t bytes = atomic_load(&file->cached.dirty_bytes);
+	struct sending sending = {.give_up_us = give_up_us};
 
 	if (!bytes || !cache_file_is_full(cache, file))
 		return;
 	/* If that fails, the write finds no room to collect into, is sent at once, and fails. */
-	if (send_until(file, bytes / 4 * 3))
+	if (send_until(file, bytes / 4 * 3, &sending))
 		stop_collecting(file);
 }
 
-int gather_commit(struct stripe_file *file)
+int gather_commit(struct stripe_file *file, uint64_t give_up_us)
 {
+	struct sending sending = {.give_up_us = give_up_us};
+
 	if (atomic_load(&file->cached.dirty_bytes) == 0)
 		return 0;
-	int error = send_until(file, 0);
+	if (latency_now_us() >= give_up_us)
+		return -ETIMEDOUT; /* while others sent */
+	int error = send_until(file, 0, &sending);
 	if (error == -EIO && file_doubt_rebuilding(file))
-		error = send_until(file, 0);
+		error = send_until(file, 0, &sending);
+	/* The next COMMIT goes on with the rest. */
+	if (error == -ETIMEDOUT && sending.sent && latency_now_us() >= give_up_us)
+		return error;
 	if (error) {
 		/* Until nothing is left nothing more is collected, or this might not end. */
 		atomic_store(&file->gather_failed, true);
@@ -523,12 +558,15 @@ void gather_end_epoch(struct stripe_file *file)
 {
 	struct cache *cache = &file->stripe->cache;
 	struct cache_block *cached;
+	struct sending sending = {.give_up_us = attempts_end(file->stripe)};
 	int error = 0;
 
 	/* Or a busy writer would keep us here. */
 	atomic_store(&file->gather_ending, true);
 	while (!error && (cached = cache_oldest_dirty(cache, file))) {
-		error = send_collected(file, cached, false);
+		error = attempts_over(file, sending.give_up_us);
+		if (!error)
+			error = send_collected(file, cached, false, &sending);
 		cache_unpin(cache, cached);
 	}
 	if (error)
@@ -585,22 +623,25 @@ void gather_overlay(struct stripe_file *file, uint64_t number, struct block *blo
 
 /* -------- the thread -------- */
 
-/* Sends what has been collected for long enough. */
+/* Sends what has been collected for long enough. Other files have their turn after a while. */
 static void send_old(struct stripe_file *file, uint64_t now)
 {
 	struct cache *cache = &file->stripe->cache;
 	struct cache_block *cached;
+	struct sending sending = {0};
+	uint64_t end_us = attempts_end(file->stripe);
 	int error = 0;
 
-	while (!error && (cached = cache_oldest_dirty(cache, file))) {
+	while (!error && latency_now_us() < end_us && (cached = cache_oldest_dirty(cache, file))) {
 		uint64_t since = cache_dirty_since_ms(cache, cached);
 		if (since != UINT64_MAX && since + file->stripe->gather_delay_ms > now) {
 			cache_unpin(cache, cached);
 			break;
 		}
+		sending.give_up_us = attempts_end(file->stripe);
 		/* Many small runs are one commit's work; a failure changes the verifier. */
 		error = runs_are_many(file) ? stripe_commit(file)
-					    : send_collected(file, cached, true);
+					    : send_collected(file, cached, true, &sending);
 		cache_unpin(cache, cached);
 	}
 	if (!error)

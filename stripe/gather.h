@@ -35,18 +35,21 @@ int gather_write(struct stripe_file *file, const struct segment *segment, uint64
 
 /*
  * Before an unstable write: sends some of what the file has collected if there is no room for more.
- * No range may be held.
+ * No range may be held. give_up_us: as of attempts_end().
  */
-void gather_make_room(struct stripe_file *file);
+void gather_make_room(struct stripe_file *file, uint64_t give_up_us);
 
 /*
  * Sends all that was collected before the call, unstably. What cannot be sent is dropped, the
- * verifier changes, and the error is returned. The caller holds commit_lock and no range.
+ * verifier changes, and the error is returned. Where only the time (attempts_end()) does not
+ * suffice the rest stays: -ETIMEDOUT, and the client tries again. The caller holds commit_lock and
+ * no range.
  */
-int gather_commit(struct stripe_file *file);
+int gather_commit(struct stripe_file *file, uint64_t give_up_us);
 
 /*
- * Before the write epoch of the file grows: sends what it can under the old one and drops the rest.
+ * Before the write epoch of the file grows: sends what it can under the old one, in the time of
+ * attempts_end(), and drops the rest.
  * The caller holds attach_lock and no range.
  */
 void gather_end_epoch(struct stripe_file *file);

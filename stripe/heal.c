@@ -108,6 +108,9 @@ struct batch {
 	struct diagnosis blocks[HEAL_BLOCKS];
 	uint64_t boots[MOJETTE_N_MAX]; /* of the stores written to, 0: not yet */
 	uint32_t restarted; /* bit s: shard s's store, between two writes */
+	/* Shards whose stores did not answer in time, or could not flush: they are not waited for
+	 * with each block. */
+	uint32_t silent;
 };
 
 /*
@@ -196,7 +199,7 @@ static int write_shards(struct batch *batch, uint64_t block_number, const struct
 {
 	struct stripe_file *file = batch->file;
 	const struct segment *segment = batch->segment;
-	uint32_t needed = diagnosis->needed;
+	uint32_t needed = diagnosis->needed & ~batch->silent;
 	struct fanout_call calls[MOJETTE_N_MAX];
 	store_write_args args[MOJETTE_N_MAX];
 	store_write_block headers[MOJETTE_N_MAX];
@@ -260,6 +263,8 @@ static int write_shards(struct batch *batch, uint64_t block_number, const struct
 			error = -ESTALE;
 		} else if (fanout_call_refused(&calls[s], -EAGAIN)) {
 			diagnosis->outdated |= 1u << s;
+		} else if (calls[s].started && calls[s].error == -ETIMEDOUT) {
+			batch->silent |= 1u << s;
 		}
 		fanout_call_free(&calls[s]);
 	}
@@ -292,17 +297,21 @@ static void clear_missed(struct stripe_file *file, const struct segment *segment
  * yet: what was recorded as missed, or is being made, is flushed and looked at before it is not
  * any more.
  */
-static uint32_t unsound_shards(struct stripe_file *file, const struct segment *segment,
-	uint64_t block_number, store_version version, uint32_t shards)
+static uint32_t unsound_shards(
+	struct batch *batch, uint64_t block_number, store_version version, uint32_t shards)
 {
+	struct stripe_file *file = batch->file;
+	const struct segment *segment = batch->segment;
 	store_read_args read_args[MOJETTE_N_MAX];
 	store_read_res read_results[MOJETTE_N_MAX];
 	struct fanout_call calls[MOJETTE_N_MAX];
 	uint32_t sound = 0;
 
 	uint64_t boots[MOJETTE_N_MAX];
-	uint32_t flushed = segment_flush(file, segment, shards, boots);
+	uint32_t asked = shards & ~batch->silent;
+	uint32_t flushed = segment_flush(file, segment, asked, boots);
 
+	batch->silent |= asked & ~flushed;
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		read_args[s] = (store_read_args){
 			.file = file_store_file(file, segment),
@@ -321,6 +330,8 @@ static uint32_t unsound_shards(struct stripe_file *file, const struct segment *s
 			if (block_answer_is_sound(&answer) &&
 				version_compare(answer.newest, version) == 0)
 				sound |= 1u << s;
+		} else if (calls[s].started && calls[s].error == -ETIMEDOUT) {
+			batch->silent |= 1u << s;
 		}
 		fanout_call_free(&calls[s]);
 	}
@@ -375,8 +386,7 @@ static int heal_block(struct batch *batch, uint32_t index)
 		return error;
 	uint32_t doubtful = diagnosis->holders & (diagnosis->recorded | batch->segment->rebuilding);
 	if (doubtful) {
-		uint32_t unsound = unsound_shards(
-			batch->file, batch->segment, number, diagnosis->version, doubtful);
+		uint32_t unsound = unsound_shards(batch, number, diagnosis->version, doubtful);
 		diagnosis->holders &= ~unsound;
 		diagnosis->needed |= unsound;
 	}
@@ -522,6 +532,7 @@ static int heal_batch(struct batch *batch)
 	memset(batch->blocks, 0, sizeof(batch->blocks));
 	memset(batch->boots, 0, sizeof(batch->boots));
 	batch->restarted = 0;
+	batch->silent = 0;
 	for (uint32_t i = 0; i < batch->count && failed != -ESTALE; i++) {
 		batch->blocks[i] = diagnose(batch->file, batch->segment, &batch->survey, i);
 		failed = heal_block(batch, i);

@@ -112,6 +112,7 @@ struct stripe_file {
 	pthread_mutex_t tell_lock; /* only its holder takes runs out of `decided` */
 	atomic_bool attached; /* exportd has answered; set with attach_lock held */
 	atomic_bool claimed; /* exportd has given us a write epoch; set with attach_lock held */
+	atomic_uint unanswered; /* questions with attach_lock held; attach_begin() */
 	struct range_lock ranges; /* of blocks of the file */
 
 	/* Set once by the first attach, constant afterwards. */
@@ -473,11 +474,12 @@ bool versions_reach(const struct stripe_file *file, const struct segment *segmen
 	unsigned int least, uint32_t holders, uint32_t fenced);
 
 /*
- * The same, after a fence if the holders alone are not enough. Returns 0; -EIO: they are not; or
- * -ESTALE: a store knows a newer write epoch.
+ * The same, after a fence if the holders are not enough with those that one has reached before:
+ * *fenced, 0 at first, which receives them. Returns 0; -EIO: they are not; or -ESTALE: a store
+ * knows a newer write epoch.
  */
 int segment_reach(struct stripe_file *file, const struct segment *segment, unsigned int least,
-	uint32_t holders);
+	uint32_t holders, uint32_t *fenced);
 
 /*
  * What one store said of one block. A store that never had anything of a block has no record of its
@@ -718,6 +720,9 @@ struct write_run {
 			take it, too */
 	const uint32_t *layout_epoch; /* file_is_elsewhere() */
 	bool ending; /* file_next_version() */
+	/* Shards that are left out as if they were down, if enough others are left; receives those
+	 * whose stores do not answer in time. NULL: of no interest. */
+	uint32_t *silent;
 };
 
 /*

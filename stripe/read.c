@@ -155,6 +155,19 @@ static void round_ask(struct round *round, uint32_t shards)
 	round_collect(round);
 }
 
+/* The shards whose stores were waited for in vain. */
+static uint32_t round_silent(const struct round *round)
+{
+	uint32_t silent = 0;
+
+	for (unsigned int s = 0; s < round->segment->shard_count; s++) {
+		if ((round->asked & (1u << s)) && round->calls[s].started &&
+			round->calls[s].error == -ETIMEDOUT)
+			silent |= 1u << s;
+	}
+	return silent;
+}
+
 static void round_ended(void *context)
 {
 	struct round *round = context;
@@ -393,11 +406,12 @@ static int round_value(
 }
 
 /*
- * One block, all stores, asked up to `retries` times more.
+ * One block, all stores, asked up to `retries` times more. *silent: shards that are left out as if
+ * they were down; receives those whose stores do not answer in time.
  * Returns 0, -EIO, -ESTALE (a store knows a newer write epoch) or -ENOMEM.
  */
 static int ask_all(struct stripe_file *file, const struct segment *segment, uint64_t block_number,
-	unsigned int retries, struct block *block, void *scratch)
+	unsigned int retries, uint32_t *silent, struct block *block, void *scratch)
 {
 	uint32_t all = (1u << segment->shard_count) - 1;
 	/* Nodes that do not even refuse cost the whole time of a call in each attempt. */
@@ -418,9 +432,17 @@ static int ask_all(struct stripe_file *file, const struct segment *segment, uint
 		if (!newest)
 			return -ENOMEM;
 		/* Those that seem to be down are asked at the last. */
-		uint32_t asked =
-			attempt < RETRIES ? all & ~segment_known_down(segment, file->code.k) : all;
+		uint32_t asked = all & ~segment_known_down(segment, file->code.k);
+		if (__builtin_popcount(asked & ~*silent) >= file->code.k)
+			asked &= ~*silent;
+		if (attempt == RETRIES)
+			asked = all;
 		round_ask(newest, asked);
+		uint32_t late = round_silent(newest) & ~*silent;
+		/* The next attempt goes without, but not on and on. */
+		if (late && !*silent)
+			end_ms = latency_now_us() / 1000 + file->stripe->call_timeout_ms;
+		*silent |= late;
 		if (round_is_ahead(newest)) {
 			round_free(newest);
 			return -ESTALE;
@@ -452,13 +474,14 @@ static int ask_all(struct stripe_file *file, const struct segment *segment, uint
 			/* Often it is only not flushed yet. What comes of it the next turn sees. */
 			if (attempt < PATIENT_TURNS) {
 				uint64_t boots[MOJETTE_N_MAX];
-				segment_flush(file, segment, asked, boots);
+				segment_flush(file, segment, asked & ~*silent, boots);
 				break;
 			}
 			/* fallthrough */
 		case BLOCK_IN_DOUBT:
-			/* Not at once: its writer may be at work. */
-			if (attempt >= PATIENT_TURNS && !settled) {
+			/* Not at once: its writer may be at work. With stores that do not answer
+			 * it takes long, of each block: the healer does it. */
+			if (attempt >= PATIENT_TURNS && !settled && !*silent) {
 				uint64_t largest;
 				settled = true;
 				/* Others are to be asked by now. */
@@ -539,6 +562,7 @@ int block_read_former(struct stripe_file *file, const struct segment *segment,
 	void *scratch = malloc(mojette_scratch_bytes(&file->code, file->row_bytes));
 	struct former_choice choice = {0};
 	struct segment former;
+	uint32_t silent = 0;
 	uint64_t largest;
 	int error = -EIO;
 
@@ -561,7 +585,7 @@ int block_read_former(struct stripe_file *file, const struct segment *segment,
 		error = versions_settle(file, &former, block_number, 1, &largest);
 		if (!error)
 			error = ask_all(file, &former, block_number,
-				how & BLOCK_READ_ONCE ? 0 : RETRIES, block, scratch);
+				how & BLOCK_READ_ONCE ? 0 : RETRIES, &silent, block, scratch);
 		if (!error)
 			error = segment_confirm_former(file, &former);
 		if (!error && !block->committed && !VERSION_IS_EMPTINESS(block->version))
@@ -571,8 +595,10 @@ int block_read_former(struct stripe_file *file, const struct segment *segment,
 	return error;
 }
 
+/* *silent: as of ask_all(). */
 static int block_read_carefully(struct stripe_file *file, const struct segment *segment,
-	uint64_t block_number, unsigned int how, struct block *block, void *scratch)
+	uint64_t block_number, unsigned int how, uint32_t *silent, struct block *block,
+	void *scratch)
 {
 	unsigned int retries = how & BLOCK_READ_ONCE ? 0 : RETRIES;
 	int error = -EIO;
@@ -580,14 +606,14 @@ static int block_read_carefully(struct stripe_file *file, const struct segment *
 	/* Where shards are being made, time does not tell what only the former stores know: of each
 	 * block of a long read. */
 	if (segment->rebuilding) {
-		error = ask_all(
-			file, segment, block_number, retries ? PATIENT_TURNS : 0, block, scratch);
+		error = ask_all(file, segment, block_number, retries ? PATIENT_TURNS : 0, silent,
+			block, scratch);
 		if (error == -EIO)
 			error = block_read_former(
 				file, segment, block_number, BLOCK_READ_ONCE, block);
 	}
 	if (error == -EIO && (retries || !segment->rebuilding))
-		error = ask_all(file, segment, block_number, retries, block, scratch);
+		error = ask_all(file, segment, block_number, retries, silent, block, scratch);
 	if (error == -EIO && retries && segment->rebuilding)
 		error = block_read_former(file, segment, block_number, how, block);
 	if (error == -EIO)
@@ -694,7 +720,7 @@ static int read_run(struct stripe_file *file, const struct segment *segment, uin
 	uint32_t count, const struct sink *sink)
 {
 	size_t scratch_bytes = mojette_scratch_bytes(&file->code, file->row_bytes);
-	uint32_t all = (1u << segment->shard_count) - 1;
+	uint32_t all = (1u << segment->shard_count) - 1, silent = 0;
 	int error = 0;
 
 	struct round *round = round_create(file, segment, first_block, count, (store_version){0});
@@ -719,11 +745,12 @@ static int read_run(struct stripe_file *file, const struct segment *segment, uin
 		if (error == -EAGAIN && !complete) {
 			complete = true;
 			round_ask(round, all & ~segment_known_down(segment, file->code.k));
+			silent = round_silent(round);
 			error = round_value(round, i, true, &block, scratch);
 		}
 		if (error == -EAGAIN)
 			error = block_read_carefully(
-				file, segment, first_block + i, 0, &block, scratch);
+				file, segment, first_block + i, 0, &silent, &block, scratch);
 		if (!error && unstable)
 			unstable_met_older(file, segment, first_block + i, 1, block.version);
 		if (!error)
@@ -747,6 +774,7 @@ int block_read(struct stripe_file *file, const struct segment *segment, uint64_t
 {
 	void *scratch = malloc(mojette_scratch_bytes(&file->code, file->row_bytes));
 	struct round *round = round_create(file, segment, block_number, 1, (store_version){0});
+	uint32_t silent = 0;
 	int error = -EAGAIN;
 
 	if (!scratch || !round) {
@@ -757,7 +785,8 @@ int block_read(struct stripe_file *file, const struct segment *segment, uint64_t
 	}
 	round_free(round);
 	if (error == -EAGAIN)
-		error = block_read_carefully(file, segment, block_number, how, block, scratch);
+		error = block_read_carefully(
+			file, segment, block_number, how, &silent, block, scratch);
 	free(scratch);
 	return error;
 }

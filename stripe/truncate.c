@@ -169,16 +169,16 @@ int stripe_fence(struct stripe *stripe, uint32_t export_id, uint64_t file_id)
 }
 
 int segment_reach(struct stripe_file *file, const struct segment *segment, unsigned int least,
-	uint32_t holders)
+	uint32_t holders, uint32_t *fenced)
 {
 	bool stale = false;
 
 	if ((unsigned int)__builtin_popcount(holders) < least)
 		return -EIO;
-	if (versions_reach(file, segment, least, holders, 0))
+	if (versions_reach(file, segment, least, holders, *fenced))
 		return 0;
-	uint32_t fenced = segment_fence(file, segment, segment_newest_epoch(file, segment), &stale);
-	if (versions_reach(file, segment, least, holders, fenced))
+	*fenced |= segment_fence(file, segment, segment_newest_epoch(file, segment), &stale);
+	if (versions_reach(file, segment, least, holders, *fenced))
 		return 0;
 	return stale ? -ESTALE : -EIO;
 }

@@ -286,7 +286,7 @@ int stripe_write_under(struct stripe_file *file, uint32_t layout_epoch, uint64_t
 	if (!error)
 		error = file_claim(file);
 	if (!error && !stable)
-		gather_make_room(file);
+		gather_make_room(file, mode.give_up_us);
 	for (unsigned int attempt = 0; !error; attempt++) {
 		uint32_t write_epoch = file_write_epoch(file);
 		error = write_range(file, offset, buffer, length, &mode);

@@ -357,10 +357,12 @@ static unsigned int stores_wanted(const struct stripe_file *file, const struct w
 
 /*
  * Reckons what the answers of a fan-out mean.
- * *holders and *missed receive the shards that took the write and those that did not.
+ * *holders and *missed receive the shards that took the write and those that did not; *fenced as
+ * segment_reach().
  */
 static int judge_answers(struct stripe_file *file, const struct write_run *write,
-	const struct outgoing *outgoing, uint32_t *holders, uint32_t *missed, store_version *newest)
+	const struct outgoing *outgoing, uint32_t *holders, uint32_t *missed, uint32_t *fenced,
+	store_version *newest)
 {
 	const struct segment *segment = write->segment;
 	bool conflict = false, stale = false, full = false, forgotten = false;
@@ -408,7 +410,7 @@ static int judge_answers(struct stripe_file *file, const struct write_run *write
 	/* Where too few can be reached it is no use to try again. */
 	if (conflict && reached >= stores_wanted(file, write))
 		return -EAGAIN;
-	int error = segment_reach(file, segment, stores_wanted(file, write), *holders);
+	int error = segment_reach(file, segment, stores_wanted(file, write), *holders, fenced);
 	if (error == -EIO)
 		return forgotten ? -EAGAIN : full ? -ENOSPC : -EIO;
 	return error;
@@ -434,19 +436,34 @@ static bool former_may_have_taken(
 }
 
 /*
- * The shards that a write is not sent to: those that seem to be down, unless that leaves too few,
- * and the blind ones.
+ * The shards that a write is not sent to: those that seem to be down or are silent, unless that
+ * leaves too few, and the blind ones.
  */
 static uint32_t shards_left_out(const struct stripe_file *file, const struct write_run *write)
 {
 	const struct segment *segment = write->segment;
 	unsigned int wanted = stores_wanted(file, write);
 	uint32_t blind = blind_shards(write);
-	uint32_t left_out = segment_known_down(segment, wanted) | blind;
+	uint32_t down = segment_known_down(segment, wanted) | blind;
+	const uint32_t choices[] = {down | (write->silent ? *write->silent : 0), down};
 
-	return segment->shard_count - (unsigned int)__builtin_popcount(left_out) < wanted
-		       ? blind
-		       : left_out;
+	for (unsigned int i = 0; i < sizeof(choices) / sizeof(choices[0]); i++) {
+		if (segment->shard_count - (unsigned int)__builtin_popcount(choices[i]) >= wanted)
+			return choices[i];
+	}
+	return blind;
+}
+
+/* The shards whose stores have not answered in time. */
+static uint32_t silent_shards(const struct segment *segment, const struct outgoing *outgoing)
+{
+	uint32_t silent = 0;
+
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (outgoing[s].call.started && outgoing[s].call.error == -ETIMEDOUT)
+			silent |= 1u << s;
+	}
+	return silent;
 }
 
 int block_write_run(struct stripe_file *file, const struct write_run *write, store_version *newest)
@@ -455,7 +472,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	unsigned int n = segment->shard_count;
 	unsigned int decided_count, undecided_count;
 	struct fanout fanout;
-	uint32_t left_out = 0, silent = 0, holders, missed;
+	uint32_t left_out = 0, silent = 0, fenced = 0, holders, missed;
 	int error = -ENOMEM;
 
 	*newest = (store_version){0};
@@ -503,7 +520,9 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 				args, &outgoing[s].result);
 	}
 	fanout_wait(&fanout);
-	error = judge_answers(file, write, outgoing, &holders, &missed, newest);
+	if (write->silent)
+		*write->silent |= silent_shards(segment, outgoing);
+	error = judge_answers(file, write, outgoing, &holders, &missed, &fenced, newest);
 	if (!error && former_may_have_taken(segment, outgoing, holders))
 		error = segment_confirm(file, segment);
 	if (error) {
@@ -532,7 +551,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 		error = run_record_missed(
 			file, run, run->wanted, missed & ~left_out, &run->holders, &silent);
 		if (!error)
-			error = segment_reach(file, segment, run->wanted, run->holders);
+			error = segment_reach(file, segment, run->wanted, run->holders, &fenced);
 		if (error) {
 			run_doubt(file, version);
 			unstable_replaced(file, write, run->written);

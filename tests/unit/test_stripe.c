@@ -2137,6 +2137,172 @@ static void commit_waits_once_for_a_slow_node_in_each_segment(void)
 }
 
 /* Of two runs only one has to be recorded as missed: the other one needs the slow store. */
+static atomic_uint write_delay_ms;
+
+static void hanging_write(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	for (unsigned int i = 0; i < atomic_load(&write_delay_ms); i += 10)
+		usleep(10000);
+	plain_write(context, caller, arguments, result);
+}
+
+/* As with a disk that hangs: the node answers what does not need it. */
+static void make_writes_hang(unsigned int node)
+{
+	rpc_handler *handler = &cluster.nodes[node].procedures[STORE_WRITE].handler;
+
+	plain_write = *handler;
+	*handler = hanging_write;
+}
+
+/* Some bytes of each of so many blocks. Returns what the file is then. */
+static uint8_t *collect_parts(struct stripe_file *file, unsigned int count)
+{
+	uint8_t *model = calloc(count, BLOCK);
+
+	fill(model, (size_t)count * BLOCK);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, (size_t)count * BLOCK, true), 0);
+	for (unsigned int i = 0; i < count; i++) {
+		size_t offset = (size_t)i * BLOCK + 4096;
+		fill(model + offset, 4096);
+		CU_ASSERT_EQUAL(stripe_write(file, offset, model + offset, 4096, false), 0);
+	}
+	return model;
+}
+
+static double seconds_since(const struct timespec *begun)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)(now.tv_sec - begun->tv_sec) + (double)(now.tv_nsec - begun->tv_nsec) / 1e9;
+}
+
+static void a_hanging_disk_is_waited_for_once_by_what_was_collected(void)
+{
+	struct timespec begun;
+
+	random_seed(93);
+	cluster.call_timeout_ms = 1000;
+	start_gathering(FOR_EVER);
+	cluster.call_timeout_ms = 0;
+	struct stripe_file *file = open_file(1);
+	uint8_t *model = collect_parts(file, 12);
+	make_writes_hang(3);
+	atomic_store(&write_delay_ms, 30000);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT(seconds_since(&begun) < 4);
+	CU_ASSERT_EQUAL(count().collected_lost, 0);
+	atomic_store(&write_delay_ms, 0);
+	CU_ASSERT(reads_as(file, model, 0, (size_t)12 * BLOCK));
+	wait_for_nodes(file, 0x3f);
+	heal_everything(file, 1);
+	stripe_file_put(file);
+	free(model);
+	stop_gathering();
+}
+
+static void a_commit_that_takes_long_goes_on_with_the_next(void)
+{
+	struct timespec begun;
+
+	random_seed(94);
+	cluster.call_timeout_ms = 1000;
+	start_gathering(FOR_EVER);
+	cluster.call_timeout_ms = 0;
+	struct stripe_file *file = open_file(1);
+	uint8_t *model = collect_parts(file, 24);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	make_writes_hang(3);
+	atomic_store(&write_delay_ms, 400);
+	/* Six calls may take in vain: 6 s. */
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	CU_ASSERT_EQUAL(stripe_commit(file), -ETIMEDOUT);
+	CU_ASSERT(seconds_since(&begun) < 8);
+	CU_ASSERT(count().collected_blocks > 0);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	atomic_store(&write_delay_ms, 0);
+	CU_ASSERT_EQUAL(count().collected_blocks, 0);
+	CU_ASSERT_EQUAL(count().collected_lost, 0);
+	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe);
+	engine_start();
+	file = open_file(1);
+	CU_ASSERT(reads_as(file, model, 0, (size_t)24 * BLOCK));
+	stripe_file_put(file);
+	free(model);
+	stop_gathering();
+}
+
+/* Writers may be waiting for the blocks. */
+static void a_hanging_disk_is_waited_for_once_by_healing(void)
+{
+	struct stripe_heal_result result;
+	uint8_t bytes[12 * BLOCK];
+	struct timespec begun;
+
+	random_seed(95);
+	cluster.call_timeout_ms = 1000;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	cluster.call_timeout_ms = 0;
+	struct stripe_file *file = open_file(1);
+	fill(bytes, sizeof(bytes));
+	node_stop(3);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+	node_start(3);
+	make_writes_hang(3);
+	wait_for_nodes(file, 0x3f);
+	atomic_store(&write_delay_ms, 30000);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, 12, false, &result), 0);
+	CU_ASSERT(seconds_since(&begun) < 4);
+	CU_ASSERT_EQUAL(result.healed, 0);
+	CU_ASSERT_EQUAL(result.failed, 12);
+	CU_ASSERT_EQUAL(result.left, 12);
+	atomic_store(&write_delay_ms, 0);
+	wait_for_nodes(file, 0x3f);
+	heal_everything(file, 1);
+	CU_ASSERT(reads_as(file, bytes, 0, sizeof(bytes)));
+	stripe_file_put(file);
+	cluster_stop();
+}
+
+static void *write_in_vain(void *file)
+{
+	uint8_t bytes[BLOCK] = {0};
+
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, BLOCK, true), -ETIMEDOUT);
+	return NULL;
+}
+
+/* As with a disk of exportd's that hangs: those who wait for it keep others from being served. */
+static void writers_wait_together_for_an_exportd_that_hangs(void)
+{
+	struct timespec begun;
+	pthread_t threads[3];
+
+	random_seed(97);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(1);
+	atomic_store(&cluster.hold_placement, true);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	for (unsigned int i = 0; i < 3; i++)
+		pthread_create(&threads[i], NULL, write_in_vain, file);
+	for (unsigned int i = 0; i < 3; i++)
+		pthread_join(threads[i], NULL);
+	CU_ASSERT(seconds_since(&begun) < 15);
+	atomic_store(&cluster.hold_placement, false);
+	uint8_t bytes[BLOCK];
+	fill(bytes, sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+	CU_ASSERT(reads_as(file, bytes, 0, sizeof(bytes)));
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 static void a_slow_node_counts_where_nothing_is_to_be_recorded(void)
 {
 	uint8_t bytes[BLOCK];
@@ -2917,6 +3083,38 @@ static uint64_t median_read_us(struct stripe_file *file, const uint8_t *model, s
 	return times[TIMED_READS / 2];
 }
 
+/* What another engine has written and not committed is flushed before it is told. */
+static void a_hanging_disk_does_not_keep_unstable_bytes_from_being_read(void)
+{
+	uint8_t bytes[8 * BLOCK];
+	struct stripe_file *seen = NULL;
+	struct timespec begun;
+
+	random_seed(96);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(1);
+	fill(bytes, sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+	fill(bytes, sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), false), 0);
+	cluster.call_timeout_ms = 1000;
+	struct stripe *other = engine_create();
+	cluster.call_timeout_ms = 0;
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 1, &seen), 0);
+	atomic_store(&cluster.nodes[3].read_delay_ms, 3000);
+	uint8_t *read = malloc(sizeof(bytes));
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	CU_ASSERT_EQUAL(stripe_read(seen, 0, read, sizeof(bytes)), 0);
+	CU_ASSERT(seconds_since(&begun) < 5);
+	CU_ASSERT_EQUAL(memcmp(bytes, read, sizeof(bytes)), 0);
+	atomic_store(&cluster.nodes[3].read_delay_ms, 0);
+	free(read);
+	stripe_file_put(seen);
+	stripe_destroy(other);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 static void slow_nodes_do_not_slow_reads(void)
 {
 	const unsigned int delay_ms = 400;
@@ -3178,6 +3376,16 @@ int main(void)
 			truncation_and_bytes_collected_at_the_end_of_a_segment},
 		{"commit tells the size whoever else commits",
 			commit_tells_the_size_whoever_else_commits},
+		{"a hanging disk is waited for once by what was collected",
+			a_hanging_disk_is_waited_for_once_by_what_was_collected},
+		{"a commit that takes long goes on with the next",
+			a_commit_that_takes_long_goes_on_with_the_next},
+		{"a hanging disk is waited for once by healing",
+			a_hanging_disk_is_waited_for_once_by_healing},
+		{"a hanging disk does not keep unstable bytes from being read",
+			a_hanging_disk_does_not_keep_unstable_bytes_from_being_read},
+		{"writers wait together for an exportd that hangs",
+			writers_wait_together_for_an_exportd_that_hangs},
 		{"slow nodes do not slow reads", slow_nodes_do_not_slow_reads},
 		{"random histories match the model", random_histories_match_the_model},
 		CU_TEST_INFO_NULL,

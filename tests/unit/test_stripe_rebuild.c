@@ -437,6 +437,32 @@ static void a_commit_meets_a_fence_of_a_newer_writer(void)
 	cluster.claims = false;
 }
 
+/* The stores that know of the move are too few without the former one, and are so for each run. */
+static void a_commit_sets_up_one_fence(void)
+{
+	const uint64_t id = 3; /* at 2+1 shard s is on node s */
+	const unsigned int run_count = 20;
+	struct stripe_file *file = NULL;
+	struct stripe_counters before, after;
+
+	cluster.spare_nodes = 1;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 2, 1, 4096);
+	random_seed(5);
+	fill(model, SIZE);
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(cluster.stripe, EXPORT, id, &file), 0);
+	move_shard(id, 0, 0);
+	node_stop(2);
+	CU_ASSERT_EQUAL(stripe_file_refresh(file), 0);
+	for (unsigned int i = 0; i < run_count; i++)
+		change(file, 2 * i * 8192, 8192, false);
+	stripe_counters(cluster.stripe, &before);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	stripe_counters(cluster.stripe, &after);
+	CU_ASSERT(after.calls[STORE_TRUNCATE] - before.calls[STORE_TRUNCATE] <= 4);
+	stripe_file_put(file);
+	stop();
+}
+
 /* Both former nodes are still up. No engine is left. */
 static void write_and_move_two_shards(unsigned int spares[2])
 {
@@ -1667,6 +1693,7 @@ int main(void)
 			an_undecided_leftover_does_not_make_zeros},
 		{"who knows only the old nodes decides nothing without asking",
 			who_knows_only_the_old_nodes_decides_nothing_without_asking},
+		{"a commit sets up one fence", a_commit_sets_up_one_fence},
 		{"writers of before are fenced when rebuilding begins",
 			writers_of_before_are_fenced_when_rebuilding_begins},
 		{"a truncation by who knows only the old nodes reaches the new one",
