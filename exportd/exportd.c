@@ -403,11 +403,26 @@ static int report_unserved(void *context, struct kv_bytes key, struct kv_bytes v
 	return 0;
 }
 
+/* Items of the free queue that the nodes may know of and an older database does not. */
+#define SEQUENCES_SKIPPED (UINT64_C(1) << 40)
+
+/* A node may still say that it is done with an item: it must not be taken for a later one. */
+static int skip_sequences(struct kv_txn *txn)
+{
+	struct record_counters counters = {0};
+	int result = record_counters_get(txn, &counters);
+
+	counters.next_free_sequence += SEQUENCES_SKIPPED;
+	return result == 0 ? record_counters_put(txn, &counters) : result;
+}
+
 /* What the nodes have may be newer than the database from now on. */
 static int take_for_older(struct kv_txn *txn)
 {
 	int result = file_ids_skip_all(txn);
 
+	if (result == 0)
+		result = skip_sequences(txn);
 	if (result == 0)
 		result = free_queue_forget_strays(txn);
 	return result == 0 ? truncation_forget_all(txn) : result;

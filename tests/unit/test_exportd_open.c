@@ -455,6 +455,48 @@ static void a_restored_directory_repeats_no_file_id(void)
 	check_lost(before, lost);
 }
 
+/* Of the newest item in the free queue of any node. */
+static uint64_t newest_sequence(void)
+{
+	uint64_t newest = 0;
+
+	for (uint32_t node = 1; node <= fixture.config.node_count; node++) {
+		struct meta_free_args args = {.node = node};
+		struct meta_free_res result = {0};
+
+		free_queue_list(fixture.exportd, &args, &result);
+		CU_ASSERT_EQUAL(result.status, 0);
+		for (uint32_t i = 0; i < result.items.items_len; i++) {
+			if (result.items.items_val[i].sequence > newest)
+				newest = result.items.items_val[i].sequence;
+		}
+		rpc_free(RPC_XDR(xdr_meta_free_res), &result);
+	}
+	return newest;
+}
+
+/* A node that has heard of an item that is lost says that it is done with it, not with another. */
+static void a_restored_directory_repeats_no_item_of_the_free_queue(void)
+{
+	fixture_all_up(&fixture);
+	made("before");
+	back_up();
+	fixture_all_up(&fixture);
+	for (unsigned int i = 0; i < 5; i++) {
+		made("lost");
+		CU_ASSERT_EQUAL(do_unlink(&fixture, RECORD_ROOT_ID, "lost", NULL), 0);
+	}
+	uint64_t known = newest_sequence();
+	CU_ASSERT(known >= 5);
+	restore(COPIED);
+	CU_ASSERT_EQUAL(exportd_restored(&fixture.config, FIXTURE_MAP_BYTES), 0);
+	CU_ASSERT_EQUAL_FATAL(
+		exportd_open(&fixture.config, FIXTURE_MAP_BYTES, &fixture.exportd), 0);
+	CU_ASSERT_EQUAL(newest_sequence(), 0);
+	CU_ASSERT_EQUAL(do_unlink(&fixture, RECORD_ROOT_ID, "before", NULL), 0);
+	CU_ASSERT(newest_sequence() > known);
+}
+
 /* That of a shard which has moved back there since the copy was made is the only one. */
 static void a_restored_directory_has_no_node_remove_a_copy(void)
 {
@@ -572,6 +614,8 @@ int main(void)
 		{"an export is not made over its files", an_export_is_not_made_over_its_files},
 		{"an older copy without a log repeats no file id",
 			an_older_copy_without_a_log_repeats_no_file_id},
+		{"a restored directory repeats no item of the free queue",
+			a_restored_directory_repeats_no_item_of_the_free_queue},
 		{"a restored directory repeats no file id",
 			a_restored_directory_repeats_no_file_id},
 		{"a restored directory has no node remove a copy",
