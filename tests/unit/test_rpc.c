@@ -1379,7 +1379,6 @@ static void test_calls_of_a_peer_that_has_gone_are_not_begun(void)
 	no_calls_of_who_has_gone(300);
 }
 
-/* What a client has given up, and may send again on another connection, is not sent any more. */
 /*
  * NFS clients send a call again after a minute without an answer. What it writes is not to come
  * after what they write when the first one is answered.
@@ -1390,7 +1389,7 @@ static void test_a_call_under_way_is_not_begun_again(void)
 	int fd = raw_connect(rpc_server_port(server));
 	uint32_t call[] = {
 		7, 0, 2, TEST_PROGRAM, TEST_VERSION, TEST_ECHO, 0, 0, 0, 0, 1000, 4, 0x01020304};
-	uint32_t reply[64];
+	uint32_t reply[64] = {0};
 
 	atomic_store(&executed, 0);
 	raw_send(fd, call, 13);
@@ -1416,6 +1415,7 @@ static void test_a_call_under_way_is_not_begun_again(void)
 	rpc_server_stop(server);
 }
 
+/* What a client has given up, and may send again on another connection, is not sent any more. */
 static void test_what_was_given_up_does_not_arrive_later(void)
 {
 	struct sockaddr_in address = {

@@ -326,7 +326,7 @@ static ssize_t slow_read(int descriptor, const struct iovec *parts, int count, u
 
 static void *stat_alone(void *status)
 {
-	store_stat_res stat;
+	store_stat_res stat = {0};
 
 	store_stat(fixture.store, &(store_stat_args){.file = FIXTURE_FILE}, &stat);
 	*(uint32_t *)status = stat.status;
