@@ -480,15 +480,17 @@ static void *run(void *argument)
 					"moving shards of nodes that are out: %s; will be tried "
 					"again",
 					strerror(-error));
+			bool through = error == 0 && !pass.cut_short;
 			/* Otherwise it does not know all that it should tell. */
-			bool whole = error == 0 && !pass.cut_short && pass.failed == 0;
+			bool whole = through && pass.failed == 0;
 			log_pass(&pass, &last);
 			last = pass;
 			strangers_done = strangers_done ||
 					 (strangers && whole && pass.without_replacement == 0 &&
 						 pass.in_danger == 0);
 			seen = version;
-			due_ms = now_ms() + (whole ? PASS_MS : RETRY_MS);
+			/* What is damaged will be so in a while, too. */
+			due_ms = now_ms() + (through ? PASS_MS : RETRY_MS);
 			atomic_fetch_add(&exportd->rebuilt.moved, pass.moved);
 			if (whole) {
 				atomic_store(&exportd->rebuilt.without_replacement,
