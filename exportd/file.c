@@ -459,7 +459,6 @@ static int placement_operation(struct kv_txn *txn, void *context)
 	}
 	if (error == 0 && args->writer != 0 && !args->if_free && call->may_write) {
 		claimed = true;
-		inode_given_to_writer(txn, args->file.export_id, &inode);
 		error = file_next_write_epoch(
 			args->file.export_id, args->file.file_id, &inode, FILE_WRITE_EPOCH_MAX);
 		if (error == 0)
@@ -563,6 +562,20 @@ static bool layout_avoids(const struct meta_layout_args *args, uint32_t node)
 	return false;
 }
 
+/* Notes in the inode by whom the layout is given out, if it does not say so. */
+static int layout_note(struct kv_txn *txn, struct file_call *call, struct record_inode *inode)
+{
+	const struct meta_layout_args *args = call->args;
+
+	if (!inode_layout_given(txn, args->file.export_id, inode))
+		return 0;
+	if (!call->may_write) {
+		call->must_write = true;
+		return 0;
+	}
+	return record_inode_put(txn, args->file.export_id, args->file.file_id, inode);
+}
+
 /* The write gateway: the recorded one if this client can use it, else a new one, recorded. */
 static int layout_write(struct kv_txn *txn, struct file_call *call, struct record_inode *inode,
 	uint32_t *healthy, size_t healthy_count, struct meta_layout_res *result)
@@ -576,7 +589,7 @@ static int layout_write(struct kv_txn *txn, struct file_call *call, struct recor
 	result->gateways.gateways_val[0] = inode->write_gateway;
 	if (recorded != NULL && !layout_avoids(args, recorded->id)) {
 		if (recorded->state == MAP_NODE_UP)
-			return 0;
+			return layout_note(txn, call, inode);
 		/* exportd has just started: the gateway may well be there. */
 		if (recorded->state == MAP_NODE_UNHEARD)
 			return -EAGAIN;
@@ -594,6 +607,7 @@ static int layout_write(struct kv_txn *txn, struct file_call *call, struct recor
 		return error;
 	inode->layout_epoch++;
 	inode->write_gateway = healthy[0];
+	inode_layout_given(txn, args->file.export_id, inode);
 	error = record_inode_put(txn, args->file.export_id, args->file.file_id, inode);
 	if (error != 0)
 		return error;

@@ -42,9 +42,12 @@ static void take_layouts_back(
 		inode->valid_epoch = inode->write_epoch;
 }
 
-void inode_given_to_writer(struct kv_txn *txn, uint32_t export_id, struct record_inode *inode)
+bool inode_layout_given(struct kv_txn *txn, uint32_t export_id, struct record_inode *inode)
 {
+	uint64_t before = inode->server;
+
 	inode->server = server_of(txn, export_id);
+	return inode->server != before;
 }
 
 int inode_load(struct kv_txn *txn, uint32_t export_id, uint64_t file_id, struct record_inode *inode)

@@ -36,10 +36,10 @@ int inode_load_referred(
 	struct kv_txn *txn, uint32_t export_id, uint64_t file_id, struct record_inode *inode);
 
 /*
- * Notes that a writer may be given the file, or its write epoch, from now on, under a layout of the
- * metadata server that is there. The caller stores the inode.
+ * Notes that the metadata server that is there gives out a RW layout of the file. Returns true if
+ * that is news: then the caller stores the inode.
  */
-void inode_given_to_writer(struct kv_txn *txn, uint32_t export_id, struct record_inode *inode);
+bool inode_layout_given(struct kv_txn *txn, uint32_t export_id, struct record_inode *inode);
 
 /* Shows an inode to the protocol. */
 void inode_attributes(const struct exportd_export *export, uint64_t file_id,

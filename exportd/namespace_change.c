@@ -2,7 +2,7 @@
 /*
  * The namespace operations that change something: create, link, unlink, rename. Each is one
  * operation of the group commit, durable before it is answered. And attaching, which changes what
- * the inodes of files mean that were given to writers.
+ * the inodes of files mean of which RW layouts were given out.
  *
  * Rules kept by every one of them (namespace_check() verifies them):
  *   - an entry lies under its name and under its cookie, and its inode exists;
@@ -316,7 +316,8 @@ static int create_operation(struct kv_txn *txn, void *context)
 	if (inode.type == META_REGULAR) {
 		inode.layout_epoch = 1;
 		inode.write_epoch = 1;
-		inode_given_to_writer(txn, args->export_id, &inode);
+		/* With the answer, that is. */
+		inode_layout_given(txn, args->export_id, &inode);
 		error = file_place(txn, call->export, &call->nodes, file_id, 0, &inode, &placement);
 		if (error == 0)
 			error = file_first_gateway(call->export, &call->nodes, file_id, &placement,

@@ -106,8 +106,8 @@ struct record_inode {
 	uint64_t change;
 	uint64_t verifier;
 	uint64_t next_cookie; /* directories */
-	/* Regular files: the metadata server (RECORD_SERVER) while which was there the file was
-	 * made, or last given to a writer; 0: none since its layouts were last taken back. */
+	/* Regular files: the metadata server (RECORD_SERVER) that gave out the newest RW layout,
+	 * which the creation of the file is, too; 0: none since layouts were last taken back. */
 	uint64_t server;
 	struct record_time access_time;
 	struct record_time modify_time;

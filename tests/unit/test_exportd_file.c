@@ -738,7 +738,6 @@ static void layouts_of_a_server_that_has_restarted_are_over(void)
 	struct meta_placement_res placement;
 	uint64_t directory_id = 0, unborn = 0, change, others;
 	uint32_t epoch, layout_epoch, last;
-	bool claimed;
 
 	/* Nobody gives out layouts: made, and then nothing happens to it. */
 	CU_ASSERT_EQUAL_FATAL(do_create(&fixture, ROOT, "before", META_REGULAR, &unborn), 0);
@@ -749,10 +748,9 @@ static void layouts_of_a_server_that_has_restarted_are_over(void)
 	CU_ASSERT_EQUAL_FATAL(do_create(&fixture, ROOT, "dir", META_DIRECTORY, &directory_id), 0);
 	others = change_of(directory_id);
 	for (uint64_t server = 11; server <= 14; server++) {
-		/* Claimed without a transaction, as a file just made, and then with one. */
+		layout_epoch = layout_epoch_of(file_id);
 		epoch = claim(1);
 		change = change_of(file_id);
-		layout_epoch = layout_epoch_of(file_id);
 		CU_ASSERT_EQUAL(check_epoch(&fixture, file_id, epoch), 0);
 		if (server == 12)
 			fixture_reopen(&fixture); /* exportd itself may restart */
@@ -767,15 +765,12 @@ static void layouts_of_a_server_that_has_restarted_are_over(void)
 		fixture_all_up(&fixture);
 		for (int again = 0; again < 2; again++) {
 			CU_ASSERT_EQUAL(change_of(file_id), change + 1);
-			CU_ASSERT_EQUAL(layout_epoch_of(file_id), layout_epoch + 1);
 			CU_ASSERT_EQUAL(check_epoch(&fixture, file_id, epoch), EAGAIN);
 			CU_ASSERT_EQUAL(check_epoch(&fixture, file_id, epoch + 1), 0);
 			CU_ASSERT_EQUAL(do_placement(&fixture, file_id, 0, 0, &placement, NULL), 0);
 			CU_ASSERT_EQUAL(placement.write_epoch, epoch + 1);
 			CU_ASSERT_EQUAL(placement.layout_epoch, layout_epoch + 1);
 		}
-		CU_ASSERT_EQUAL(claim_as(1, true, &claimed), epoch + 1);
-		CU_ASSERT_FALSE(claimed);
 		/* A truncation from there on is one of the new epoch. */
 		if (server == 12) {
 			struct meta_setattr_res truncation = {0};
@@ -788,19 +783,58 @@ static void layouts_of_a_server_that_has_restarted_are_over(void)
 		CU_ASSERT_EQUAL(change_of(directory_id), others);
 		CU_ASSERT_EQUAL(change_of(unborn), 1);
 	}
-	/* What nobody was given since the last time stays. */
+	/* What nobody was given since the last time stays, whoever claims it. */
+	claim(1);
 	change = change_of(file_id);
 	attach_as(16);
 	attach_as(17);
 	CU_ASSERT_EQUAL(change_of(file_id), change);
 	/* A file that has used up its epochs: nobody writes to it any more. */
-	claim(1);
+	layout_epoch_of(file_id);
 	last = FILE_WRITE_EPOCH_MAX;
 	fixture_set_write_epoch(&fixture, file_id, last);
 	change = change_of(file_id);
 	attach_as(18);
 	CU_ASSERT_EQUAL(change_of(file_id), change + 1);
 	CU_ASSERT_EQUAL(check_epoch(&fixture, file_id, last), 0);
+}
+
+/*
+ * Layouts that nobody has written under yet, or whose gateway needed no claim, since it has written
+ * to the file before, end like others.
+ */
+static void layouts_end_though_nobody_has_claimed_the_file(void)
+{
+	struct meta_placement_res placement;
+	uint32_t layout_epoch, gateways[4], count, ignored;
+	uint64_t id = 0, change, operations, before, commits;
+
+	attach_as(11);
+	CU_ASSERT_EQUAL_FATAL(do_create(&fixture, ROOT, "given", META_REGULAR, &id), 0);
+	for (uint64_t server = 12; server <= 14; server++) {
+		attach_as(server);
+		layout_epoch = layout_epoch_of(id);
+		CU_ASSERT_EQUAL(do_placement(&fixture, id, 0, 0, &placement, NULL), 0);
+		CU_ASSERT_EQUAL(placement.layout_epoch, layout_epoch);
+		CU_ASSERT_EQUAL(check_epoch(&fixture, id, placement.write_epoch), 0);
+		/* It is noted once. */
+		commit_counts(fixture.exportd->commit, &before, &commits);
+		CU_ASSERT_EQUAL(layout_epoch_of(id), layout_epoch);
+		commit_counts(fixture.exportd->commit, &operations, &commits);
+		CU_ASSERT_EQUAL(operations, before);
+		change = change_of(id);
+		attach_as(server + 1);
+		CU_ASSERT_EQUAL(change_of(id), change + 1);
+		CU_ASSERT_EQUAL(check_epoch(&fixture, id, placement.write_epoch), EAGAIN);
+		CU_ASSERT_EQUAL(do_placement(&fixture, id, 0, 0, &placement, NULL), 0);
+		CU_ASSERT_EQUAL(placement.layout_epoch, layout_epoch + 1);
+	}
+	/* Who only reads changes nothing. */
+	change = change_of(id);
+	CU_ASSERT_EQUAL(
+		do_layout(&fixture, id, META_LAYOUT_READ, 0, 1, 0, &ignored, gateways, &count), 0);
+	attach_as(16);
+	CU_ASSERT_EQUAL(change_of(id), change);
 }
 
 /* A truncation that waits while the server restarts is carried out under the epoch of after. */
@@ -1088,6 +1122,8 @@ int main(void)
 		{"layouts are taken back", layouts_are_taken_back},
 		{"layouts of a server that has restarted are over",
 			layouts_of_a_server_that_has_restarted_are_over},
+		{"layouts end though nobody has claimed the file",
+			layouts_end_though_nobody_has_claimed_the_file},
 		{"truncations go on when the server restarts",
 			truncations_go_on_when_the_server_restarts},
 		{"a damaged record of the server ends its layouts",
