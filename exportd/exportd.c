@@ -449,13 +449,13 @@ static int open_exports(struct kv_txn *txn, void *context)
 	struct exportd *exportd = context;
 	struct record_key all = {.length = 1, .bytes = {RECORD_EXPORT}};
 	int result = open_copy(txn);
-	uint64_t server;
+	struct record_server server;
 	size_t i;
 
 	for (i = 0; result == 0 && i < exportd->config->export_count; i++) {
 		/* A damaged one has been named in the log. */
 		if (record_server_get(txn, exportd->config->exports[i].id, &server) == 0)
-			exportd->servers += server;
+			exportd->servers += server.number;
 		result = open_one_export(txn, &exportd->config->exports[i], &exportd->exports[i]);
 	}
 	if (result == 0)

@@ -47,7 +47,7 @@ struct exportd {
 	struct claims *claims;
 	struct truncations *truncations;
 	struct exportd_export *exports; /* as in config->exports */
-	/* The sum of what META_ATTACH said last of each export: tells gateways that one has
+	/* The sum of the numbers of each export's metadata server: tells gateways that one has
 	 * changed. */
 	_Atomic uint64_t servers;
 };

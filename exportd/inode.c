@@ -17,9 +17,9 @@
 /* The metadata server that gives out the export's layouts; 0: none, or its record is damaged. */
 static uint64_t server_of(struct kv_txn *txn, uint32_t export_id)
 {
-	uint64_t server;
+	struct record_server server;
 
-	return record_server_get(txn, export_id, &server) == 0 ? server : 0;
+	return record_server_get(txn, export_id, &server) == 0 ? server.number : 0;
 }
 
 /*

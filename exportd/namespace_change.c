@@ -16,6 +16,7 @@
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 
 #include "exportd/file.h"
@@ -60,7 +61,8 @@ static int change(struct change_call *call, commit_operation operation, const me
 
 struct attach_call {
 	const struct exportd_export *export;
-	uint64_t server, before;
+	uint64_t run;
+	struct record_server before, now;
 };
 
 static int attach_operation(struct kv_txn *txn, void *context)
@@ -71,13 +73,17 @@ static int attach_operation(struct kv_txn *txn, void *context)
 
 	if (error != 0 && error != -EIO) /* damaged: named in the log, and made anew */
 		return error;
-	if (error == 0 && call->before == call->server)
+	call->now = call->before;
+	if (error == 0 && call->before.run == call->run)
 		return 0;
+	call->now.run = call->run;
+	if (getrandom(&call->now.number, sizeof(call->now.number), 0) != sizeof(call->now.number))
+		return -EIO;
 	rozo_log(INFO,
 		"export %" PRIu32
 		" \"%s\": a metadata server has started; layouts from before are over",
 		export_id, call->export->config->name);
-	return record_server_put(txn, export_id, call->server);
+	return record_server_put(txn, export_id, &call->now);
 }
 
 void namespace_attach(struct exportd *exportd, const struct meta_attach_args *args,
@@ -85,7 +91,7 @@ void namespace_attach(struct exportd *exportd, const struct meta_attach_args *ar
 {
 	const struct config_export *config =
 		args->name != NULL ? config_export(exportd->config, args->name) : NULL;
-	struct attach_call call = {.server = args->server};
+	struct attach_call call = {.run = args->server};
 	int error = 0;
 
 	if (config == NULL) {
@@ -96,7 +102,7 @@ void namespace_attach(struct exportd *exportd, const struct meta_attach_args *ar
 	if (args->server != 0)
 		error = commit_execute(exportd->commit, attach_operation, &call);
 	if (args->server != 0 && error == 0)
-		atomic_fetch_add(&exportd->servers, call.server - call.before);
+		atomic_fetch_add(&exportd->servers, call.now.number - call.before.number);
 	*result = (struct meta_attach_res){
 		.status = (uint32_t)-error,
 		.export_id = config->id,

@@ -308,28 +308,29 @@ int record_allocation_put(
 	return value_put(txn, &key, &disk, sizeof(disk));
 }
 
-int record_server_get(struct kv_txn *txn, uint32_t export_id, uint64_t *server)
+int record_server_get(struct kv_txn *txn, uint32_t export_id, struct record_server *server)
 {
 	struct record_key key = record_key_server(export_id);
 	struct disk_server disk;
 	struct kv_bytes value, rest;
 	int result;
 
-	*server = 0;
+	*server = (struct record_server){0};
 	result = kv_get(txn, record_key_bytes(&key), &value);
 	if (result == -ENOENT)
 		return 0;
 	if (result == 0)
 		result = value_open(record_key_bytes(&key), value, &disk, sizeof(disk), &rest);
 	if (result == 0)
-		*server = le64toh(disk.server);
+		*server = (struct record_server){
+			.number = le64toh(disk.number), .run = le64toh(disk.run)};
 	return result;
 }
 
-int record_server_put(struct kv_txn *txn, uint32_t export_id, uint64_t server)
+int record_server_put(struct kv_txn *txn, uint32_t export_id, const struct record_server *server)
 {
 	struct record_key key = record_key_server(export_id);
-	struct disk_server disk = {.server = htole64(server)};
+	struct disk_server disk = {.number = htole64(server->number), .run = htole64(server->run)};
 
 	return value_put(txn, &key, &disk, sizeof(disk));
 }

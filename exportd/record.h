@@ -306,12 +306,15 @@ int record_reply_get(
 int record_reply_put(
 	struct kv_txn *txn, uint64_t caller, uint32_t slot, const struct record_reply *reply);
 
-/*
- * The run of a metadata server that attached to the export last, and gives out its layouts.
- * get: 0 in *server if none ever did.
- */
-int record_server_get(struct kv_txn *txn, uint32_t export_id, uint64_t *server);
-int record_server_put(struct kv_txn *txn, uint32_t export_id, uint64_t server);
+/* The metadata server that attached to the export last, and gives out its layouts. */
+struct record_server {
+	uint64_t number; /* random, new whenever another one attaches: what inodes tell of */
+	uint64_t run; /* as META_ATTACH named it; one may come back after another one */
+};
+
+/* get: zeros if none ever attached. */
+int record_server_get(struct kv_txn *txn, uint32_t export_id, struct record_server *server);
+int record_server_put(struct kv_txn *txn, uint32_t export_id, const struct record_server *server);
 
 /* origin: the node that had the shard before. remove: -ENOENT if there is no such entry. */
 int record_rebuild_put(struct kv_txn *txn, const struct record_rebuild *rebuild, uint32_t origin);

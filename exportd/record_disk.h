@@ -71,9 +71,10 @@ _Static_assert(sizeof(struct disk_allocation) == 24, "format");
 
 struct disk_server {
 	struct disk_header header;
-	uint64_t server;
+	uint64_t number;
+	uint64_t run;
 };
-_Static_assert(sizeof(struct disk_server) == 16, "format");
+_Static_assert(sizeof(struct disk_server) == 24, "format");
 
 struct disk_skipped {
 	struct disk_header header;

@@ -837,6 +837,29 @@ static void layouts_end_though_nobody_has_claimed_the_file(void)
 	CU_ASSERT_EQUAL(change_of(id), change);
 }
 
+/* An export goes from one metadata server to another and back: what has been over stays over. */
+static void a_server_may_come_back_after_another_one(void)
+{
+	struct meta_placement_res placement;
+	uint32_t layout_epoch;
+	uint64_t id = 0, change;
+
+	attach_as(11);
+	CU_ASSERT_EQUAL_FATAL(do_create(&fixture, ROOT, "moved", META_REGULAR, &id), 0);
+	change = change_of(id);
+	layout_epoch = layout_epoch_of(id);
+	attach_as(12);
+	/* Gateways that hear of that write epoch go by no older one again. */
+	CU_ASSERT_EQUAL(do_placement(&fixture, id, 0, 0, &placement, NULL), 0);
+	CU_ASSERT_EQUAL(placement.layout_epoch, layout_epoch + 1);
+	CU_ASSERT_EQUAL(placement.write_epoch, 2);
+	attach_as(11);
+	CU_ASSERT(change_of(id) > change);
+	CU_ASSERT(layout_epoch_of(id) > layout_epoch);
+	CU_ASSERT_EQUAL(do_placement(&fixture, id, 0, 0, &placement, NULL), 0);
+	CU_ASSERT(placement.write_epoch >= 2);
+}
+
 /* A truncation that waits while the server restarts is carried out under the epoch of after. */
 static void truncations_go_on_when_the_server_restarts(void)
 {
@@ -1124,6 +1147,8 @@ int main(void)
 			layouts_of_a_server_that_has_restarted_are_over},
 		{"layouts end though nobody has claimed the file",
 			layouts_end_though_nobody_has_claimed_the_file},
+		{"a server may come back after another one",
+			a_server_may_come_back_after_another_one},
 		{"truncations go on when the server restarts",
 			truncations_go_on_when_the_server_restarts},
 		{"a damaged record of the server ends its layouts",
