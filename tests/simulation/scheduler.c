@@ -86,6 +86,7 @@ static struct {
 #ifndef SWITCH_BY_CONTEXT
 	void *main_place[5];
 #endif
+	bool in_call; /* nobody else runs */
 } scheduler = {.free_event = NONE};
 
 static void must(bool condition, const char *what)
@@ -385,6 +386,7 @@ static void wait(const void *what, uint64_t until)
 	struct fiber *fiber = scheduler.current;
 
 	must(fiber != NULL, "the main program would block");
+	must(!scheduler.in_call, "a system call would wait for another one");
 	begin_waiting(fiber, what);
 	fiber->waiting++;
 	fiber->timed_out = false;
@@ -527,8 +529,20 @@ static struct lock *lock_of(void *memory)
 
 static void maybe_others_first(void)
 {
-	if (scheduler.current != NULL && scheduler_below(PREEMPT_OF) == 0)
+	if (scheduler.current != NULL && !scheduler.in_call && scheduler_below(PREEMPT_OF) == 0)
 		scheduler_sleep(scheduler_below(200));
+}
+
+void scheduler_call_begins(void)
+{
+	maybe_others_first();
+	must(!scheduler.in_call, "a system call in another one");
+	scheduler.in_call = true;
+}
+
+void scheduler_call_ends(void)
+{
+	scheduler.in_call = false;
 }
 
 static void lock_take(struct lock *lock, bool shared)

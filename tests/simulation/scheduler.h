@@ -63,6 +63,14 @@ uint64_t scheduler_stopped_us(const struct process *process);
 void scheduler_sleep(uint64_t us);
 
 /*
+ * What lies between is done at once, and whatever becomes of the process, as the kernel carries out
+ * a system call. Others may have their turn before it begins, so that whether the process is dead
+ * must be asked in between. Nothing may be waited for.
+ */
+void scheduler_call_begins(void);
+void scheduler_call_ends(void);
+
+/*
  * Sleeps again and again, `us` at a time, while `waiting` is true, which depends on nothing but
  * what fibers and scheduler_after() do, and changes nothing. As a loop of scheduler_sleep() does,
  * to the last random number, but without a switch to the fiber each time.

@@ -127,11 +127,27 @@ static int disk_error(bool takes_room)
 	return -EIO;
 }
 
+/*
+ * An operation that changes something, whose process may be killed before it, but not within: one
+ * that went on after its successor has begun would be no fault of the store's.
+ */
+static int change_begins(bool takes_room)
+{
+	scheduler_call_begins();
+	return disk_error(takes_room);
+}
+
+static int change_ends(int result)
+{
+	scheduler_call_ends();
+	return result;
+}
+
 static int disk_open(const char *path, int flags, mode_t mode)
 {
-	int error = disk_error((flags & O_CREAT) != 0);
+	int error = change_begins((flags & O_CREAT) != 0);
 
-	return error ? error : volatile_io.open(path, flags, mode);
+	return change_ends(error ? error : volatile_io.open(path, flags, mode));
 }
 
 static ssize_t disk_read(int descriptor, const struct iovec *parts, int count, uint64_t offset)
@@ -148,7 +164,7 @@ static ssize_t disk_write(int descriptor, const struct iovec *parts, int count, 
 	uint64_t bytes = 0;
 	bool grows = disk_fault() == DISK_FULL && volatile_io.size(descriptor, &bytes) == 0 &&
 		     offset >= bytes;
-	int error = disk_error(grows);
+	int error = change_begins(grows);
 	struct iovec part = parts[0];
 
 	/* Part of it may have been written. */
@@ -156,7 +172,8 @@ static ssize_t disk_write(int descriptor, const struct iovec *parts, int count, 
 		part.iov_len = 512 * (1 + scheduler_below(part.iov_len / 512));
 		volatile_io.write(descriptor, &part, 1, offset);
 	}
-	return error ? error : volatile_io.write(descriptor, parts, count, offset);
+	return change_ends(
+		error ? error : (int)volatile_io.write(descriptor, parts, count, offset));
 }
 
 /* Takes its time: others work meanwhile, and it may not come to its end. */
@@ -167,13 +184,12 @@ static int disk_sync_data(int descriptor)
 	if (dead())
 		return -EIO;
 	scheduler_sleep(scheduler_below(disk_fault() == DISK_SLOW ? 10000000 : 2000));
-	int error = disk_error(false);
+	int error = change_begins(false);
 	if (error && !dead()) {
 		volatile_fail_flush(descriptor);
-		return world.mutation == TRUSTS_FAILED_FLUSHES ? 0 : error;
+		return change_ends(world.mutation == TRUSTS_FAILED_FLUSHES ? 0 : error);
 	}
-	if (!error)
-		error = volatile_io.sync_data(descriptor);
+	error = change_ends(error ? error : volatile_io.sync_data(descriptor));
 	if (!error)
 		scheduler_sleep(scheduler_below(500));
 	return dead() ? -EIO : error;
@@ -184,36 +200,43 @@ static int disk_sync_file_system(int descriptor)
 	if (!scheduler_process())
 		return volatile_io.sync_file_system(descriptor);
 	scheduler_sleep(scheduler_below(5000));
-	int error = disk_error(false);
-	return error ? error : volatile_io.sync_file_system(descriptor);
+	int error = change_begins(false);
+	return change_ends(error ? error : volatile_io.sync_file_system(descriptor));
 }
 
 static int disk_sync_directory(const char *path)
 {
-	int error = disk_error(false);
+	int error = change_begins(false);
 
-	return error ? error : volatile_io.sync_directory(path);
+	return change_ends(error ? error : volatile_io.sync_directory(path));
 }
 
 static int disk_make_directory(const char *path, mode_t mode)
 {
-	int error = disk_error(true);
+	int error = change_begins(true);
 
-	return error ? error : volatile_io.make_directory(path, mode);
+	return change_ends(error ? error : volatile_io.make_directory(path, mode));
+}
+
+static int disk_punch(int descriptor, uint64_t offset, uint64_t bytes)
+{
+	int error = change_begins(false);
+
+	return change_ends(error ? error : volatile_io.punch(descriptor, offset, bytes));
 }
 
 static int disk_rename(const char *from, const char *to)
 {
-	int error = disk_error(false);
+	int error = change_begins(false);
 
-	return error ? error : volatile_io.rename(from, to);
+	return change_ends(error ? error : volatile_io.rename(from, to));
 }
 
 static int disk_remove(const char *path)
 {
-	int error = disk_error(false);
+	int error = change_begins(false);
 
-	return error ? error : volatile_io.remove(path);
+	return change_ends(error ? error : volatile_io.remove(path));
 }
 
 static int disk_list(const char *path, store_io_name each, void *context)
@@ -245,6 +268,7 @@ static void disk_init(void)
 	disk.sync_data = disk_sync_data;
 	disk.sync_file_system = disk_sync_file_system;
 	disk.sync_directory = disk_sync_directory;
+	disk.punch = disk_punch;
 	disk.make_directory = disk_make_directory;
 	disk.rename = disk_rename;
 	disk.remove = disk_remove;
