@@ -633,6 +633,10 @@ uint32_t segment_flush(struct stripe_file *file, const struct segment *segment, 
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
 	uint32_t count, uint64_t *largest_generation);
 
+/* The same without some shards, whose stores do not answer in time: they are not waited for. */
+int versions_settle_without(struct stripe_file *file, const struct segment *segment,
+	uint64_t first_block, uint32_t count, uint32_t silent, uint64_t *largest_generation);
+
 /*
  * The same for what the stores cannot tell while shards are being made: among those that had the
  * shards before. Returns -EIO also if none of them is up.

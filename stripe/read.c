@@ -479,14 +479,14 @@ static int ask_all(struct stripe_file *file, const struct segment *segment, uint
 			}
 			/* fallthrough */
 		case BLOCK_IN_DOUBT:
-			/* Not at once: its writer may be at work. With stores that do not answer
-			 * it takes long, of each block: the healer does it. */
-			if (attempt >= PATIENT_TURNS && !settled && !*silent) {
+			/* Not at once: its writer may be at work. Stores that do not answer would
+			 * be waited for with each block. */
+			if (attempt >= PATIENT_TURNS && !settled) {
 				uint64_t largest;
 				settled = true;
 				/* Others are to be asked by now. */
-				if (versions_settle(file, segment, block_number, 1, &largest) ==
-					-ESTALE)
+				if (versions_settle_without(file, segment, block_number, 1, *silent,
+					    &largest) == -ESTALE)
 					error = -ESTALE;
 			}
 			break;
