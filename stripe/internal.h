@@ -158,6 +158,7 @@ struct stripe_file {
 			     */
 	struct stripe_file *gather_next;
 	atomic_bool gather_failed; /* what was collected could not be sent: collect no more */
+	atomic_bool gather_unfinished; /* a COMMIT had no time for all of it: collect no more */
 	atomic_bool gather_ending; /* of the epoch: nothing more is collected under it */
 	atomic_uint gather_pause; /* partial writes to be sent at once before any is collected */
 };

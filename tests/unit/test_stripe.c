@@ -2237,6 +2237,52 @@ static void a_commit_that_takes_long_goes_on_with_the_next(void)
 	stop_gathering();
 }
 
+static void *sprinkle_few(void *argument)
+{
+	const uint8_t byte = 1;
+	int error = 0;
+
+	for (uint64_t i = 0; !atomic_load(&sprinkle_ends) && !error; i++)
+		error = stripe_write(argument, i % 60 * BLOCK + 7, &byte, 1, false);
+	CU_ASSERT_EQUAL(error, 0);
+	return NULL;
+}
+
+static void a_busy_writer_does_not_keep_commits_from_ending(void)
+{
+	unsigned int turns = 1;
+	pthread_t thread;
+	int error;
+
+	random_seed(99);
+	cluster.call_timeout_ms = 500;
+	start_gathering(FOR_EVER);
+	cluster.call_timeout_ms = 0;
+	struct stripe_file *file = open_file(1);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	atomic_store(&sprinkle_ends, false);
+	pthread_create(&thread, NULL, sprinkle_few, file);
+	while (count().collected < 1000)
+		usleep(5000);
+	make_writes_hang(3);
+	atomic_store(&write_delay_ms, 200);
+	/* Each sends a quarter of the blocks. */
+	while ((error = stripe_commit(file)) == -ETIMEDOUT && turns < 10)
+		turns++;
+	CU_ASSERT_EQUAL(error, 0);
+	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	atomic_store(&write_delay_ms, 0);
+	atomic_store(&sprinkle_ends, true);
+	pthread_join(thread, NULL);
+	/* And then it goes on as before. */
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	uint64_t collected = count().collected;
+	CU_ASSERT_EQUAL(stripe_write(file, 7, "x", 1, false), 0);
+	CU_ASSERT_EQUAL(count().collected, collected + 1);
+	stripe_file_put(file);
+	stop_gathering();
+}
+
 /* Writers may be waiting for the blocks. */
 static void a_hanging_disk_is_waited_for_once_by_healing(void)
 {
@@ -3412,6 +3458,8 @@ int main(void)
 			a_hanging_disk_is_waited_for_once_by_what_was_collected},
 		{"a commit that takes long goes on with the next",
 			a_commit_that_takes_long_goes_on_with_the_next},
+		{"a busy writer does not keep commits from ending",
+			a_busy_writer_does_not_keep_commits_from_ending},
 		{"a hanging disk is waited for once by healing",
 			a_hanging_disk_is_waited_for_once_by_healing},
 		{"a hanging disk does not keep unstable bytes from being read",
