@@ -2148,12 +2148,17 @@ static void hanging_write(
 }
 
 /* As with a disk that hangs: the node answers what does not need it. */
-static void make_writes_hang(unsigned int node)
+static void make_calls_hang(unsigned int node, uint32_t procedure)
 {
-	rpc_handler *handler = &cluster.nodes[node].procedures[STORE_WRITE].handler;
+	rpc_handler *handler = &cluster.nodes[node].procedures[procedure].handler;
 
 	plain_write = *handler;
 	*handler = hanging_write;
+}
+
+static void make_writes_hang(unsigned int node)
+{
+	make_calls_hang(node, STORE_WRITE);
 }
 
 /* Some bytes of each of so many blocks. Returns what the file is then. */
@@ -3161,6 +3166,37 @@ static void a_hanging_disk_does_not_keep_unstable_bytes_from_being_read(void)
 	cluster_stop();
 }
 
+/* It can tell what it has in memory. */
+static void a_hanging_flush_does_not_keep_unstable_bytes_from_being_read(void)
+{
+	uint8_t bytes[8 * BLOCK];
+	struct stripe_file *seen = NULL;
+	struct timespec begun;
+
+	random_seed(100);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(1);
+	fill(bytes, sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), false), 0);
+	cluster.call_timeout_ms = 1000;
+	struct stripe *other = engine_create();
+	cluster.call_timeout_ms = 0;
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 1, &seen), 0);
+	make_calls_hang(3, STORE_SYNC);
+	atomic_store(&write_delay_ms, 30000);
+	uint8_t *read = malloc(sizeof(bytes));
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	CU_ASSERT_EQUAL(stripe_read(seen, 0, read, sizeof(bytes)), 0);
+	CU_ASSERT(seconds_since(&begun) < 4);
+	CU_ASSERT_EQUAL(memcmp(bytes, read, sizeof(bytes)), 0);
+	atomic_store(&write_delay_ms, 0);
+	free(read);
+	stripe_file_put(seen);
+	stripe_destroy(other);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 /* Where the others are just enough to decide, it has to be settled first, without the one. */
 static void a_hanging_disk_does_not_keep_unstable_bytes_from_being_settled(void)
 {
@@ -3464,6 +3500,8 @@ int main(void)
 			a_hanging_disk_is_waited_for_once_by_healing},
 		{"a hanging disk does not keep unstable bytes from being read",
 			a_hanging_disk_does_not_keep_unstable_bytes_from_being_read},
+		{"a hanging flush does not keep unstable bytes from being read",
+			a_hanging_flush_does_not_keep_unstable_bytes_from_being_read},
 		{"a hanging disk does not keep unstable bytes from being settled",
 			a_hanging_disk_does_not_keep_unstable_bytes_from_being_settled},
 		{"writers wait together for an exportd that hangs",
