@@ -298,7 +298,8 @@ static int send_block(struct stripe_file *file, const struct segment *segment, u
 static bool may_collect(struct stripe_file *file)
 {
 	if (!file->stripe->gather || atomic_load(&file->gather_failed) ||
-		atomic_load(&file->gather_ending) || file->block_bytes % GRAINS)
+		atomic_load(&file->gather_unfinished) || atomic_load(&file->gather_ending) ||
+		file->block_bytes % GRAINS)
 		return false;
 	unsigned int pause = atomic_load(&file->gather_pause);
 	if (pause)
@@ -509,12 +510,15 @@ static int send_until(struct stripe_file *file, size_t bytes, struct sending *se
 	return error;
 }
 
-/* Collects no more until the thread, which must have the file in its list, finds nothing left. */
-static void stop_collecting(struct stripe_file *file)
+/*
+ * Collects no more until the thread, which must have the file in its list, finds nothing left.
+ * why: gather_failed or gather_unfinished.
+ */
+static void stop_collecting(struct stripe_file *file, atomic_bool *why)
 {
 	pthread_mutex_lock(&file->stripe->gather_lock);
 	if (file->gather_listed)
-		atomic_store(&file->gather_failed, true);
+		atomic_store(why, true);
 	pthread_mutex_unlock(&file->stripe->gather_lock);
 }
 
@@ -528,29 +532,34 @@ void gather_make_room(struct stripe_file *file, uint64_t give_up_us)
 		return;
 	/* If that fails, the write finds no room to collect into, is sent at once, and fails. */
 	if (send_until(file, bytes / 4 * 3, &sending))
-		stop_collecting(file);
+		stop_collecting(file, &file->gather_failed);
 }
 
 int gather_commit(struct stripe_file *file, uint64_t give_up_us)
 {
 	struct sending sending = {.give_up_us = give_up_us};
 
-	if (atomic_load(&file->cached.dirty_bytes) == 0)
+	if (atomic_load(&file->cached.dirty_bytes) == 0) {
+		atomic_store(&file->gather_unfinished, false);
 		return 0;
+	}
 	if (latency_now_us() >= give_up_us)
 		return -ETIMEDOUT; /* while others sent */
 	int error = send_until(file, 0, &sending);
 	if (error == -EIO && file_doubt_rebuilding(file))
 		error = send_until(file, 0, &sending);
-	/* The next COMMIT goes on with the rest. */
-	if (error == -ETIMEDOUT && sending.sent && latency_now_us() >= give_up_us)
+	/* The next COMMIT goes on with the rest, to which a busy writer must not add. */
+	if (error == -ETIMEDOUT && sending.sent && latency_now_us() >= give_up_us) {
+		stop_collecting(file, &file->gather_unfinished);
 		return error;
+	}
 	if (error) {
 		/* Until nothing is left nothing more is collected, or this might not end. */
 		atomic_store(&file->gather_failed, true);
 		lose_all(file, strerror(-error));
 		atomic_store(&file->gather_failed, false);
 	}
+	atomic_store(&file->gather_unfinished, false);
 	return error;
 }
 
@@ -686,6 +695,7 @@ static void *gather_thread(void *argument)
 			}
 			file->gather_listed = false;
 			atomic_store(&file->gather_failed, false);
+			atomic_store(&file->gather_unfinished, false);
 			pthread_mutex_unlock(&stripe->gather_lock);
 			stripe_file_put(file);
 			pthread_mutex_lock(&stripe->gather_lock);

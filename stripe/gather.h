@@ -42,8 +42,8 @@ void gather_make_room(struct stripe_file *file, uint64_t give_up_us);
 /*
  * Sends all that was collected before the call, unstably. What cannot be sent is dropped, the
  * verifier changes, and the error is returned. Where only the time (attempts_end()) does not
- * suffice the rest stays: -ETIMEDOUT, and the client tries again. The caller holds commit_lock and
- * no range.
+ * suffice the rest stays: -ETIMEDOUT, the client tries again, and until nothing is left nothing
+ * more is collected. The caller holds commit_lock and no range.
  */
 int gather_commit(struct stripe_file *file, uint64_t give_up_us);
 

@@ -158,6 +158,7 @@ struct stripe_file {
 			     */
 	struct stripe_file *gather_next;
 	atomic_bool gather_failed; /* what was collected could not be sent: collect no more */
+	atomic_bool gather_unfinished; /* a COMMIT had no time for all of it: collect no more */
 	atomic_bool gather_ending; /* of the epoch: nothing more is collected under it */
 	atomic_uint gather_pause; /* partial writes to be sent at once before any is collected */
 };
@@ -632,6 +633,10 @@ uint32_t segment_flush(struct stripe_file *file, const struct segment *segment, 
  */
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
 	uint32_t count, uint64_t *largest_generation);
+
+/* The same without some shards, whose stores do not answer in time: they are not waited for. */
+int versions_settle_without(struct stripe_file *file, const struct segment *segment,
+	uint64_t first_block, uint32_t count, uint32_t silent, uint64_t *largest_generation);
 
 /*
  * The same for what the stores cannot tell while shards are being made: among those that had the

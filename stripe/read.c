@@ -405,9 +405,32 @@ static int round_value(
 	return -EAGAIN;
 }
 
+/* Notes who was waited for in vain. The next attempt goes without, but not on and on. */
+static void note_silent(
+	const struct stripe_file *file, uint32_t late, uint32_t *silent, uint64_t *end_ms)
+{
+	if (late && !*silent)
+		*end_ms = latency_now_us() / 1000 + file->stripe->call_timeout_ms;
+	*silent |= late;
+}
+
+/* The shards whose stores have told what they have, but do not flush it. */
+static uint32_t round_unflushed(const struct round *round, uint32_t silent)
+{
+	uint64_t boots[MOJETTE_N_MAX];
+	uint32_t told = 0;
+
+	for (unsigned int s = 0; s < round->segment->shard_count; s++) {
+		if (round->offsets[s])
+			told |= 1u << s;
+	}
+	told &= ~silent;
+	return told & ~segment_flush(round->file, round->segment, told, boots);
+}
+
 /*
  * One block, all stores, asked up to `retries` times more. *silent: shards that are left out as if
- * they were down; receives those whose stores do not answer in time.
+ * they were down; receives those whose stores do not answer, or flush, in time.
  * Returns 0, -EIO, -ESTALE (a store knows a newer write epoch) or -ENOMEM.
  */
 static int ask_all(struct stripe_file *file, const struct segment *segment, uint64_t block_number,
@@ -438,11 +461,7 @@ static int ask_all(struct stripe_file *file, const struct segment *segment, uint
 		if (attempt == RETRIES)
 			asked = all;
 		round_ask(newest, asked);
-		uint32_t late = round_silent(newest) & ~*silent;
-		/* The next attempt goes without, but not on and on. */
-		if (late && !*silent)
-			end_ms = latency_now_us() / 1000 + file->stripe->call_timeout_ms;
-		*silent |= late;
+		note_silent(file, round_silent(newest), silent, &end_ms);
 		if (round_is_ahead(newest)) {
 			round_free(newest);
 			return -ESTALE;
@@ -473,20 +492,20 @@ static int ask_all(struct stripe_file *file, const struct segment *segment, uint
 		case BLOCK_OPEN:
 			/* Often it is only not flushed yet. What comes of it the next turn sees. */
 			if (attempt < PATIENT_TURNS) {
-				uint64_t boots[MOJETTE_N_MAX];
-				segment_flush(file, segment, asked & ~*silent, boots);
+				note_silent(
+					file, round_unflushed(newest, *silent), silent, &end_ms);
 				break;
 			}
 			/* fallthrough */
 		case BLOCK_IN_DOUBT:
-			/* Not at once: its writer may be at work. With stores that do not answer
-			 * it takes long, of each block: the healer does it. */
-			if (attempt >= PATIENT_TURNS && !settled && !*silent) {
+			/* Not at once: its writer may be at work. Stores that do not answer would
+			 * be waited for with each block. */
+			if (attempt >= PATIENT_TURNS && !settled) {
 				uint64_t largest;
 				settled = true;
 				/* Others are to be asked by now. */
-				if (versions_settle(file, segment, block_number, 1, &largest) ==
-					-ESTALE)
+				if (versions_settle_without(file, segment, block_number, 1, *silent,
+					    &largest) == -ESTALE)
 					error = -ESTALE;
 			}
 			break;

@@ -199,8 +199,9 @@ static void others_add(struct verdicts *undecided, struct verdicts *superseded,
 	}
 }
 
+/* left_out: shards whose stores are not told, besides those whose nodes seem to be down. */
 static void verdicts_tell(struct stripe_file *file, const struct segment *segment,
-	const struct verdicts *verdicts, bool discard)
+	uint32_t left_out, const struct verdicts *verdicts, bool discard)
 {
 	for (unsigned int told = 0; told < verdicts->count; told += STORE_COMMITS_MAX) {
 		unsigned int left = verdicts->count - told;
@@ -212,7 +213,7 @@ static void verdicts_tell(struct stripe_file *file, const struct segment *segmen
 		};
 		/* A store that does not hear it keeps what it has; the next one to meet it tells
 		 * it. */
-		segment_tell(file, segment, ~segment_known_down(segment, file->code.k),
+		segment_tell(file, segment, ~(left_out | segment_known_down(segment, file->code.k)),
 			STORE_COMMIT, &args);
 	}
 }
@@ -330,7 +331,7 @@ static bool doubt_resolve(
 }
 
 /*
- * versions_settle() without asking some shards.
+ * versions_settle() without asking or telling some shards.
  * Returns also -EAGAIN: something was done that may have ended a doubt.
  */
 static int settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
@@ -434,16 +435,16 @@ static int settle(struct stripe_file *file, const struct segment *segment, uint6
 	int failed = make_decided(file, segment, opinions, &forward, &decided);
 	if (failed)
 		error = failed;
-	verdicts_tell(file, segment, &back, true);
+	verdicts_tell(file, segment, left_out, &back, true);
 	/* What came back with a loss of power could not be told from a decided version by a few. */
 	if (back.count)
 		flush_stores(file, opinions);
 	for (unsigned int i = 0; i < doubt_count; i++)
 		resolved = doubt_resolve(file, opinions, &doubts[i]) || resolved;
 	opinions_free(opinions);
-	verdicts_tell(file, segment, &decided, false);
+	verdicts_tell(file, segment, left_out, &decided, false);
 	if (!error)
-		verdicts_tell(file, segment, &superseded, true);
+		verdicts_tell(file, segment, left_out, &superseded, true);
 	if (stale)
 		error = -ESTALE;
 	else if (resolved)
@@ -458,10 +459,10 @@ out:
 	return error;
 }
 
-int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
-	uint32_t count, uint64_t *largest_generation)
+int versions_settle_without(struct stripe_file *file, const struct segment *segment,
+	uint64_t first_block, uint32_t count, uint32_t silent, uint64_t *largest_generation)
 {
-	uint32_t left_out = segment_known_down(segment, file->code.k);
+	uint32_t left_out = segment_known_down(segment, file->code.k) | silent;
 	int error;
 
 	while (true) {
@@ -472,10 +473,16 @@ int versions_settle(struct stripe_file *file, const struct segment *segment, uin
 		if (error == -EAGAIN)
 			error = -EIO;
 		/* They may be up again, or be the ones without whom it cannot be told. */
-		if (error != -EIO || !left_out)
+		if (error != -EIO || left_out == silent)
 			return error;
-		left_out = 0;
+		left_out = silent;
 	}
+}
+
+int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
+	uint32_t count, uint64_t *largest_generation)
+{
+	return versions_settle_without(file, segment, first_block, count, 0, largest_generation);
 }
 
 int versions_settle_former(struct stripe_file *file, const struct segment *segment,
@@ -608,13 +615,13 @@ static int joint_settle(struct stripe_file *file, const struct joint *joint, uin
 	for (unsigned int i = 0; i < 2; i++) {
 		const struct opinions *asked = i == 0 ? &joint->now : &joint->then;
 
-		verdicts_tell(file, asked->segment, &undecided, true);
+		verdicts_tell(file, asked->segment, 0, &undecided, true);
 		/* As in settle(). */
 		if (undecided.count)
 			flush_stores(file, asked);
-		verdicts_tell(file, asked->segment, &decided, false);
+		verdicts_tell(file, asked->segment, 0, &decided, false);
 		if (!error)
-			verdicts_tell(file, asked->segment, &superseded, true);
+			verdicts_tell(file, asked->segment, 0, &superseded, true);
 	}
 out:
 	free(chosen);

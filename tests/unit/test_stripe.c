@@ -2148,12 +2148,17 @@ static void hanging_write(
 }
 
 /* As with a disk that hangs: the node answers what does not need it. */
-static void make_writes_hang(unsigned int node)
+static void make_calls_hang(unsigned int node, uint32_t procedure)
 {
-	rpc_handler *handler = &cluster.nodes[node].procedures[STORE_WRITE].handler;
+	rpc_handler *handler = &cluster.nodes[node].procedures[procedure].handler;
 
 	plain_write = *handler;
 	*handler = hanging_write;
+}
+
+static void make_writes_hang(unsigned int node)
+{
+	make_calls_hang(node, STORE_WRITE);
 }
 
 /* Some bytes of each of so many blocks. Returns what the file is then. */
@@ -2234,6 +2239,52 @@ static void a_commit_that_takes_long_goes_on_with_the_next(void)
 	CU_ASSERT(reads_as(file, model, 0, (size_t)24 * BLOCK));
 	stripe_file_put(file);
 	free(model);
+	stop_gathering();
+}
+
+static void *sprinkle_few(void *argument)
+{
+	const uint8_t byte = 1;
+	int error = 0;
+
+	for (uint64_t i = 0; !atomic_load(&sprinkle_ends) && !error; i++)
+		error = stripe_write(argument, i % 60 * BLOCK + 7, &byte, 1, false);
+	CU_ASSERT_EQUAL(error, 0);
+	return NULL;
+}
+
+static void a_busy_writer_does_not_keep_commits_from_ending(void)
+{
+	unsigned int turns = 1;
+	pthread_t thread;
+	int error;
+
+	random_seed(99);
+	cluster.call_timeout_ms = 500;
+	start_gathering(FOR_EVER);
+	cluster.call_timeout_ms = 0;
+	struct stripe_file *file = open_file(1);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	atomic_store(&sprinkle_ends, false);
+	pthread_create(&thread, NULL, sprinkle_few, file);
+	while (count().collected < 1000)
+		usleep(5000);
+	make_writes_hang(3);
+	atomic_store(&write_delay_ms, 200);
+	/* Each sends a quarter of the blocks. */
+	while ((error = stripe_commit(file)) == -ETIMEDOUT && turns < 10)
+		turns++;
+	CU_ASSERT_EQUAL(error, 0);
+	CU_ASSERT_EQUAL(stripe_write_verifier(cluster.stripe), verifier);
+	atomic_store(&write_delay_ms, 0);
+	atomic_store(&sprinkle_ends, true);
+	pthread_join(thread, NULL);
+	/* And then it goes on as before. */
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	uint64_t collected = count().collected;
+	CU_ASSERT_EQUAL(stripe_write(file, 7, "x", 1, false), 0);
+	CU_ASSERT_EQUAL(count().collected, collected + 1);
+	stripe_file_put(file);
 	stop_gathering();
 }
 
@@ -3115,6 +3166,69 @@ static void a_hanging_disk_does_not_keep_unstable_bytes_from_being_read(void)
 	cluster_stop();
 }
 
+/* It can tell what it has in memory. */
+static void a_hanging_flush_does_not_keep_unstable_bytes_from_being_read(void)
+{
+	uint8_t bytes[8 * BLOCK];
+	struct stripe_file *seen = NULL;
+	struct timespec begun;
+
+	random_seed(100);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe_file *file = open_file(1);
+	fill(bytes, sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), false), 0);
+	cluster.call_timeout_ms = 1000;
+	struct stripe *other = engine_create();
+	cluster.call_timeout_ms = 0;
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 1, &seen), 0);
+	make_calls_hang(3, STORE_SYNC);
+	atomic_store(&write_delay_ms, 30000);
+	uint8_t *read = malloc(sizeof(bytes));
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	CU_ASSERT_EQUAL(stripe_read(seen, 0, read, sizeof(bytes)), 0);
+	CU_ASSERT(seconds_since(&begun) < 4);
+	CU_ASSERT_EQUAL(memcmp(bytes, read, sizeof(bytes)), 0);
+	atomic_store(&write_delay_ms, 0);
+	free(read);
+	stripe_file_put(seen);
+	stripe_destroy(other);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
+/* Where the others are just enough to decide, it has to be settled first, without the one. */
+static void a_hanging_disk_does_not_keep_unstable_bytes_from_being_settled(void)
+{
+	uint8_t bytes[8 * 8192];
+	struct stripe_file *seen = NULL;
+	struct timespec begun;
+
+	random_seed(98);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 2, 1, 4096);
+	struct stripe_file *file = open_file(3); /* shard s is on node s */
+	fill(bytes, sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+	fill(bytes, sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), false), 0);
+	cluster.call_timeout_ms = 1000;
+	struct stripe *other = engine_create();
+	cluster.call_timeout_ms = 0;
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 3, &seen), 0);
+	atomic_store(&cluster.nodes[0].read_delay_ms, 3000);
+	uint8_t *read = malloc(sizeof(bytes));
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	CU_ASSERT_EQUAL(stripe_read(seen, 0, read, sizeof(bytes)), 0);
+	CU_ASSERT(seconds_since(&begun) < 5);
+	CU_ASSERT_EQUAL(memcmp(bytes, read, sizeof(bytes)), 0);
+	atomic_store(&cluster.nodes[0].read_delay_ms, 0);
+	free(read);
+	stripe_file_put(seen);
+	stripe_destroy(other);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 static void slow_nodes_do_not_slow_reads(void)
 {
 	const unsigned int delay_ms = 400;
@@ -3380,10 +3494,16 @@ int main(void)
 			a_hanging_disk_is_waited_for_once_by_what_was_collected},
 		{"a commit that takes long goes on with the next",
 			a_commit_that_takes_long_goes_on_with_the_next},
+		{"a busy writer does not keep commits from ending",
+			a_busy_writer_does_not_keep_commits_from_ending},
 		{"a hanging disk is waited for once by healing",
 			a_hanging_disk_is_waited_for_once_by_healing},
 		{"a hanging disk does not keep unstable bytes from being read",
 			a_hanging_disk_does_not_keep_unstable_bytes_from_being_read},
+		{"a hanging flush does not keep unstable bytes from being read",
+			a_hanging_flush_does_not_keep_unstable_bytes_from_being_read},
+		{"a hanging disk does not keep unstable bytes from being settled",
+			a_hanging_disk_does_not_keep_unstable_bytes_from_being_settled},
 		{"writers wait together for an exportd that hangs",
 			writers_wait_together_for_an_exportd_that_hangs},
 		{"slow nodes do not slow reads", slow_nodes_do_not_slow_reads},
