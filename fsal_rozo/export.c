@@ -204,6 +204,7 @@ static void export_ops_init(struct export_ops *ops)
 	default_fs_supports = ops->fs_supports;
 	ops->fs_supports = fs_supports;
 	ops->alloc_state = rozo_alloc_state;
+	ops->free_state = rozo_free_state;
 	rozo_pnfs_export_ops_init(ops);
 }
 

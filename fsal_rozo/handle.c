@@ -86,7 +86,13 @@ struct rozo_handle *rozo_handle_new(struct rozo_export *export, const meta_attri
 static void handle_release(struct fsal_obj_handle *obj)
 {
 	struct rozo_handle *handle = rozo_handle_of(obj);
+	struct glist_head *position;
 
+	/* Those that were given up and not closed: rozo_free_state() comes later. */
+	glist_for_each(position, &handle->states)
+	{
+		glist_entry(position, struct rozo_state, link)->handle = NULL;
+	}
 	fsal_obj_handle_fini(obj);
 	PTHREAD_MUTEX_destroy(&handle->lock);
 	gsh_free(handle);

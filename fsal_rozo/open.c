@@ -19,7 +19,6 @@ struct state_t *rozo_alloc_state(
 
 	_Static_assert(offsetof(struct rozo_state, fd) == sizeof(struct state_t),
 		"Ganesha's helpers look for the fd right behind the state");
-	glist_init(&state->link);
 	return init_state(&state->state, export, type, related);
 }
 
@@ -37,8 +36,9 @@ static void share_take(struct rozo_handle *handle, struct state_t *state, fsal_o
 	update_share_counters(&handle->share, mine->fd.openflags, flags);
 	mine->fd.openflags = FSAL_O_NFS_FLAGS(flags);
 	mine->client = op_ctx->clientid ? *op_ctx->clientid : 0;
-	if (glist_null(&mine->link) || glist_empty(&mine->link))
+	if (!mine->handle)
 		glist_add_tail(&handle->states, &mine->link);
+	mine->handle = handle;
 }
 
 static void share_drop(struct rozo_handle *handle, struct state_t *state)
@@ -47,10 +47,27 @@ static void share_drop(struct rozo_handle *handle, struct state_t *state)
 
 	update_share_counters(&handle->share, mine->fd.openflags, FSAL_O_CLOSED);
 	mine->fd.openflags = FSAL_O_CLOSED;
-	if (!glist_null(&mine->link) && !glist_empty(&mine->link)) {
+	if (mine->handle)
 		glist_del(&mine->link);
-		glist_init(&mine->link);
+	mine->handle = NULL;
+}
+
+/*
+ * An open has been ended by close2() before, but for one that mdcache_open2() gives up after the
+ * file was made: if the directory's attributes cannot be had, or the name finds no place in
+ * Ganesha's cache. The first leaves a reference to the file behind, the second perhaps none.
+ */
+void rozo_free_state(struct fsal_export *export, struct state_t *state)
+{
+	struct rozo_handle *handle = rozo_state_of(state)->handle;
+
+	(void)export;
+	if (handle) {
+		PTHREAD_RWLOCK_wrlock(&handle->obj.obj_lock);
+		share_drop(handle, state);
+		PTHREAD_RWLOCK_unlock(&handle->obj.obj_lock);
 	}
+	gsh_free(rozo_state_of(state));
 }
 
 bool rozo_is_open(struct rozo_handle *handle, uint64_t client, fsal_openflags_t flags)
@@ -335,6 +352,7 @@ fsal_status_t rozo_close2(struct fsal_obj_handle *obj, struct state_t *state)
 fsal_status_t rozo_merge(struct fsal_obj_handle *original, struct fsal_obj_handle *duplicate)
 {
 	struct rozo_handle *into = rozo_handle_of(original), *from = rozo_handle_of(duplicate);
+	struct glist_head *position;
 	fsal_status_t status;
 
 	if (original == duplicate || original->type != REGULAR_FILE ||
@@ -344,6 +362,10 @@ fsal_status_t rozo_merge(struct fsal_obj_handle *original, struct fsal_obj_handl
 	if (FSAL_IS_ERROR(status))
 		return status;
 	PTHREAD_RWLOCK_wrlock(&original->obj_lock);
+	glist_for_each(position, &from->states)
+	{
+		glist_entry(position, struct rozo_state, link)->handle = into;
+	}
 	glist_splice_tail(&into->states, &from->states);
 	PTHREAD_RWLOCK_unlock(&original->obj_lock);
 	return status;

@@ -236,6 +236,7 @@ struct rozo_state {
 	struct fsal_fd fd;
 	uint64_t client; /* NFSv4 client id, 0: none */
 	struct glist_head link; /* in rozo_handle.states while open */
+	struct rozo_handle *handle; /* whose list that is; NULL: not open */
 };
 
 static inline struct rozo_state *rozo_state_of(struct state_t *state)
@@ -245,6 +246,7 @@ static inline struct rozo_state *rozo_state_of(struct state_t *state)
 
 struct state_t *rozo_alloc_state(
 	struct fsal_export *export, enum state_type type, struct state_t *related);
+void rozo_free_state(struct fsal_export *export, struct state_t *state);
 
 fsal_status_t rozo_open2(struct fsal_obj_handle *obj, struct state_t *state, fsal_openflags_t flags,
 	enum fsal_create_mode mode, const char *name, struct fsal_attrlist *attributes,
