@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "fsal_rozo/meta_calls.h"
+#include "fsal_up.h"
 
 #define RECENT_MS 1000
 
@@ -161,6 +162,14 @@ void rozo_attributes_unknown(struct rozo_handle *handle)
 	pthread_mutex_unlock(&handle->lock);
 }
 
+void rozo_attributes_invalidate(struct rozo_export *export, struct rozo_handle *handle)
+{
+	struct gsh_buffdesc key = {.addr = handle->key, .len = ROZO_KEY_BYTES};
+	const struct fsal_up_vector *up = export->export.up_ops;
+
+	up->invalidate(up, &key, FSAL_UP_INVALIDATE_ATTRS);
+}
+
 /*
  * Takes attributes that exportd gave after the current request began. Once only: nothing that the
  * request does afterwards must be missing in them.
@@ -243,11 +252,14 @@ fsal_status_t rozo_set(struct rozo_export *export, struct rozo_handle *handle, c
 		error = stripe_truncate(file, set->size);
 		stripe_file_put(file);
 	}
-	if (error != 0)
+	if (error != 0) {
+		/* Ganesha takes what fails for not done. */
+		rozo_attributes_invalidate(export, handle);
 		LogWarn(COMPONENT_FSAL,
 			"Export \"%s\", file %" PRIu64 ": cannot be cut to %" PRIu64 " bytes: %s",
 			export->export_name, rozo_file_id(handle), (uint64_t)answer.truncate_size,
 			strerror(-error));
+	}
 	return meta_stripe_status(error);
 }
 

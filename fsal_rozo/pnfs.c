@@ -19,7 +19,6 @@
 #include "fsal_pnfs.h"
 #include "fsal_rozo/flexfiles_xdr.h"
 #include "fsal_rozo/meta_calls.h"
-#include "fsal_up.h"
 #include "nfs_exports.h"
 #include "nfs_convert.h"
 #include "nfs_proto_data.h"
@@ -249,15 +248,13 @@ static bool take_no_space(struct rozo_handle *handle, uint64_t client)
 /* A RW layout goes out: from now on attributes change behind Ganesha's cache. */
 static void count_layout(struct rozo_export *export, struct rozo_handle *handle)
 {
-	struct gsh_buffdesc key = {.addr = handle->key, .len = ROZO_KEY_BYTES};
-	const struct fsal_up_vector *up = export->export.up_ops;
 	bool first;
 
 	pthread_mutex_lock(&handle->lock);
 	first = handle->rw_layouts++ == 0;
 	pthread_mutex_unlock(&handle->lock);
 	if (first)
-		up->invalidate(up, &key, FSAL_UP_INVALIDATE_ATTRS);
+		rozo_attributes_invalidate(export, handle);
 }
 
 static void uncount_layout(struct rozo_handle *handle)

@@ -193,6 +193,9 @@ void rozo_attributes_answered(struct rozo_handle *handle, const meta_attributes 
 /* They have changed and are not known. */
 void rozo_attributes_unknown(struct rozo_handle *handle);
 
+/* What Ganesha's cache has of them is not trusted any more. */
+void rozo_attributes_invalidate(struct rozo_export *export, struct rozo_handle *handle);
+
 /* Attributes not older than a second. */
 fsal_status_t rozo_attributes_recent(
 	struct rozo_export *export, struct rozo_handle *handle, meta_attributes *attributes);
