@@ -206,10 +206,24 @@ fsal_status_t rozo_attributes_recent(
 	return status;
 }
 
+/*
+ * What a change has been answered with while these attributes were on their way: Ganesha has ended
+ * its trust in what it knows by then, perhaps before it gets these and trusts them.
+ */
+static void take_newer(struct rozo_handle *handle, uint64_t asked_ms, meta_attributes *attributes)
+{
+	pthread_mutex_lock(&handle->lock);
+	/* Of a restored database `change` may be less than it was. */
+	if (handle->attributes_ms >= asked_ms && handle->attributes.change > attributes->change)
+		*attributes = handle->attributes;
+	pthread_mutex_unlock(&handle->lock);
+}
+
 fsal_status_t rozo_getattrs(struct fsal_obj_handle *obj, struct fsal_attrlist *out)
 {
 	struct rozo_handle *handle = rozo_handle_of(obj);
 	struct rozo_export *export = rozo_current();
+	uint64_t asked_ms = cluster_now_ms();
 	meta_attributes attributes;
 	fsal_status_t status;
 
@@ -224,6 +238,7 @@ fsal_status_t rozo_getattrs(struct fsal_obj_handle *obj, struct fsal_attrlist *o
 		return status;
 	}
 	rozo_attributes_seen(handle, &attributes);
+	take_newer(handle, asked_ms, &attributes);
 	rozo_attributes_out(export, handle, &attributes, out);
 	return status;
 }
