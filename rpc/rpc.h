@@ -174,6 +174,13 @@ struct rpc_server;
 int rpc_server_start(struct rpc_server **server, const char *address, uint16_t port,
 	const struct rpc_program *program, const struct rpc_key *key, unsigned int threads_max);
 
+/*
+ * Suspended: as if the process had gone, all connections are closed and new ones are refused; calls
+ * that wait are not begun any more. Afterwards it listens again when the calls that were being
+ * executed are over, so that nothing of before comes after what clients send then.
+ */
+void rpc_server_suspend(struct rpc_server *server, bool suspended);
+
 /* Stops accepting, waits for calls being executed, closes all connections, frees the server. */
 void rpc_server_stop(struct rpc_server *server);
 

@@ -25,6 +25,7 @@
 
 #define BACKLOG 512
 #define ACCEPT_PAUSE_MS 100 /* without descriptors */
+#define RESUME_TICK_MS 100
 #define THREAD_PAUSE_MS 10 /* without another thread */
 #define ACCEPTS_MAX 64 /* in one turn */
 #define DRAIN_MS 2000
@@ -199,6 +200,28 @@ static int64_t accept_tick(struct rpc_server *server, int64_t now_ms)
 
 /* -------- time, and the end -------- */
 
+/* Listens at server->local. */
+static int open_listener(struct rpc_server *server)
+{
+	static const int on = 1;
+	const struct rpc_socket_address *local = &server->local;
+
+	server->fd = socket(
+		local->storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+	if (server->fd < 0)
+		return -errno;
+	/* A restart must not wait for the old connections to be forgotten. */
+	if (setsockopt(server->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)))
+		return -errno;
+	if (local->storage.ss_family == AF_INET6 &&
+		setsockopt(server->fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)))
+		return -errno;
+	if (bind(server->fd, (const struct sockaddr *)&local->storage, local->bytes) ||
+		listen(server->fd, BACKLOG))
+		return -errno;
+	return 0;
+}
+
 /* Closes connections whose replies are out, all of them when time is over. */
 static void drain(struct rpc_server *server, int64_t now_ms, int64_t drain_ms)
 {
@@ -216,29 +239,81 @@ static void drain(struct rpc_server *server, int64_t now_ms, int64_t drain_ms)
 	server->drained = true;
 }
 
+static void close_listener(struct rpc_server *server)
+{
+	stop_accepting(server);
+	server->accept_again_ms = REACTOR_NEVER;
+	if (server->fd >= 0)
+		close(server->fd);
+	server->fd = -1;
+}
+
+/* Takes what waits for a worker. server->lock is held. */
+static struct server_request *take_waiting(struct rpc_server *server)
+{
+	struct server_request *waiting = server->first_request;
+
+	server->first_request = server->last_request = NULL;
+	return waiting;
+}
+
+static void drop_all(struct server_request *waiting)
+{
+	while (waiting) {
+		struct server_request *next = waiting->next;
+
+		server_request_drop(waiting);
+		waiting = next;
+	}
+}
+
+/* Listens again, if it is not done already; but not beside calls of before. */
+static int64_t resume_tick(struct rpc_server *server, bool idle, int64_t now_ms)
+{
+	if (server->fd >= 0)
+		return REACTOR_NEVER;
+	if (!idle || open_listener(server)) {
+		if (server->fd >= 0)
+			close(server->fd);
+		server->fd = -1;
+		return now_ms + RESUME_TICK_MS;
+	}
+	server->accept_again_ms = now_ms;
+	return REACTOR_NEVER;
+}
+
 static void woken(void *context, int64_t now_ms)
 {
 	struct rpc_server *server = context;
 	struct server_connection *connection, *following;
-	int64_t next_ms = REACTOR_NEVER, drain_ms;
-	bool stopping;
+	struct server_request *waiting;
+	int64_t next_ms = REACTOR_NEVER, accept_ms, drain_ms;
+	bool stopping, suspended, idle;
 
 	pthread_mutex_lock(&server->lock);
 	stopping = server->stopping;
+	suspended = server->suspended;
+	idle = server->free == server->threads;
 	drain_ms = server->drain_ms;
+	waiting = suspended ? take_waiting(server) : NULL;
 	pthread_mutex_unlock(&server->lock);
-	if (stopping) {
-		stop_accepting(server);
-		server->accept_again_ms = REACTOR_NEVER;
-		if (server->fd >= 0)
-			close(server->fd);
-		server->fd = -1;
-	}
+	drop_all(waiting);
+	if (stopping || suspended)
+		close_listener(server);
 	if (drain_ms) {
 		drain(server, now_ms, drain_ms);
 		return;
 	}
-	next_ms = accept_tick(server, now_ms);
+	if (suspended && !stopping) {
+		while (server->first)
+			server_connection_close(server->first);
+		return;
+	}
+	if (!stopping)
+		next_ms = resume_tick(server, idle, now_ms);
+	accept_ms = accept_tick(server, now_ms);
+	if (accept_ms < next_ms)
+		next_ms = accept_ms;
 	for (connection = server->first; connection; connection = following) {
 		int64_t connection_ms;
 
@@ -252,32 +327,21 @@ static void woken(void *context, int64_t now_ms)
 
 /* -------- the interface -------- */
 
-static int open_listener(struct rpc_server *server, const char *address, uint16_t port)
+static int open_first(struct rpc_server *server, const char *address, uint16_t port)
 {
-	static const int on = 1;
-	struct rpc_socket_address local;
-	int error = rpc_address_parse(&local, address, port);
+	struct rpc_socket_address *local = &server->local;
+	int error = rpc_address_parse(local, address, port);
 
+	if (!error)
+		error = open_listener(server);
 	if (error)
 		return error;
-	server->fd = socket(
-		local.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
-	if (server->fd < 0)
+	if (getsockname(server->fd, (struct sockaddr *)&local->storage, &local->bytes))
 		return -errno;
-	/* A restart must not wait for the old connections to be forgotten. */
-	if (setsockopt(server->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)))
-		return -errno;
-	if (local.storage.ss_family == AF_INET6 &&
-		setsockopt(server->fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)))
-		return -errno;
-	if (bind(server->fd, (struct sockaddr *)&local.storage, local.bytes) ||
-		listen(server->fd, BACKLOG) ||
-		getsockname(server->fd, (struct sockaddr *)&local.storage, &local.bytes))
-		return -errno;
-	rpc_address_format(&local.storage, server->address);
-	server->port = ntohs(local.storage.ss_family == AF_INET6
-				     ? ((struct sockaddr_in6 *)&local.storage)->sin6_port
-				     : ((struct sockaddr_in *)&local.storage)->sin_port);
+	rpc_address_format(&local->storage, server->address);
+	server->port = ntohs(local->storage.ss_family == AF_INET6
+				     ? ((struct sockaddr_in6 *)&local->storage)->sin6_port
+				     : ((struct sockaddr_in *)&local->storage)->sin_port);
 	return 0;
 }
 
@@ -301,7 +365,7 @@ int rpc_server_start(struct rpc_server **started, const char *address, uint16_t 
 	pthread_mutex_init(&server->lock, NULL);
 	/* One more, that stays at the reactor. */
 	server->thread = calloc(server->threads_max + 1, sizeof(*server->thread));
-	error = server->thread ? open_listener(server, address, port) : -ENOMEM;
+	error = server->thread ? open_first(server, address, port) : -ENOMEM;
 	if (!error)
 		error = reactor_create(&server->reactor, true, woken, server);
 	if (error)
@@ -349,17 +413,11 @@ void rpc_server_stop(struct rpc_server *server)
 		return;
 	pthread_mutex_lock(&server->lock);
 	server->stopping = true;
-	waiting = server->first_request;
-	server->first_request = server->last_request = NULL;
+	waiting = take_waiting(server);
 	pthread_mutex_unlock(&server->lock);
 	reactor_hurry(server->reactor);
 	reactor_wake(server->reactor);
-	while (waiting) {
-		struct server_request *next = waiting->next;
-
-		server_request_drop(waiting);
-		waiting = next;
-	}
+	drop_all(waiting);
 	/* While calls are still being executed the others' sockets are looked after from here. */
 	do {
 		tick_while_stopping(server);
@@ -381,6 +439,14 @@ void rpc_server_stop(struct rpc_server *server)
 	pthread_mutex_destroy(&server->lock);
 	explicit_bzero(&server->key, sizeof(server->key));
 	free(server);
+}
+
+void rpc_server_suspend(struct rpc_server *server, bool suspended)
+{
+	pthread_mutex_lock(&server->lock);
+	server->suspended = suspended;
+	pthread_mutex_unlock(&server->lock);
+	reactor_wake(server->reactor);
 }
 
 uint16_t rpc_server_port(const struct rpc_server *server)

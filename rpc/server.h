@@ -67,6 +67,7 @@ struct rpc_server {
 	bool has_key;
 	struct rpc_key key;
 	char address[RPC_ADDRESS_TEXT_BYTES];
+	struct rpc_socket_address local; /* the same */
 	uint16_t port;
 	unsigned int threads_max;
 
@@ -86,6 +87,7 @@ struct rpc_server {
 	unsigned int threads; /* that were made, at most threads_max and one for the reactor */
 	pthread_t *thread;
 	bool stopping; /* no call is begun any more */
+	bool suspended;
 	int64_t drain_ms; /* 0, or when connections are closed with replies unsent */
 	bool drained; /* the reactor's thread only */
 };

@@ -16,6 +16,7 @@
 #include "config/config.h"
 #include "rpc/log.h"
 #include "storaged/gateway.h"
+#include "storaged/gateway_watch.h"
 #include "storaged/healer.h"
 #include "storaged/heartbeat.h"
 #include "storaged/scrubber.h"
@@ -30,6 +31,11 @@
  */
 #define STORE_THREADS 32
 #define GATEWAY_THREADS 12
+/*
+ * For one call of the node's own store: a disk that is only busy flushes within that, and with what
+ * comes after it clients wait for less than a minute.
+ */
+#define OWN_STORE_PATIENCE_MS 30000
 /*
  * Of each device, for small changes. Half of it is some 4000 small files; it takes longer to write
  * those than to flush them in the background.
@@ -209,7 +215,7 @@ static int verify_devices(const struct config *config, const struct config_node 
 }
 
 static int create_stripe(const struct config *config, const struct config_node *self,
-	struct store *store, struct stripe **stripe)
+	struct gateway_watch *watch, struct stripe **stripe)
 {
 	struct stripe_node *nodes = calloc(config->node_count, sizeof(*nodes));
 
@@ -226,8 +232,8 @@ static int create_stripe(const struct config *config, const struct config_node *
 		.exportd_port = config->exportd_port,
 		.key = &config->key,
 		.local_node = self->id,
-		.local_call = store_local_call,
-		.local_store = store,
+		.local_call = gateway_watch_call,
+		.local_store = watch,
 		.cache_bytes = (size_t)config->cache_mib << 20,
 		.gather = config->gather_ms != 0,
 		.gather_delay_ms = config->gather_ms,
@@ -298,6 +304,8 @@ static int serve(const struct config *config, const struct config_node *self)
 	struct rpc_server *store_server = NULL, *gateway_server = NULL;
 	struct rpc_program store_service, gateway_service;
 	struct gateway gateway = {.node_id = self->id};
+	struct gateway_watch watch;
+	bool watching = false;
 	struct heartbeat *heartbeat = NULL;
 	struct healer *healer = NULL;
 	struct scrubber *scrubber = NULL;
@@ -329,7 +337,8 @@ static int serve(const struct config *config, const struct config_node *self)
 	log_lines(message);
 	if (error)
 		goto out;
-	error = create_stripe(config, self, store, &stripe);
+	gateway_watch_init(&watch, store, OWN_STORE_PATIENCE_MS);
+	error = create_stripe(config, self, &watch, &stripe);
 	if (error) {
 		rozo_log(ERROR, "cannot start the stripe engine: %s", strerror(-error));
 		goto out;
@@ -347,7 +356,10 @@ static int serve(const struct config *config, const struct config_node *self)
 		rpc_server_start(&gateway_server, self->address, self->nfs_port, &gateway_service,
 			NULL, GATEWAY_THREADS))
 		goto out;
-	error = heartbeat_start(&heartbeat, self->id, store, stripe, &work);
+	error = gateway_watch_start(&watch, gateway_server);
+	watching = !error;
+	if (!error)
+		error = heartbeat_start(&heartbeat, self->id, store, stripe, &work);
 	if (!error)
 		error = healer_start(
 			&healer, self->id, store, stripe, &work, config->heal_mib_per_second);
@@ -371,6 +383,8 @@ static int serve(const struct config *config, const struct config_node *self)
 	rozo_log(INFO, "stopping on signal %d", received);
 	status = EXIT_SUCCESS;
 out:
+	if (watching)
+		gateway_watch_stop(&watch);
 	if (gateway_server)
 		rpc_server_stop(gateway_server);
 	if (scrubber)
@@ -383,8 +397,10 @@ out:
 		stripe_destroy(stripe);
 	if (store_server)
 		rpc_server_stop(store_server);
-	if (store)
+	if (store) {
+		gateway_watch_destroy(&watch);
 		store_close(store);
+	}
 	work_destroy(&work);
 	return status;
 }
