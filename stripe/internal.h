@@ -46,8 +46,6 @@ struct node {
 	struct rpc_client *client; /* NULL: the store is in this process */
 	atomic_bool probing; /* a probe of a node that is down is under way */
 	struct latency latency;
-	_Atomic uint64_t write_again_us; /* its store did not write in time: not asked before that;
-					  * 0: it did */
 };
 
 /*

@@ -435,54 +435,9 @@ static bool former_may_have_taken(
 	return nothing && something;
 }
 
-/* How long a store that did not write in time is left out of writes, in times of a call. */
-#define STUCK_CALLS 2
-
-static uint64_t stuck_until(const struct stripe_file *file)
-{
-	return latency_now_us() + UINT64_C(1000) * STUCK_CALLS * file->stripe->call_timeout_ms;
-}
-
 /*
- * The shard whose store does not write in time though its node answers, as when its disk hangs: if
- * each write waited for it, writers would take up all threads of a gateway. Now and then one of
- * them tries it. Of two nobody is left out: more than one disk does not hang, but is busy. Nor
- * while shards are made, when each store may be needed (segment_reach()).
- */
-static uint32_t stuck_shard(const struct stripe_file *file, const struct segment *segment)
-{
-	uint32_t stuck = 0;
-
-	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		if (segment->nodes[s] && atomic_load(&segment->nodes[s]->write_again_us))
-			stuck |= 1u << s;
-	}
-	if (__builtin_popcount(stuck) != 1 || segment->rebuilding)
-		return 0;
-	struct node *node = segment->nodes[__builtin_ctz(stuck)];
-	uint64_t again_us = atomic_load(&node->write_again_us);
-	if (latency_now_us() >= again_us &&
-		atomic_compare_exchange_strong(&node->write_again_us, &again_us, stuck_until(file)))
-		return 0;
-	return stuck;
-}
-
-static void note_stuck(const struct stripe_file *file, const struct segment *segment,
-	const struct outgoing *outgoing)
-{
-	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		const struct fanout_call *call = &outgoing[s].call;
-
-		if (call->started && call->error == -ETIMEDOUT)
-			atomic_store(&call->node->write_again_us, stuck_until(file));
-		else if (fanout_call_status(call) == 0)
-			atomic_store(&call->node->write_again_us, 0);
-	}
-}
-
-/*
- * The shards that a write is not sent to: those that seem to be down, are silent or stuck, unless
- * that leaves too few, and the blind ones.
+ * The shards that a write is not sent to: those that seem to be down or are silent, unless that
+ * leaves too few, and the blind ones.
  */
 static uint32_t shards_left_out(const struct stripe_file *file, const struct write_run *write)
 {
@@ -490,9 +445,7 @@ static uint32_t shards_left_out(const struct stripe_file *file, const struct wri
 	unsigned int wanted = stores_wanted(file, write);
 	uint32_t blind = blind_shards(write);
 	uint32_t down = segment_known_down(segment, wanted) | blind;
-	uint32_t silent = write->silent ? *write->silent : 0;
-	const uint32_t choices[] = {
-		down | silent | stuck_shard(file, segment), down | silent, down};
+	const uint32_t choices[] = {down | (write->silent ? *write->silent : 0), down};
 
 	for (unsigned int i = 0; i < sizeof(choices) / sizeof(choices[0]); i++) {
 		if (segment->shard_count - (unsigned int)__builtin_popcount(choices[i]) >= wanted)
@@ -569,7 +522,6 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	fanout_wait(&fanout);
 	if (write->silent)
 		*write->silent |= silent_shards(segment, outgoing);
-	note_stuck(file, segment, outgoing);
 	error = judge_answers(file, write, outgoing, &holders, &missed, &fenced, newest);
 	if (!error && former_may_have_taken(segment, outgoing, holders))
 		error = segment_confirm(file, segment);

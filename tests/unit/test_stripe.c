@@ -2354,45 +2354,6 @@ static void writers_wait_together_for_an_exportd_that_hangs(void)
 	cluster_stop();
 }
 
-/* Or the calls of busy writers, each for the whole time of a call, take up all threads of a
- * gateway.
- */
-static void writers_do_not_wait_for_a_hanging_disk_each_time(void)
-{
-	static uint8_t model[24 * BLOCK];
-	struct timespec begun;
-
-	random_seed(97);
-	cluster.call_timeout_ms = 500;
-	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
-	cluster.call_timeout_ms = 0;
-	struct stripe_file *file = open_file(1);
-	fill(model, sizeof(model));
-	CU_ASSERT_EQUAL(stripe_write(file, 0, model, sizeof(model), true), 0);
-	make_writes_hang(3);
-	atomic_store(&write_delay_ms, 30000);
-	fill(model, sizeof(model));
-	clock_gettime(CLOCK_MONOTONIC, &begun);
-	for (unsigned int i = 0; i < 24; i++)
-		CU_ASSERT_EQUAL(
-			stripe_write(file, (uint64_t)i * BLOCK, model + i * BLOCK, BLOCK, i % 2),
-			0);
-	CU_ASSERT_EQUAL(stripe_commit(file), 0);
-	CU_ASSERT(seconds_since(&begun) < 4);
-	/* When the disk goes on, writes go there again. */
-	atomic_store(&write_delay_ms, 0);
-	usleep(1200000);
-	CU_ASSERT_EQUAL(stripe_write(file, BLOCK, model + BLOCK, BLOCK, true), 0);
-	uint64_t missed = count().missed_shards;
-	CU_ASSERT_EQUAL(stripe_write(file, BLOCK, model + BLOCK, 4 * BLOCK, true), 0);
-	CU_ASSERT_EQUAL(count().missed_shards, missed);
-	CU_ASSERT(reads_as(file, model, 0, sizeof(model)));
-	wait_for_nodes(file, 0x3f);
-	heal_everything(file, 1);
-	stripe_file_put(file);
-	cluster_stop();
-}
-
 static void a_slow_node_counts_where_nothing_is_to_be_recorded(void)
 {
 	uint8_t bytes[BLOCK];
@@ -3531,8 +3492,6 @@ int main(void)
 			commit_tells_the_size_whoever_else_commits},
 		{"a hanging disk is waited for once by what was collected",
 			a_hanging_disk_is_waited_for_once_by_what_was_collected},
-		{"writers do not wait for a hanging disk each time",
-			writers_do_not_wait_for_a_hanging_disk_each_time},
 		{"a commit that takes long goes on with the next",
 			a_commit_that_takes_long_goes_on_with_the_next},
 		{"a busy writer does not keep commits from ending",
