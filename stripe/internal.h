@@ -694,12 +694,13 @@ bool unstable_overlaps(struct stripe_file *file, const struct segment *segment,
 	uint64_t first_block, uint32_t count);
 
 /*
- * To be told what is found in blocks: if it is older than what this engine wrote there unstably,
- * others have discarded that, since they could not tell what became of it (docs/protocol.md). The
- * write verifier changes then, once, so that clients send it again (RFC 1813 section 3.3.21).
+ * To be told what is found in blocks: if it is older than what this engine wrote there unstably, or
+ * somebody else's and perhaps not based on that, others have discarded it, since they could not
+ * tell what became of it (docs/protocol.md). The write verifier changes then, once, so that clients
+ * send it again (RFC 1813 section 3.3.21).
  */
-void unstable_met_older(struct stripe_file *file, const struct segment *segment,
-	uint64_t first_block, uint32_t count, store_version version);
+void unstable_met(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
+	uint32_t count, store_version version);
 
 /* How a client's bytes are written. */
 struct write_mode {

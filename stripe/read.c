@@ -771,7 +771,7 @@ static int read_run(struct stripe_file *file, const struct segment *segment, uin
 			error = block_read_carefully(
 				file, segment, first_block + i, 0, &silent, &block, scratch);
 		if (!error && unstable)
-			unstable_met_older(file, segment, first_block + i, 1, block.version);
+			unstable_met(file, segment, first_block + i, 1, block.version);
 		if (!error)
 			gather_overlay(file, start / file->block_bytes, &block);
 		if (error || whole)

@@ -274,8 +274,21 @@ bool unstable_overlaps(struct stripe_file *file, const struct segment *segment,
 	return run != NULL;
 }
 
-void unstable_met_older(struct stripe_file *file, const struct segment *segment,
-	uint64_t first_block, uint32_t count, store_version version)
+/*
+ * True if what is found in a block shows that it does not have what we wrote there unstably. It is
+ * older; or somebody else's newer one, and one of our own writes that failed has taken a holder
+ * away: with one less that nobody has on record others may have dropped ours, and not have built on
+ * it.
+ */
+static bool is_gone(const struct stripe_file *file, const struct run *run, store_version version)
+{
+	if (version_compare(run->version, version) > 0)
+		return true;
+	return version.writer != file->stripe->writer && (run->written & ~run->holders) != 0;
+}
+
+void unstable_met(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
+	uint32_t count, store_version version)
 {
 	const struct write_run blocks = {
 		.segment = segment, .first_block = first_block, .count = count};
@@ -283,8 +296,7 @@ void unstable_met_older(struct stripe_file *file, const struct segment *segment,
 
 	pthread_mutex_lock(&file->lock);
 	for (struct run *run = file->unstable; run; run = run->next) {
-		if (!run->lost && overlaps(run, &blocks) &&
-			version_compare(run->version, version) > 0)
+		if (!run->lost && overlaps(run, &blocks) && is_gone(file, run, version))
 			lost = run->lost = true;
 	}
 	pthread_mutex_unlock(&file->lock);
@@ -490,7 +502,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 		goto out;
 
 	if (write->exact_base != STORE_BASE_ANY)
-		unstable_met_older(file, segment, write->first_block, write->count, write->base);
+		unstable_met(file, segment, write->first_block, write->count, write->base);
 	left_out = shards_left_out(file, write);
 	store_version version;
 	error = file_next_version(file, segment, write->write_epoch, write->base.generation,
