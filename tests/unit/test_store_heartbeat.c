@@ -265,7 +265,7 @@ static void what_can_be_removed_is_removed_behind_what_cannot(void)
 	want_removed(META_FREE_MAX + 10, false);
 	put(META_FREE_MAX + 7);
 	CU_ASSERT_EQUAL_FATAL(heartbeat_start(&heartbeat, NODE, fixture.store, NULL, &work), 0);
-	for (unsigned int i = 0; i < 200 && is_there(META_FREE_MAX + 7); i++)
+	for (unsigned int i = 0; i < 800 && is_there(META_FREE_MAX + 7); i++)
 		nanosleep(&pause, NULL);
 	CU_ASSERT(!is_there(META_FREE_MAX + 7));
 	/* One that comes later, too. */
@@ -273,7 +273,7 @@ static void what_can_be_removed_is_removed_behind_what_cannot(void)
 	pthread_mutex_lock(&queue.lock);
 	want_removed(2, false);
 	pthread_mutex_unlock(&queue.lock);
-	for (unsigned int i = 0; i < 200 && is_there(META_FREE_MAX + 11); i++)
+	for (unsigned int i = 0; i < 800 && is_there(META_FREE_MAX + 11); i++)
 		nanosleep(&pause, NULL);
 	CU_ASSERT(!is_there(META_FREE_MAX + 11));
 	CU_ASSERT(fixture_logged("removing file") <= 1);
