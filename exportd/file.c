@@ -30,31 +30,6 @@ struct file_call {
 
 /* -------- setattr -------- */
 
-/* So that there is time to do something about it. */
-#define WRITE_EPOCH_WARNING (FILE_WRITE_EPOCH_MAX / 4 * 3)
-
-int file_next_write_epoch(
-	uint32_t export_id, uint64_t file_id, struct record_inode *inode, uint32_t last)
-{
-	if (inode->write_epoch >= last) {
-		rozo_log_limited(ERROR,
-			"file %" PRIu64 " in export %" PRIu32
-			" has used up its write epochs; copy it and remove it",
-			file_id, export_id);
-		return -EOVERFLOW;
-	}
-	inode->write_epoch++;
-	if (inode->write_epoch == WRITE_EPOCH_WARNING)
-		rozo_log_limited(WARNING,
-			"file %" PRIu64 " in export %" PRIu32
-			" has used up three quarters of its write epochs: it was truncated, or "
-			"opened "
-			"for writing, %" PRIu32 " times. Copy it and remove it before it cannot be "
-			"written any more",
-			file_id, export_id, inode->write_epoch);
-	return 0;
-}
-
 static int file_set_size(const struct meta_file *file, uint64_t size, struct record_inode *inode)
 {
 	int error;
@@ -65,7 +40,8 @@ static int file_set_size(const struct meta_file *file, uint64_t size, struct rec
 		inode->size = size;
 		return 0;
 	}
-	error = file_next_write_epoch(file->export_id, file->file_id, inode, FILE_WRITE_EPOCH_MAX);
+	error = inode_next_write_epoch(
+		file->export_id, file->file_id, inode, INODE_WRITE_EPOCH_MAX);
 	if (error != 0)
 		return error;
 	/* Of two truncations that wait, the shorter has to be carried out. */
@@ -459,8 +435,8 @@ static int placement_operation(struct kv_txn *txn, void *context)
 	}
 	if (error == 0 && args->writer != 0 && !args->if_free && call->may_write) {
 		claimed = true;
-		error = file_next_write_epoch(
-			args->file.export_id, args->file.file_id, &inode, FILE_WRITE_EPOCH_MAX);
+		error = inode_next_write_epoch(
+			args->file.export_id, args->file.file_id, &inode, INODE_WRITE_EPOCH_MAX);
 		if (error == 0)
 			error = record_inode_put(
 				txn, args->file.export_id, args->file.file_id, &inode);
@@ -601,8 +577,8 @@ static int layout_write(struct kv_txn *txn, struct file_call *call, struct recor
 		return 0;
 	}
 	placement_order(healthy, healthy_count, args->file.export_id, args->file.file_id, 0);
-	error = file_next_write_epoch(
-		args->file.export_id, args->file.file_id, inode, FILE_WRITE_EPOCH_MAX);
+	error = inode_next_write_epoch(
+		args->file.export_id, args->file.file_id, inode, INODE_WRITE_EPOCH_MAX);
 	if (error != 0)
 		return error;
 	inode->layout_epoch++;
@@ -633,8 +609,8 @@ static int layout_revoke(struct kv_txn *txn, struct file_call *call, struct reco
 		call->must_write = true;
 		return 0;
 	}
-	error = file_next_write_epoch(
-		args->file.export_id, args->file.file_id, inode, FILE_WRITE_EPOCH_MAX);
+	error = inode_next_write_epoch(
+		args->file.export_id, args->file.file_id, inode, INODE_WRITE_EPOCH_MAX);
 	if (error != 0)
 		return error;
 	inode->layout_epoch++;

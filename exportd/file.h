@@ -14,9 +14,6 @@
 #include "exportd/record.h"
 #include "rpc/meta.h"
 
-/* The last ones of a file are left to shards that move: what can be read can be kept, too. */
-#define FILE_WRITE_EPOCH_MAX (RECORD_WRITE_EPOCH_MAX - 4096)
-
 /*
  * Also EINVAL (attributes, or the size of what has none), EISDIR (the size of a directory), EFBIG,
  * EOVERFLOW (the file has no write epochs left: copy it).
@@ -48,14 +45,6 @@ void file_placement(struct exportd *exportd, const struct meta_placement_args *a
 /* Also EISDIR, EINVAL (iomode), EAGAIN, EOVERFLOW. */
 void file_layout(struct exportd *exportd, const struct meta_layout_args *args,
 	struct meta_layout_res *result);
-
-/*
- * Gives the file its next write epoch; the caller stores the inode. last: FILE_WRITE_EPOCH_MAX, or
- * RECORD_WRITE_EPOCH_MAX if shards move. A file that comes close to its end is named in the log.
- * Returns 0 or -EOVERFLOW (there is none left; it is in the log).
- */
-int file_next_write_epoch(
-	uint32_t export_id, uint64_t file_id, struct record_inode *inode, uint32_t last);
 
 /* -------- for namespace_create() -------- */
 

@@ -7,12 +7,36 @@
 #include <string.h>
 
 #include "exportd/clock.h"
-#include "exportd/file.h"
 #include "exportd/inode.h"
 #include "exportd/written.h"
 #include "rpc/log.h"
 
 #define DIRECTORY_BYTES 4096 /* what a directory is said to be, whatever it holds */
+
+/* So that there is time to do something about it. */
+#define WRITE_EPOCH_WARNING (INODE_WRITE_EPOCH_MAX / 4 * 3)
+
+int inode_next_write_epoch(
+	uint32_t export_id, uint64_t file_id, struct record_inode *inode, uint32_t last)
+{
+	if (inode->write_epoch >= last) {
+		rozo_log_limited(ERROR,
+			"file %" PRIu64 " in export %" PRIu32
+			" has used up its write epochs; copy it and remove it",
+			file_id, export_id);
+		return -EOVERFLOW;
+	}
+	inode->write_epoch++;
+	if (inode->write_epoch == WRITE_EPOCH_WARNING)
+		rozo_log_limited(WARNING,
+			"file %" PRIu64 " in export %" PRIu32
+			" has used up three quarters of its write epochs: it was truncated, or "
+			"opened "
+			"for writing, %" PRIu32 " times. Copy it and remove it before it cannot be "
+			"written any more",
+			file_id, export_id, inode->write_epoch);
+	return 0;
+}
 
 /* The metadata server that gives out the export's layouts; 0: none, or its record is damaged. */
 static uint64_t server_of(struct kv_txn *txn, uint32_t export_id)
@@ -37,8 +61,8 @@ static void take_layouts_back(
 	inode->layout_epoch++;
 	inode->change++;
 	/* If there is none left nobody can write anyway. */
-	if (inode->write_epoch < FILE_WRITE_EPOCH_MAX &&
-		file_next_write_epoch(export_id, file_id, inode, FILE_WRITE_EPOCH_MAX) == 0)
+	if (inode->write_epoch < INODE_WRITE_EPOCH_MAX &&
+		inode_next_write_epoch(export_id, file_id, inode, INODE_WRITE_EPOCH_MAX) == 0)
 		inode->valid_epoch = inode->write_epoch;
 }
 

@@ -13,6 +13,9 @@
 /* Files end here: NFS and Linux count bytes in 63 bits. */
 #define INODE_SIZE_MAX ((uint64_t)INT64_MAX)
 
+/* The last ones of a file are left to shards that move: what can be read can be kept, too. */
+#define INODE_WRITE_EPOCH_MAX (RECORD_WRITE_EPOCH_MAX - 4096)
+
 /*
  * Loads an inode, as it is now: layouts that a metadata server gave which is not there any more
  * have been taken back in it. Returns 0, -ESTALE (no such file) or -EIO.
@@ -40,6 +43,14 @@ int inode_load_referred(
  * that is news: then the caller stores the inode.
  */
 bool inode_layout_given(struct kv_txn *txn, uint32_t export_id, struct record_inode *inode);
+
+/*
+ * Gives the file its next write epoch; the caller stores the inode. last: INODE_WRITE_EPOCH_MAX, or
+ * RECORD_WRITE_EPOCH_MAX if shards move. A file that comes close to its end is named in the log.
+ * Returns 0 or -EOVERFLOW (there is none left; it is in the log).
+ */
+int inode_next_write_epoch(
+	uint32_t export_id, uint64_t file_id, struct record_inode *inode, uint32_t last);
 
 /* Shows an inode to the protocol. */
 void inode_attributes(const struct exportd_export *export, uint64_t file_id,

@@ -252,7 +252,7 @@ static int move_segment(
 		return 0;
 	}
 	/* Before anything is put, so that a failure leaves nothing half done. */
-	if (file_next_write_epoch(candidate->export_id, candidate->file_id, &inode,
+	if (inode_next_write_epoch(candidate->export_id, candidate->file_id, &inode,
 		    RECORD_WRITE_EPOCH_MAX) != 0) {
 		call->pass.failed++;
 		return 0;

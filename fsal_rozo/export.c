@@ -267,10 +267,8 @@ static fsal_status_t attach(struct rozo_export *export)
 			LogWarn(COMPONENT_FSAL,
 				"Export_Id %u: rozo-exportd has no room to note that layouts given "
 				"before this start are over: what was overwritten under them may "
-				"stay "
-				"unseen in caches of clients. Make room on its disk, then restart "
-				"this "
-				"server.",
+				"stay unseen in caches of clients. Make room on its disk, then "
+				"restart this server.",
 				op_ctx->ctx_export->export_id);
 			server = 0;
 			continue;

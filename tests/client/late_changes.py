@@ -54,19 +54,8 @@ def late(client, directory, operation, name):
     time.sleep(1)
 
 
-SIZE = nfs.word(1) + nfs.word(1 << 4)  # a bitmap
+SIZE = nfs.word(1) + nfs.word(1 << nfs.SIZE)  # a bitmap
 WRITTEN, CUT = 100000, 30000
-
-
-def size_of(client, handle):
-    status, answer = client.call([nfs.word(22) + nfs.opaque(handle), nfs.word(9) + SIZE])
-    assert status == nfs.OK, "GETATTR: %d" % status
-    answer.result()
-    answer.result()
-    for _ in range(answer.word()):
-        answer.word()
-    answer.word()
-    return answer.long()
 
 
 def write_file(client):
@@ -76,18 +65,18 @@ def write_file(client):
          nfs.word(38) + stateid + nfs.long(0) + nfs.word(2) + nfs.opaque(b"x" * WRITTEN)]
     )[0]
     assert status == nfs.OK, "WRITE: %d" % status
-    assert size_of(client, handle) == WRITTEN
+    assert client.attribute(handle, nfs.SIZE) == WRITTEN
 
 
 def cut_file(client):
     """exportd has the new size, and the stores cannot be told: an error, but no other size."""
     handle, stateid = client.open("to be cut")
-    assert size_of(client, handle) == WRITTEN
+    assert client.attribute(handle, nfs.SIZE) == WRITTEN
     status = client.call(
         [nfs.word(22) + nfs.opaque(handle), nfs.word(34) + stateid + SIZE + nfs.opaque(nfs.long(CUT))]
     )[0]
     assert status != nfs.OK, "cut though too few nodes are there"
-    size = size_of(client, handle)
+    size = client.attribute(handle, nfs.SIZE)
     assert size == CUT, "a cut that failed shows %d bytes" % size
     print("a cut that failed is seen, status %d" % status)
 

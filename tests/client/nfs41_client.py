@@ -17,6 +17,7 @@ FLEX_FILES = 4  # layout type, RFC 8435
 RETURN_FILE, RETURN_FSID, RETURN_ALL = 1, 2, 3
 READ, READ_WRITE, ANY = 1, 2, 3
 OK, BAD_STATEID, NO_FILE_HANDLE = 0, 10025, 10020
+CHANGE, SIZE = 3, 4  # attributes
 CALL_SECONDS = 15
 UNSTABLE, FILE_SYNC, STALE = 0, 2, 70  # of NFSv3, at a data server
 
@@ -236,9 +237,9 @@ class Client:
     def test_stateids(self, stateids, connection=None):
         return self.call([word(55) + word(len(stateids)) + b"".join(stateids)], connection)[0]
 
-    def change_of(self, handle):
-        """The file's change attribute."""
-        status, answer = self.call([word(22) + opaque(handle), word(9) + word(1) + word(1 << 3)])
+    def attribute(self, handle, number):
+        """An attribute of 64 bits."""
+        status, answer = self.call([word(22) + opaque(handle), word(9) + word(1) + word(1 << number)])
         assert status == OK, "GETATTR: %d" % status
         answer.result()
         answer.result()

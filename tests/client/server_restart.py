@@ -23,7 +23,7 @@ def before(server, config):
     gateway = DataServer(client.layout, config)
     assert gateway.write(0, OLD, FILE_SYNC) == 0
     reader = nfs.Client(*server)
-    change = reader.change_of(handle)
+    change = reader.attribute(handle, nfs.CHANGE)
     # Safe, and nothing has told the metadata server of it when that ends.
     assert gateway.write(0, NEW, UNSTABLE) == 0
     assert gateway.commit() == 0
@@ -44,9 +44,9 @@ def open_after_grace(client):
 def after(server, config, state):
     reader = nfs.Client(*server)
     handle = bytes.fromhex(state["handle"])
-    change = reader.change_of(handle)
+    change = reader.attribute(handle, nfs.CHANGE)
     assert change > state["change"], "a reader would go on with old pages: change %d is no news" % change
-    assert reader.change_of(handle) == change, "change changes though nothing is written"
+    assert reader.attribute(handle, nfs.CHANGE) == change, "change changes though nothing is written"
     # From now on what was locked under the layout can be another client's.
     stateid = open_after_grace(reader)
     gateway = DataServer(bytes.fromhex(state["layout"]), config)

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "exportd/file.h"
+#include "exportd/inode.h"
 #include "exportd/namespace.h"
 #include "exportd/record.h"
 #include "exportd/truncation.h"
@@ -791,7 +792,7 @@ static void layouts_of_a_server_that_has_restarted_are_over(void)
 	CU_ASSERT_EQUAL(change_of(file_id), change);
 	/* A file that has used up its epochs: nobody writes to it any more. */
 	layout_epoch_of(file_id);
-	last = FILE_WRITE_EPOCH_MAX;
+	last = INODE_WRITE_EPOCH_MAX;
 	fixture_set_write_epoch(&fixture, file_id, last);
 	change = change_of(file_id);
 	attach_as(18);
@@ -1067,7 +1068,7 @@ static int claim_status(uint64_t writer)
 
 static void write_epochs_end(void)
 {
-	fixture_set_write_epoch(&fixture, file_id, FILE_WRITE_EPOCH_MAX - 2);
+	fixture_set_write_epoch(&fixture, file_id, INODE_WRITE_EPOCH_MAX - 2);
 	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 0, NULL), 0);
 	CU_ASSERT_EQUAL(claim_status(7), 0);
 	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 0, NULL), EOVERFLOW);

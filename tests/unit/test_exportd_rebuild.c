@@ -11,6 +11,7 @@
 
 #include "exportd/clock.h"
 #include "exportd/file.h"
+#include "exportd/inode.h"
 #include "exportd/free_queue.h"
 #include "exportd/map.h"
 #include "exportd/orphan.h"
@@ -624,11 +625,11 @@ static void shards_of_a_file_without_write_epochs_move(void)
 	uint64_t file_id = make_file("file");
 	struct record_placement before = placement_of(file_id, 0);
 
-	fixture_set_write_epoch(&fixture, file_id, FILE_WRITE_EPOCH_MAX);
+	fixture_set_write_epoch(&fixture, file_id, INODE_WRITE_EPOCH_MAX);
 	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 0, NULL), EOVERFLOW);
 	pass_time(OUT_S + 5, 1ull << before.nodes[2]);
 	CU_ASSERT_EQUAL(pass().moved, 1);
-	CU_ASSERT_EQUAL(epoch_of(file_id), FILE_WRITE_EPOCH_MAX + 1);
+	CU_ASSERT_EQUAL(epoch_of(file_id), INODE_WRITE_EPOCH_MAX + 1);
 	CU_ASSERT_EQUAL(do_set_size(&fixture, file_id, 0, NULL), EOVERFLOW);
 	close_nodes();
 }

@@ -3134,12 +3134,34 @@ static uint64_t median_read_us(struct stripe_file *file, const uint8_t *model, s
 	return times[TIMED_READS / 2];
 }
 
+/* Another engine, whose calls end after a second, with a file of its own. */
+static struct stripe *impatient_engine(uint64_t id, struct stripe_file **file)
+{
+	cluster.call_timeout_ms = 1000;
+	struct stripe *engine = engine_create();
+	cluster.call_timeout_ms = 0;
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(engine, EXPORT, id, file), 0);
+	return engine;
+}
+
+static void reads_within(
+	int64_t seconds, struct stripe_file *file, const uint8_t *expected, size_t size)
+{
+	struct timespec begun;
+	uint8_t *read = malloc(size);
+
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	CU_ASSERT_EQUAL(stripe_read(file, 0, read, size), 0);
+	CU_ASSERT(seconds_since(&begun) < seconds);
+	CU_ASSERT_EQUAL(memcmp(expected, read, size), 0);
+	free(read);
+}
+
 /* What another engine has written and not committed is flushed before it is told. */
 static void a_hanging_disk_does_not_keep_unstable_bytes_from_being_read(void)
 {
 	uint8_t bytes[8 * BLOCK];
 	struct stripe_file *seen = NULL;
-	struct timespec begun;
 
 	random_seed(96);
 	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
@@ -3148,18 +3170,10 @@ static void a_hanging_disk_does_not_keep_unstable_bytes_from_being_read(void)
 	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
 	fill(bytes, sizeof(bytes));
 	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), false), 0);
-	cluster.call_timeout_ms = 1000;
-	struct stripe *other = engine_create();
-	cluster.call_timeout_ms = 0;
-	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 1, &seen), 0);
+	struct stripe *other = impatient_engine(1, &seen);
 	atomic_store(&cluster.nodes[3].read_delay_ms, 3000);
-	uint8_t *read = malloc(sizeof(bytes));
-	clock_gettime(CLOCK_MONOTONIC, &begun);
-	CU_ASSERT_EQUAL(stripe_read(seen, 0, read, sizeof(bytes)), 0);
-	CU_ASSERT(seconds_since(&begun) < 5);
-	CU_ASSERT_EQUAL(memcmp(bytes, read, sizeof(bytes)), 0);
+	reads_within(5, seen, bytes, sizeof(bytes));
 	atomic_store(&cluster.nodes[3].read_delay_ms, 0);
-	free(read);
 	stripe_file_put(seen);
 	stripe_destroy(other);
 	stripe_file_put(file);
@@ -3171,26 +3185,17 @@ static void a_hanging_flush_does_not_keep_unstable_bytes_from_being_read(void)
 {
 	uint8_t bytes[8 * BLOCK];
 	struct stripe_file *seen = NULL;
-	struct timespec begun;
 
 	random_seed(100);
 	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
 	struct stripe_file *file = open_file(1);
 	fill(bytes, sizeof(bytes));
 	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), false), 0);
-	cluster.call_timeout_ms = 1000;
-	struct stripe *other = engine_create();
-	cluster.call_timeout_ms = 0;
-	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 1, &seen), 0);
+	struct stripe *other = impatient_engine(1, &seen);
 	make_calls_hang(3, STORE_SYNC);
 	atomic_store(&write_delay_ms, 30000);
-	uint8_t *read = malloc(sizeof(bytes));
-	clock_gettime(CLOCK_MONOTONIC, &begun);
-	CU_ASSERT_EQUAL(stripe_read(seen, 0, read, sizeof(bytes)), 0);
-	CU_ASSERT(seconds_since(&begun) < 4);
-	CU_ASSERT_EQUAL(memcmp(bytes, read, sizeof(bytes)), 0);
+	reads_within(4, seen, bytes, sizeof(bytes));
 	atomic_store(&write_delay_ms, 0);
-	free(read);
 	stripe_file_put(seen);
 	stripe_destroy(other);
 	stripe_file_put(file);
@@ -3202,7 +3207,6 @@ static void a_hanging_disk_does_not_keep_unstable_bytes_from_being_settled(void)
 {
 	uint8_t bytes[8 * 8192];
 	struct stripe_file *seen = NULL;
-	struct timespec begun;
 
 	random_seed(98);
 	cluster_start(MOJETTE_NON_SYSTEMATIC, 2, 1, 4096);
@@ -3211,18 +3215,10 @@ static void a_hanging_disk_does_not_keep_unstable_bytes_from_being_settled(void)
 	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
 	fill(bytes, sizeof(bytes));
 	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), false), 0);
-	cluster.call_timeout_ms = 1000;
-	struct stripe *other = engine_create();
-	cluster.call_timeout_ms = 0;
-	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 3, &seen), 0);
+	struct stripe *other = impatient_engine(3, &seen);
 	atomic_store(&cluster.nodes[0].read_delay_ms, 3000);
-	uint8_t *read = malloc(sizeof(bytes));
-	clock_gettime(CLOCK_MONOTONIC, &begun);
-	CU_ASSERT_EQUAL(stripe_read(seen, 0, read, sizeof(bytes)), 0);
-	CU_ASSERT(seconds_since(&begun) < 5);
-	CU_ASSERT_EQUAL(memcmp(bytes, read, sizeof(bytes)), 0);
+	reads_within(5, seen, bytes, sizeof(bytes));
 	atomic_store(&cluster.nodes[0].read_delay_ms, 0);
-	free(read);
 	stripe_file_put(seen);
 	stripe_destroy(other);
 	stripe_file_put(file);
