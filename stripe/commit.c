@@ -21,17 +21,23 @@ void runs_free(struct run *runs)
 
 /* -------- commit -------- */
 
-/* Flushes one segment's stores; shrinks each run's holders to those that kept it. */
+/*
+ * Flushes one segment's stores; shrinks each run's holders to those that kept it. A store that is
+ * stuck is not waited for where the others are enough.
+ */
 static void sync_segment(struct stripe_file *file, const struct segment *segment, struct run *runs)
 {
+	uint32_t wanted = 0, tried, left_out = segment_stuck(file, segment, &tried);
 	uint64_t boots[MOJETTE_N_MAX];
-	uint32_t wanted = 0;
 
 	for (struct run *run = runs; run; run = run->next) {
-		if (run->segment == segment)
-			wanted |= run->holders;
+		if (run->segment != segment)
+			continue;
+		wanted |= run->holders;
+		if ((unsigned int)__builtin_popcount(run->holders & ~left_out) < run->wanted)
+			left_out = 0;
 	}
-	uint32_t flushed = segment_flush(file, segment, wanted, boots);
+	uint32_t flushed = segment_flush(file, segment, wanted & ~left_out, boots);
 	for (struct run *run = runs; run; run = run->next) {
 		for (unsigned int s = 0; run->segment == segment && s < segment->shard_count; s++) {
 			/* A store that restarted in between may have forgotten what was not

@@ -46,6 +46,7 @@ struct node {
 	struct rpc_client *client; /* NULL: the store is in this process */
 	atomic_bool probing; /* a probe of a node that is down is under way */
 	struct latency latency;
+	_Atomic uint64_t stuck_until_us; /* node_note_stuck(); 0: it is not */
 };
 
 /*
@@ -593,6 +594,26 @@ bool segment_former(
  * asked in the background whether they are back. None, if fewer than `least` would be left.
  */
 uint32_t segment_known_down(const struct segment *segment, unsigned int least);
+
+/*
+ * Takes note of a call that writes or flushes. A store that does not do that in time though its
+ * node answers, as when its disk hangs, is stuck for a while. durable: what it did is on its disk,
+ * so if it did it in time it is not stuck.
+ */
+void node_note_stuck(const struct stripe *stripe, const struct fanout_call *call, bool durable);
+
+/*
+ * The shard of a segment whose store is stuck: if each call waited for it, writers would take up
+ * all threads of a gateway. None, if another one is stuck as well, or seems to be down, when what
+ * is missed would leave too few; or while shards are made, when each store may be needed
+ * (segment_reach()); or if it is for the caller to find out whether it is still stuck, by something
+ * durable: *tried receives the shard then, else 0.
+ */
+uint32_t segment_stuck(
+	const struct stripe_file *file, const struct segment *segment, uint32_t *tried);
+
+/* Ends that, where too few others did what was asked. False if none of the shards was stuck. */
+bool segment_unstick(const struct segment *segment, uint32_t shards);
 
 /* True if the store itself said so: error is a negative errno. */
 bool fanout_call_refused(const struct fanout_call *call, int error);

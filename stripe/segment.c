@@ -16,6 +16,64 @@ uint32_t segment_known_down(const struct segment *segment, unsigned int least)
 	return n - (unsigned int)__builtin_popcount(down) < least ? 0 : down;
 }
 
+/*
+ * For how long a store that was too slow is left out, or until one call has found it well: in parts
+ * of the time of a call. So few calls at a time wait for one that hangs.
+ */
+#define STUCK_PARTS 5
+
+static uint64_t stuck_until(const struct stripe *stripe)
+{
+	return latency_now_us() + UINT64_C(1000) * stripe->call_timeout_ms / STUCK_PARTS;
+}
+
+void node_note_stuck(const struct stripe *stripe, const struct fanout_call *call, bool durable)
+{
+	if (call->started && call->error == -ETIMEDOUT)
+		atomic_store(&call->node->stuck_until_us, stuck_until(stripe));
+	else if (durable && fanout_call_status(call) == 0)
+		atomic_store(&call->node->stuck_until_us, 0);
+}
+
+uint32_t segment_stuck(
+	const struct stripe_file *file, const struct segment *segment, uint32_t *tried)
+{
+	struct node *stuck = NULL;
+	uint32_t shard = 0;
+
+	*tried = 0;
+	if (segment->rebuilding || segment_known_down(segment, 0))
+		return 0;
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (!atomic_load(&segment->nodes[s]->stuck_until_us))
+			continue;
+		if (stuck)
+			return 0; /* more than one disk does not hang, but is busy */
+		stuck = segment->nodes[s];
+		shard = 1u << s;
+	}
+	if (!stuck)
+		return 0;
+	uint64_t until_us = atomic_load(&stuck->stuck_until_us);
+	if (latency_now_us() < until_us || !atomic_compare_exchange_strong(&stuck->stuck_until_us,
+						   &until_us, stuck_until(file->stripe)))
+		return shard;
+	*tried = shard;
+	return 0;
+}
+
+bool segment_unstick(const struct segment *segment, uint32_t shards)
+{
+	bool any = false;
+
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if ((shards & (1u << s)) && segment->nodes[s] &&
+			atomic_exchange(&segment->nodes[s]->stuck_until_us, 0))
+			any = true;
+	}
+	return any;
+}
+
 uint32_t segment_next_formers(
 	const struct segment *segment, uint32_t *asked, struct segment *former)
 {
@@ -92,6 +150,7 @@ uint32_t segment_flush(struct stripe_file *file, const struct segment *segment, 
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
 		if (flushed & (1u << s))
 			boots[s] = results[s].boot;
+		node_note_stuck(file->stripe, &calls[s], true);
 		fanout_call_free(&calls[s]);
 	}
 	return flushed;

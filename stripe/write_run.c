@@ -447,17 +447,35 @@ static bool former_may_have_taken(
 	return nothing && something;
 }
 
+/* tried: the shard whose store this write is to find out about (segment_stuck()). */
+static void note_stuck(struct stripe_file *file, const struct segment *segment,
+	const struct outgoing *outgoing, uint32_t tried)
+{
+	uint64_t boots[MOJETTE_N_MAX];
+
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		const struct outgoing *out = &outgoing[s];
+
+		node_note_stuck(file->stripe, &out->call, out->args.stable);
+		if ((tried & (1u << s)) && !out->args.stable && fanout_call_status(&out->call) == 0)
+			segment_flush(file, segment, tried, boots);
+	}
+}
+
 /*
- * The shards that a write is not sent to: those that seem to be down or are silent, unless that
- * leaves too few, and the blind ones.
+ * The shards that a write is not sent to: those that seem to be down, are silent or stuck, unless
+ * that leaves too few, and the blind ones.
  */
-static uint32_t shards_left_out(const struct stripe_file *file, const struct write_run *write)
+static uint32_t shards_left_out(
+	const struct stripe_file *file, const struct write_run *write, uint32_t *tried)
 {
 	const struct segment *segment = write->segment;
 	unsigned int wanted = stores_wanted(file, write);
 	uint32_t blind = blind_shards(write);
 	uint32_t down = segment_known_down(segment, wanted) | blind;
-	const uint32_t choices[] = {down | (write->silent ? *write->silent : 0), down};
+	uint32_t silent = write->silent ? *write->silent : 0;
+	const uint32_t choices[] = {
+		down | silent | segment_stuck(file, segment, tried), down | silent, down};
 
 	for (unsigned int i = 0; i < sizeof(choices) / sizeof(choices[0]); i++) {
 		if (segment->shard_count - (unsigned int)__builtin_popcount(choices[i]) >= wanted)
@@ -484,7 +502,7 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	unsigned int n = segment->shard_count;
 	unsigned int decided_count, undecided_count;
 	struct fanout fanout;
-	uint32_t left_out = 0, silent = 0, fenced = 0, holders, missed;
+	uint32_t left_out = 0, tried, silent = 0, fenced = 0, holders, missed;
 	int error = -ENOMEM;
 
 	*newest = (store_version){0};
@@ -503,12 +521,12 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 
 	if (write->exact_base != STORE_BASE_ANY)
 		unstable_met(file, segment, write->first_block, write->count, write->base);
-	left_out = shards_left_out(file, write);
 	store_version version;
 	error = file_next_version(file, segment, write->write_epoch, write->base.generation,
 		write->layout_epoch, write->ending, &version);
 	if (error)
 		goto out;
+	left_out = shards_left_out(file, write, &tried);
 	fanout_init(&fanout, file->stripe);
 	for (unsigned int s = 0; s < n; s++) {
 		store_write_args *args = &outgoing[s].args;
@@ -534,7 +552,10 @@ int block_write_run(struct stripe_file *file, const struct write_run *write, sto
 	fanout_wait(&fanout);
 	if (write->silent)
 		*write->silent |= silent_shards(segment, outgoing);
+	note_stuck(file, segment, outgoing, tried);
 	error = judge_answers(file, write, outgoing, &holders, &missed, &fenced, newest);
+	if (error == -EIO && segment_unstick(segment, left_out))
+		error = -EAGAIN;
 	if (!error && former_may_have_taken(segment, outgoing, holders))
 		error = segment_confirm(file, segment);
 	if (error) {

@@ -2354,6 +2354,108 @@ static void writers_wait_together_for_an_exportd_that_hangs(void)
 	cluster_stop();
 }
 
+/* Or the calls of busy writers, each for the whole time of a call, take up all threads of a
+ * gateway.
+ */
+static void writers_do_not_wait_for_a_hanging_disk_each_time(void)
+{
+	static uint8_t model[24 * BLOCK];
+	struct timespec begun;
+
+	random_seed(97);
+	cluster.call_timeout_ms = 500;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	cluster.call_timeout_ms = 0;
+	struct stripe_file *file = open_file(1);
+	fill(model, sizeof(model));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, sizeof(model), true), 0);
+	make_writes_hang(3);
+	atomic_store(&write_delay_ms, 30000);
+	fill(model, sizeof(model));
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	for (unsigned int i = 0; i < 24; i++)
+		CU_ASSERT_EQUAL(
+			stripe_write(file, (uint64_t)i * BLOCK, model + i * BLOCK, BLOCK, i % 2),
+			0);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT(seconds_since(&begun) < 4);
+	/* When the disk goes on, writes go there again. */
+	atomic_store(&write_delay_ms, 0);
+	usleep(200000);
+	CU_ASSERT_EQUAL(stripe_write(file, BLOCK, model + BLOCK, BLOCK, true), 0);
+	uint64_t missed = count().missed_shards;
+	CU_ASSERT_EQUAL(stripe_write(file, BLOCK, model + BLOCK, 4 * BLOCK, true), 0);
+	CU_ASSERT_EQUAL(count().missed_shards, missed);
+	CU_ASSERT(reads_as(file, model, 0, sizeof(model)));
+	wait_for_nodes(file, 0x3f);
+	heal_everything(file, 1);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
+static void commits_do_not_wait_for_a_hanging_flush_each_time(void)
+{
+	static uint8_t model[24 * BLOCK];
+	struct timespec begun;
+
+	random_seed(101);
+	cluster.call_timeout_ms = 500;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	cluster.call_timeout_ms = 0;
+	struct stripe_file *file = open_file(1);
+	fill(model, sizeof(model));
+	make_calls_hang(3, STORE_SYNC);
+	atomic_store(&write_delay_ms, 30000);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	for (unsigned int i = 0; i < 24; i++) {
+		CU_ASSERT_EQUAL(
+			stripe_write(file, (uint64_t)i * BLOCK, model + i * BLOCK, BLOCK, false),
+			0);
+		CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	}
+	CU_ASSERT(seconds_since(&begun) < 6);
+	atomic_store(&write_delay_ms, 0);
+	CU_ASSERT(reads_as(file, model, 0, sizeof(model)));
+	wait_for_nodes(file, 0x3f);
+	heal_everything(file, 1);
+	node_stop(0);
+	node_stop(1);
+	CU_ASSERT(reads_as(file, model, 0, sizeof(model)));
+	stripe_file_put(file);
+	cluster_stop();
+}
+
+static void a_store_that_was_stuck_is_asked_where_too_few_others_are(void)
+{
+	static uint8_t model[4 * BLOCK];
+
+	random_seed(103);
+	cluster.call_timeout_ms = 5000;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	cluster.call_timeout_ms = 0;
+	struct stripe_file *file = open_file(1);
+	make_writes_hang(3);
+	atomic_store(&write_delay_ms, 30000);
+	fill(model, sizeof(model));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, BLOCK, true), 0);
+	atomic_store(&write_delay_ms, 0);
+	uint64_t missed = count().missed_shards;
+	CU_ASSERT_EQUAL(stripe_write(file, BLOCK, model + BLOCK, BLOCK, true), 0);
+	CU_ASSERT_EQUAL(count().missed_shards, missed + 1);
+	/* Nobody has noticed yet. */
+	node_stop(0);
+	node_stop(1);
+	CU_ASSERT_EQUAL(stripe_write(file, 2 * BLOCK, model + 2 * BLOCK, 2 * BLOCK, true), 0);
+	CU_ASSERT(reads_as(file, model, 2 * BLOCK, 2 * BLOCK));
+	node_start(0);
+	node_start(1);
+	wait_for_nodes(file, 0x3f);
+	CU_ASSERT(reads_as(file, model, 0, sizeof(model)));
+	heal_everything(file, 1);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 static void a_slow_node_counts_where_nothing_is_to_be_recorded(void)
 {
 	uint8_t bytes[BLOCK];
@@ -3488,6 +3590,12 @@ int main(void)
 			commit_tells_the_size_whoever_else_commits},
 		{"a hanging disk is waited for once by what was collected",
 			a_hanging_disk_is_waited_for_once_by_what_was_collected},
+		{"writers do not wait for a hanging disk each time",
+			writers_do_not_wait_for_a_hanging_disk_each_time},
+		{"commits do not wait for a hanging flush each time",
+			commits_do_not_wait_for_a_hanging_flush_each_time},
+		{"a store that was stuck is asked where too few others are",
+			a_store_that_was_stuck_is_asked_where_too_few_others_are},
 		{"a commit that takes long goes on with the next",
 			a_commit_that_takes_long_goes_on_with_the_next},
 		{"a busy writer does not keep commits from ending",

@@ -352,12 +352,17 @@ static void read_cells(struct stripe_file *file, uint64_t first, uint64_t count,
 
 static void heal_some(void)
 {
+	static bool healing; /* its file is locked while it asks exportd */
 	uint64_t healed, left;
 
+	if (healing)
+		return;
+	healing = true;
 	if (history.healer_file)
 		stripe_heal(history.healer_file,
 			(uint32_t)(random_number() % (BLOCKS / SEGMENT_BLOCKS + 1)), 0,
 			SEGMENT_BLOCKS, &healed, &left);
+	healing = false;
 }
 
 /* As many machines as may be off together. */
@@ -432,6 +437,9 @@ static void after_step(bool calm)
 			history.weak |= 1u << i;
 			history.fired = true;
 		}
+		/* It is left out of writes. */
+		if (atomic_load(&cluster.stripe->nodes[i].stuck_until_us))
+			history.weak |= 1u << i;
 	}
 	if (history.fired)
 		nothing_unstable_is_certain();
