@@ -126,6 +126,12 @@ static int record_segment(struct stripe_file *file, const struct segment *segmen
 	for (struct run *run = runs; run && !error; run = run->next) {
 		if (run->segment != segment)
 			continue;
+		/*
+		 * What has replaced it is based on what somebody else wrote, who may have met it
+		 * after a store lost it, and have had it dropped.
+		 */
+		if (run->replaced && run->covered && (run->written & ~run->holders))
+			error = -EAGAIN;
 		if (!run->replaced && (run->written & ~run->holders)) {
 			run->holders &= ~silent;
 			error = run_record_missed(file, run, run->wanted,

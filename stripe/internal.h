@@ -88,6 +88,7 @@ struct run {
 	store_version version;
 	bool replaced; /* by a newer run, before it was committed */
 	bool lost; /* not all of it is there any more, and the verifier has changed for that */
+	bool covered; /* somebody else has written there since, on top of it or instead of it */
 	unsigned int wanted; /* so many stores are enough to hold it */
 	uint32_t written; /* bit s: shard s was accepted */
 	uint32_t holders; /* those of them that still count */

@@ -296,8 +296,11 @@ void unstable_met(struct stripe_file *file, const struct segment *segment, uint6
 
 	pthread_mutex_lock(&file->lock);
 	for (struct run *run = file->unstable; run; run = run->next) {
-		if (!run->lost && overlaps(run, &blocks) && is_gone(file, run, version))
+		if (!overlaps(run, &blocks))
+			continue;
+		if (!run->lost && is_gone(file, run, version))
 			lost = run->lost = true;
+		run->covered = run->covered || version.writer != file->stripe->writer;
 	}
 	pthread_mutex_unlock(&file->lock);
 	if (lost)

@@ -3327,6 +3327,62 @@ static void a_hanging_disk_does_not_keep_unstable_bytes_from_being_settled(void)
 	cluster_stop();
 }
 
+/*
+ * A store loses it with its power, and while another one cannot be reached somebody else has the
+ * third one drop it. What he wrote instead is what we write over next.
+ */
+static void what_a_restart_took_from_others_is_noticed_by_commit(void)
+{
+	uint8_t model[8192];
+	struct stripe_file *others;
+	store_read_block header;
+
+	random_seed(101);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 2, 1, 4096);
+	struct stripe *other = engine_create();
+	struct stripe_file *file = open_file(3); /* shard s is on node s */
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 3, &others), 0);
+	fill(model, sizeof(model));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, sizeof(model), true), 0);
+	uint64_t verifier = stripe_write_verifier(cluster.stripe);
+	fill(model, 100);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, 100, false), 0);
+	CU_ASSERT_EQUAL(block_header(3, 1, 0, &header), 0);
+	store_decided run = {.count = 1, .block_version = header.block_version};
+	store_commit_args forget = {.file = {.export_id = EXPORT, .file_id = 3},
+		.discard = 1,
+		.runs = {.runs_len = 1, .runs_val = &run}};
+	store_status_res res;
+	store_commit(cluster.nodes[1].store, &forget, &res);
+	node_stop(1);
+	node_start(1);
+	wait_for_nodes(others, 7);
+	struct test_node *away = &cluster.nodes[2];
+	rpc_server_stop(away->server);
+	fill(model + 200, 100);
+	CU_ASSERT_EQUAL(stripe_write(others, 200, model + 200, 100, true), 0);
+	CU_ASSERT_EQUAL_FATAL(rpc_server_start(&away->server, cluster.host, away->port,
+				      &away->program, &cluster.key, 8),
+		0);
+	wait_for_nodes(file, 7);
+	/* Nobody was promised to refuse versions as new as ours is by then. */
+	for (unsigned int i = 0; i < 16; i++)
+		CU_ASSERT_EQUAL(stripe_write(file, 8192, model, sizeof(model), true), 0);
+	fill(model + 400, 100);
+	CU_ASSERT_EQUAL(stripe_write(file, 400, model + 400, 100, false), 0);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT(stripe_write_verifier(cluster.stripe) != verifier ||
+		  reads_as(file, model, 0, sizeof(model)));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, 100, false), 0);
+	CU_ASSERT_EQUAL(stripe_write(file, 400, model + 400, 100, false), 0);
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT(reads_as(others, model, 0, sizeof(model)));
+	stripe_file_put(others);
+	stripe_destroy(other);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 static void slow_nodes_do_not_slow_reads(void)
 {
 	const unsigned int delay_ms = 400;
@@ -3608,6 +3664,8 @@ int main(void)
 			a_hanging_flush_does_not_keep_unstable_bytes_from_being_read},
 		{"a hanging disk does not keep unstable bytes from being settled",
 			a_hanging_disk_does_not_keep_unstable_bytes_from_being_settled},
+		{"what a restart took from others is noticed by commit",
+			what_a_restart_took_from_others_is_noticed_by_commit},
 		{"writers wait together for an exportd that hangs",
 			writers_wait_together_for_an_exportd_that_hangs},
 		{"slow nodes do not slow reads", slow_nodes_do_not_slow_reads},
