@@ -47,6 +47,7 @@ struct node {
 	atomic_bool probing; /* a probe of a node that is down is under way */
 	struct latency latency;
 	_Atomic uint64_t stuck_until_us; /* node_note_stuck(); 0: it is not */
+	atomic_uint stuck_times; /* that it was found to be, one after the other */
 };
 
 /*
@@ -655,6 +656,10 @@ uint32_t segment_flush(struct stripe_file *file, const struct segment *segment, 
  */
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
 	uint32_t count, uint64_t *largest_generation);
+
+/* The same, but a store that is stuck is not asked unless it cannot be told without it. */
+int versions_settle_soon(struct stripe_file *file, const struct segment *segment,
+	uint64_t first_block, uint32_t count, uint64_t *largest_generation);
 
 /* The same without some shards, whose stores do not answer in time: they are not waited for. */
 int versions_settle_without(struct stripe_file *file, const struct segment *segment,

@@ -17,22 +17,49 @@ uint32_t segment_known_down(const struct segment *segment, unsigned int least)
 }
 
 /*
- * For how long a store that was too slow is left out, or until one call has found it well: in parts
- * of the time of a call. So few calls at a time wait for one that hangs.
+ * For how long a store that was too slow is left out, or until one call has found it well: at first
+ * a fifth of the time of a call, twice as long each time that it is still so, up to 32 times. So
+ * few calls wait for one that hangs, and one that was slow once is soon asked again.
  */
 #define STUCK_PARTS 5
+#define STUCK_DOUBLINGS 5
 
-static uint64_t stuck_until(const struct stripe *stripe)
+/* Since so many calls one after the other have found it to be stuck. */
+static uint64_t stuck_us(const struct stripe *stripe, unsigned int times)
 {
-	return latency_now_us() + UINT64_C(1000) * stripe->call_timeout_ms / STUCK_PARTS;
+	uint64_t us = UINT64_C(1000) * stripe->call_timeout_ms / STUCK_PARTS;
+
+	return us << (times < STUCK_DOUBLINGS ? times : STUCK_DOUBLINGS);
 }
 
 void node_note_stuck(const struct stripe *stripe, const struct fanout_call *call, bool durable)
 {
-	if (call->started && call->error == -ETIMEDOUT)
-		atomic_store(&call->node->stuck_until_us, stuck_until(stripe));
-	else if (durable && fanout_call_status(call) == 0)
-		atomic_store(&call->node->stuck_until_us, 0);
+	struct node *node = call->node;
+	uint64_t well = 0;
+
+	if (call->started && call->error == -ETIMEDOUT) {
+		atomic_compare_exchange_strong(
+			&node->stuck_until_us, &well, latency_now_us() + stuck_us(stripe, 0));
+	} else if (durable && fanout_call_status(call) == 0) {
+		atomic_store(&node->stuck_times, 0);
+		atomic_store(&node->stuck_until_us, 0);
+	}
+}
+
+/* True if the caller is the one who finds out whether a store is still stuck. */
+static bool node_is_tried(const struct stripe *stripe, struct node *node)
+{
+	uint64_t until_us = atomic_load(&node->stuck_until_us), now_us = latency_now_us();
+
+	if (now_us < until_us)
+		return false;
+	/* Nobody else until it has. */
+	now_us += UINT64_C(1000) * stripe->call_timeout_ms +
+		  stuck_us(stripe, atomic_load(&node->stuck_times) + 1);
+	if (!atomic_compare_exchange_strong(&node->stuck_until_us, &until_us, now_us))
+		return false;
+	atomic_fetch_add(&node->stuck_times, 1);
+	return true;
 }
 
 uint32_t segment_stuck(
@@ -54,9 +81,7 @@ uint32_t segment_stuck(
 	}
 	if (!stuck)
 		return 0;
-	uint64_t until_us = atomic_load(&stuck->stuck_until_us);
-	if (latency_now_us() < until_us || !atomic_compare_exchange_strong(&stuck->stuck_until_us,
-						   &until_us, stuck_until(file->stripe)))
+	if (!node_is_tried(file->stripe, stuck))
 		return shard;
 	*tried = shard;
 	return 0;

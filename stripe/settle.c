@@ -50,6 +50,14 @@ static void opinions_ask(struct stripe_file *file, struct opinions *opinions, st
 		sizeof(opinions->args[0]), opinions->results, opinions->calls);
 }
 
+/* Takes note of who did not answer in time. refusing: with a promise, flushed. */
+static void opinions_note_stuck(
+	const struct stripe *stripe, const struct opinions *opinions, bool refusing)
+{
+	for (unsigned int s = 0; s < opinions->segment->shard_count; s++)
+		node_note_stuck(stripe, &opinions->calls[s], refusing);
+}
+
 static void opinions_free(struct opinions *opinions)
 {
 	for (unsigned int s = 0; s < opinions->segment->shard_count; s++)
@@ -359,6 +367,7 @@ static int settle(struct stripe_file *file, const struct segment *segment, uint6
 		.count = count,
 		.left_out = left_out};
 	opinions_ask(file, opinions, (store_version){0});
+	opinions_note_stuck(file->stripe, opinions, false);
 	store_version open = {0}, newest = opinions_newest_open(opinions);
 	/*
 	 * To be settled for good, none of these may be written, or replaced, meanwhile: neither
@@ -370,6 +379,7 @@ static int settle(struct stripe_file *file, const struct segment *segment, uint6
 		open.generation += SETTLE_AHEAD;
 		opinions_free(opinions);
 		opinions_ask(file, opinions, open);
+		opinions_note_stuck(file->stripe, opinions, true);
 		newest = opinions_newest_open(opinions);
 	}
 	/* Who has others refuse something does not offer it to them. */
@@ -459,10 +469,11 @@ out:
 	return error;
 }
 
-int versions_settle_without(struct stripe_file *file, const struct segment *segment,
-	uint64_t first_block, uint32_t count, uint32_t silent, uint64_t *largest_generation)
+/* Without some shards at first; and if it cannot be told then, without those of `silent` only. */
+static int settle_without(struct stripe_file *file, const struct segment *segment,
+	uint64_t first_block, uint32_t count, uint32_t left_out, uint32_t silent,
+	uint64_t *largest_generation)
 {
-	uint32_t left_out = segment_known_down(segment, file->code.k) | silent;
 	int error;
 
 	while (true) {
@@ -477,6 +488,23 @@ int versions_settle_without(struct stripe_file *file, const struct segment *segm
 			return error;
 		left_out = silent;
 	}
+}
+
+int versions_settle_without(struct stripe_file *file, const struct segment *segment,
+	uint64_t first_block, uint32_t count, uint32_t silent, uint64_t *largest_generation)
+{
+	return settle_without(file, segment, first_block, count,
+		segment_known_down(segment, file->code.k) | silent, silent, largest_generation);
+}
+
+int versions_settle_soon(struct stripe_file *file, const struct segment *segment,
+	uint64_t first_block, uint32_t count, uint64_t *largest_generation)
+{
+	uint32_t tried;
+	uint32_t left_out =
+		segment_known_down(segment, file->code.k) | segment_stuck(file, segment, &tried);
+
+	return settle_without(file, segment, first_block, count, left_out, 0, largest_generation);
 }
 
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,

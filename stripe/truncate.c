@@ -88,6 +88,7 @@ static uint32_t send_truncate(struct stripe_file *file, const struct segment *se
 			*stale = true;
 			file_met_epoch(file, results[s].write_epoch);
 		}
+		node_note_stuck(file->stripe, &calls[s], true);
 		fanout_call_free(&calls[s]);
 	}
 	return holders;
@@ -183,17 +184,31 @@ int segment_reach(struct stripe_file *file, const struct segment *segment, unsig
 	return stale ? -ESTALE : -EIO;
 }
 
+/*
+ * The shards that a truncation is not sent to: those that seem to be down, and one that is stuck,
+ * unless that leaves too few.
+ */
+static uint32_t truncate_left_out(const struct stripe_file *file, const struct segment *segment)
+{
+	uint32_t down = segment_known_down(segment, file->min_shards), tried;
+	uint32_t left_out = down | segment_stuck(file, segment, &tried);
+
+	if (segment->shard_count - (unsigned int)__builtin_popcount(left_out) < file->min_shards)
+		return down;
+	return left_out;
+}
+
 /* Empties the blocks of one segment from first_block on. */
 static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 	uint64_t first_block, uint32_t write_epoch)
 {
-	uint32_t down = segment_known_down(segment, file->min_shards);
+	uint32_t left_out = truncate_left_out(file, segment);
 	const store_truncate_args args =
-		truncate_args(file, segment, first_block, write_epoch, down);
+		truncate_args(file, segment, first_block, write_epoch, left_out);
 	bool stale;
 
-	uint32_t holders = send_truncate(file, segment, &args, ~down, &stale);
-	uint32_t missed = ((1u << segment->shard_count) - 1) & ~holders & ~down;
+	uint32_t holders = send_truncate(file, segment, &args, ~left_out, &stale);
+	uint32_t missed = ((1u << segment->shard_count) - 1) & ~holders & ~left_out;
 	if (stale)
 		return -ESTALE;
 	/*
@@ -201,7 +216,9 @@ static int empty_blocks(struct stripe_file *file, const struct segment *segment,
 	 * make their shards need have no record of it.
 	 */
 	if (!versions_reach(file, segment, file->min_shards, holders, 0))
-		return -EIO;
+		return segment_unstick(segment, left_out)
+			       ? empty_blocks(file, segment, first_block, write_epoch)
+			       : -EIO;
 	struct run *run = malloc(sizeof(*run));
 	if (!run)
 		return -ENOMEM;

@@ -42,7 +42,7 @@ int block_base(struct stripe_file *file, const struct segment *segment, uint64_t
 	if (block->committed)
 		return 0;
 	if (block->version.writer != file->stripe->writer || run_is_doubtful(file, block->version))
-		return versions_settle(file, segment, block_number, 1, &largest);
+		return versions_settle_soon(file, segment, block_number, 1, &largest);
 	if (is_unstable(file, segment, block_number, block->version))
 		*exact_base = STORE_BASE_UNDECIDED;
 	return 0;
@@ -113,7 +113,9 @@ int block_write_recover(struct stripe_file *file, const struct segment *segment,
 	atomic_fetch_add(&file->stripe->conflicts, 1);
 	if (attempt)
 		pause_before(attempt);
-	error = versions_settle(file, segment, first_block, count, &largest);
+	/* A conflict that is left then may be one of a store that was not asked. */
+	error = attempt ? versions_settle(file, segment, first_block, count, &largest)
+			: versions_settle_soon(file, segment, first_block, count, &largest);
 	if (error == -EIO)
 		error = versions_settle_former(file, segment, first_block, count, &largest);
 	if (error == -EIO && segment->rebuilding)

@@ -1050,18 +1050,14 @@ static void replace_disks(void)
 /* Everything works again; what is left to be done is done. */
 static void come_to_rest(void)
 {
-	bool late = run.faults.late || run.faults.twice;
-
 	network_set_faults((struct network_faults){0});
 	world_mend_disks();
 	wait_for_processes();
 	start_whatever_is_down();
-	if (scheduler_chance(300)) {
+	if (scheduler_chance(300))
 		network_drop_all();
-		late = false;
-	}
-	/* Nodes that were down are noticed, late messages arrive, calls time out. */
-	scheduler_sleep(late ? 20000000 : 6000000);
+	/* Nodes that were down or stuck are noticed, late messages arrive, calls time out. */
+	scheduler_sleep(40000000);
 	run.doing = "replacing disks";
 	replace_disks();
 	run.doing = "commit at the end";

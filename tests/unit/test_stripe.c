@@ -2288,6 +2288,45 @@ static void a_busy_writer_does_not_keep_commits_from_ending(void)
 	stop_gathering();
 }
 
+static bool reads_as_zeros(struct stripe_file *file, uint64_t offset)
+{
+	uint8_t bytes[BLOCK];
+
+	return stripe_read(file, offset, bytes, BLOCK) == 0 && bytes[0] == 0 &&
+	       memcmp(bytes, bytes + 1, BLOCK - 1) == 0;
+}
+
+/* Or the truncation of a file of many segments takes so long, and with it all that needs exportd.
+ */
+static void a_hanging_disk_is_waited_for_once_by_a_truncation(void)
+{
+	struct timespec begun;
+	uint8_t bytes[BLOCK];
+
+	random_seed(103);
+	cluster.call_timeout_ms = 500;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	cluster.call_timeout_ms = 0;
+	struct stripe_file *file = open_file(1);
+	uint64_t segment_bytes = cluster.segment_blocks * BLOCK;
+	fill(bytes, sizeof(bytes));
+	for (unsigned int i = 0; i < 12; i++)
+		CU_ASSERT_EQUAL(stripe_write(file, i * segment_bytes, bytes, BLOCK, true), 0);
+	make_calls_hang(3, STORE_TRUNCATE);
+	atomic_store(&write_delay_ms, 30000);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	CU_ASSERT_EQUAL(truncate_file(file, 1, BLOCK), 0);
+	CU_ASSERT(seconds_since(&begun) < 3);
+	atomic_store(&write_delay_ms, 0);
+	CU_ASSERT(reads_as(file, bytes, 0, BLOCK));
+	for (unsigned int i = 1; i < 12; i++)
+		CU_ASSERT(reads_as_zeros(file, i * segment_bytes));
+	wait_for_nodes(file, 0x3f);
+	heal_everything(file, 12);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 /* Writers may be waiting for the blocks. */
 static void a_hanging_disk_is_waited_for_once_by_healing(void)
 {
@@ -2381,7 +2420,7 @@ static void writers_do_not_wait_for_a_hanging_disk_each_time(void)
 	CU_ASSERT(seconds_since(&begun) < 4);
 	/* When the disk goes on, writes go there again. */
 	atomic_store(&write_delay_ms, 0);
-	usleep(200000);
+	sleep(2);
 	CU_ASSERT_EQUAL(stripe_write(file, BLOCK, model + BLOCK, BLOCK, true), 0);
 	uint64_t missed = count().missed_shards;
 	CU_ASSERT_EQUAL(stripe_write(file, BLOCK, model + BLOCK, 4 * BLOCK, true), 0);
@@ -3383,6 +3422,59 @@ static void what_a_restart_took_from_others_is_noticed_by_commit(void)
 	cluster_stop();
 }
 
+/* A READ that has a promise flushed. */
+static void hanging_promise(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	const store_read_args *args = arguments;
+
+	if (args->refuse.generation)
+		hanging_write(context, caller, arguments, result);
+	else
+		plain_write(context, caller, arguments, result);
+}
+
+/*
+ * As of a gateway that has died: what is written over it is settled first, and what a store is to
+ * promise then it cannot flush.
+ */
+static void a_hanging_disk_is_not_waited_for_by_each_write_over_unstable_bytes(void)
+{
+	static uint8_t model[24 * BLOCK];
+	struct stripe_file *others = NULL;
+	struct timespec begun;
+
+	random_seed(102);
+	cluster.call_timeout_ms = 500;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	struct stripe *dead = engine_create();
+	cluster.call_timeout_ms = 0;
+	struct stripe_file *file = open_file(1);
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(dead, EXPORT, 1, &others), 0);
+	fill(model, sizeof(model));
+	CU_ASSERT_EQUAL(stripe_write(others, 0, model, sizeof(model), false), 0);
+	stripe_file_put(others);
+	stripe_destroy(dead);
+	make_calls_hang(3, STORE_READ);
+	cluster.nodes[3].procedures[STORE_READ].handler = hanging_promise;
+	atomic_store(&write_delay_ms, 30000);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	for (unsigned int i = 0; i < 24; i++) {
+		size_t offset = (size_t)i * BLOCK, length = i % 2 ? BLOCK : 100;
+
+		fill(model + offset, length);
+		CU_ASSERT_EQUAL(stripe_write(file, offset, model + offset, length, false), 0);
+	}
+	CU_ASSERT_EQUAL(stripe_commit(file), 0);
+	CU_ASSERT(seconds_since(&begun) < 5);
+	atomic_store(&write_delay_ms, 0);
+	CU_ASSERT(reads_as(file, model, 0, sizeof(model)));
+	wait_for_nodes(file, 0x3f);
+	heal_everything(file, 1);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 static void slow_nodes_do_not_slow_reads(void)
 {
 	const unsigned int delay_ms = 400;
@@ -3656,6 +3748,8 @@ int main(void)
 			a_commit_that_takes_long_goes_on_with_the_next},
 		{"a busy writer does not keep commits from ending",
 			a_busy_writer_does_not_keep_commits_from_ending},
+		{"a hanging disk is waited for once by a truncation",
+			a_hanging_disk_is_waited_for_once_by_a_truncation},
 		{"a hanging disk is waited for once by healing",
 			a_hanging_disk_is_waited_for_once_by_healing},
 		{"a hanging disk does not keep unstable bytes from being read",
@@ -3664,6 +3758,8 @@ int main(void)
 			a_hanging_flush_does_not_keep_unstable_bytes_from_being_read},
 		{"a hanging disk does not keep unstable bytes from being settled",
 			a_hanging_disk_does_not_keep_unstable_bytes_from_being_settled},
+		{"a hanging disk is not waited for by each write over unstable bytes",
+			a_hanging_disk_is_not_waited_for_by_each_write_over_unstable_bytes},
 		{"what a restart took from others is noticed by commit",
 			what_a_restart_took_from_others_is_noticed_by_commit},
 		{"writers wait together for an exportd that hangs",
