@@ -275,20 +275,29 @@ out:
 }
 
 /* Clears the record of missed shards on the holders of some blocks alike. */
-static void clear_missed(struct stripe_file *file, const struct segment *segment,
-	uint64_t first_block, uint32_t count, const struct diagnosis *diagnosis, uint32_t present)
+static void clear_missed(struct batch *batch, uint64_t first_block, uint32_t count,
+	const struct diagnosis *diagnosis, uint32_t present)
 {
+	const struct segment *segment = batch->segment;
 	store_missed_args args = {
-		.file = file_store_file(file, segment),
+		.file = file_store_file(batch->file, segment),
 		.first_block = first_block,
 		.count = count,
 		.block_version = diagnosis->version,
 		.missed = diagnosis->recorded & present,
 		.clear = 1,
 	};
+	struct fanout_call calls[MOJETTE_N_MAX];
+	store_status_res results[MOJETTE_N_MAX];
 
 	/* A record that stays behind is found again by the next pass. */
-	segment_tell(file, segment, present, STORE_MISSED, &args);
+	segment_ask(batch->file, segment, present & ~batch->silent, STORE_MISSED, &args, 0, results,
+		calls);
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (calls[s].started && calls[s].error == -ETIMEDOUT)
+			batch->silent |= 1u << s;
+		fanout_call_free(&calls[s]);
+	}
 }
 
 /*
@@ -482,8 +491,7 @@ static void conclude(struct batch *batch)
 		if (first->version.generation == 0)
 			continue;
 		if (first->recorded & present)
-			clear_missed(batch->file, batch->segment, batch->first_block + i, run,
-				first, present);
+			clear_missed(batch, batch->first_block + i, run, first, present);
 		result->left += (uint64_t)run * (unsigned int)__builtin_popcount(all & ~present);
 		result->lacking |= all & ~present;
 	}

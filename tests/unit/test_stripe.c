@@ -2360,6 +2360,39 @@ static void a_hanging_disk_is_waited_for_once_by_healing(void)
 	cluster_stop();
 }
 
+/* Small writes have versions of their own, and records to be struck off one after the other. */
+static void a_hanging_disk_is_waited_for_once_by_what_strikes_off_records(void)
+{
+	struct stripe_heal_result result;
+	uint8_t bytes[12 * BLOCK];
+	struct timespec begun;
+
+	random_seed(103);
+	cluster.call_timeout_ms = 1000;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	cluster.call_timeout_ms = 0;
+	struct stripe_file *file = open_file(1);
+	fill(bytes, sizeof(bytes));
+	node_stop(3);
+	for (size_t at = 0; at < sizeof(bytes); at += BLOCK)
+		CU_ASSERT_EQUAL(stripe_write(file, at, bytes + at, BLOCK, true), 0);
+	node_start(3);
+	make_calls_hang(0, STORE_MISSED);
+	wait_for_nodes(file, 0x3f);
+	atomic_store(&write_delay_ms, 30000);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, 12, false, &result), 0);
+	CU_ASSERT(seconds_since(&begun) < 4);
+	CU_ASSERT_EQUAL(result.healed, 12);
+	CU_ASSERT_EQUAL(result.left, 0);
+	atomic_store(&write_delay_ms, 0);
+	wait_for_nodes(file, 0x3f);
+	heal_everything(file, 1);
+	CU_ASSERT(reads_as(file, bytes, 0, sizeof(bytes)));
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 static void *write_in_vain(void *file)
 {
 	uint8_t bytes[BLOCK] = {0};
@@ -3752,6 +3785,8 @@ int main(void)
 			a_hanging_disk_is_waited_for_once_by_a_truncation},
 		{"a hanging disk is waited for once by healing",
 			a_hanging_disk_is_waited_for_once_by_healing},
+		{"a hanging disk is waited for once by what strikes off records",
+			a_hanging_disk_is_waited_for_once_by_what_strikes_off_records},
 		{"a hanging disk does not keep unstable bytes from being read",
 			a_hanging_disk_does_not_keep_unstable_bytes_from_being_read},
 		{"a hanging flush does not keep unstable bytes from being read",
