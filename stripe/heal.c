@@ -405,7 +405,8 @@ static int heal_block(struct batch *batch, uint32_t index)
 		block->version = diagnosis->version;
 		block->length_bytes = 0;
 	} else if (!read) {
-		error = block_read(batch->file, batch->segment, number, batch->patience, block);
+		error = block_read_without(batch->file, batch->segment, number, batch->patience,
+			&batch->silent, block);
 	}
 	if (error)
 		return error;

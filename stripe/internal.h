@@ -708,6 +708,11 @@ enum {
 int block_read(struct stripe_file *file, const struct segment *segment, uint64_t block_number,
 	unsigned int how, struct block *block);
 
+/* The same without some shards, whose stores do not answer in time, if enough others are left;
+ * *silent receives those that are waited for in vain. */
+int block_read_without(struct stripe_file *file, const struct segment *segment,
+	uint64_t block_number, unsigned int how, uint32_t *silent, struct block *block);
+
 /*
  * The value of a block that the segment's stores leave unknown while shards are being made: those
  * that had the shards before may know. how: 0 or BLOCK_READ_ONCE.

@@ -788,12 +788,11 @@ static int read_run(struct stripe_file *file, const struct segment *segment, uin
 	return error;
 }
 
-int block_read(struct stripe_file *file, const struct segment *segment, uint64_t block_number,
-	unsigned int how, struct block *block)
+int block_read_without(struct stripe_file *file, const struct segment *segment,
+	uint64_t block_number, unsigned int how, uint32_t *silent, struct block *block)
 {
 	void *scratch = malloc(mojette_scratch_bytes(&file->code, file->row_bytes));
 	struct round *round = round_create(file, segment, block_number, 1, (store_version){0});
-	uint32_t silent = 0;
 	int error = -EAGAIN;
 
 	if (!scratch || !round) {
@@ -805,9 +804,17 @@ int block_read(struct stripe_file *file, const struct segment *segment, uint64_t
 	round_free(round);
 	if (error == -EAGAIN)
 		error = block_read_carefully(
-			file, segment, block_number, how, &silent, block, scratch);
+			file, segment, block_number, how, silent, block, scratch);
 	free(scratch);
 	return error;
+}
+
+int block_read(struct stripe_file *file, const struct segment *segment, uint64_t block_number,
+	unsigned int how, struct block *block)
+{
+	uint32_t silent = 0;
+
+	return block_read_without(file, segment, block_number, how, &silent, block);
 }
 
 /* One piece of the range: blocks of one segment, at most a round's worth. */

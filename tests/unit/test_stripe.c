@@ -2393,6 +2393,60 @@ static void a_hanging_disk_is_waited_for_once_by_what_strikes_off_records(void)
 	cluster_stop();
 }
 
+static atomic_uint read_delay_ms;
+static rpc_handler plain_read;
+
+static void hanging_read(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	const store_read_args *args = arguments;
+
+	for (unsigned int i = 0; !args->headers_only && i < atomic_load(&read_delay_ms); i += 10)
+		usleep(10000);
+	plain_read(context, caller, arguments, result);
+}
+
+/* As with a disk that hangs when it is read: what is known of the blocks is in memory. */
+static void make_reads_hang(unsigned int node)
+{
+	rpc_handler *handler = &cluster.nodes[node].procedures[STORE_READ].handler;
+
+	plain_read = *handler;
+	*handler = hanging_read;
+}
+
+/* Which others have the bytes is not found out anew for each block. */
+static void a_disk_that_cannot_be_read_is_waited_for_once_by_healing(void)
+{
+	struct stripe_heal_result result;
+	uint8_t bytes[12 * BLOCK];
+	struct timespec begun;
+
+	random_seed(104);
+	cluster.call_timeout_ms = 1000;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	cluster.call_timeout_ms = 0;
+	struct stripe_file *file = open_file(1);
+	fill(bytes, sizeof(bytes));
+	/* One of those that are asked first. */
+	node_stop(3);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+	node_start(3);
+	make_reads_hang(0);
+	wait_for_nodes(file, 0x3f);
+	atomic_store(&read_delay_ms, 30000);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	CU_ASSERT_EQUAL(stripe_heal_range(file, 0, 0, 12, false, &result), 0);
+	CU_ASSERT(seconds_since(&begun) < 4);
+	CU_ASSERT_EQUAL(result.healed, 12);
+	CU_ASSERT_EQUAL(result.left, 0);
+	atomic_store(&read_delay_ms, 0);
+	wait_for_nodes(file, 0x3f);
+	CU_ASSERT(reads_as(file, bytes, 0, sizeof(bytes)));
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 static void *write_in_vain(void *file)
 {
 	uint8_t bytes[BLOCK] = {0};
@@ -3787,6 +3841,8 @@ int main(void)
 			a_hanging_disk_is_waited_for_once_by_healing},
 		{"a hanging disk is waited for once by what strikes off records",
 			a_hanging_disk_is_waited_for_once_by_what_strikes_off_records},
+		{"a disk that cannot be read is waited for once by healing",
+			a_disk_that_cannot_be_read_is_waited_for_once_by_healing},
 		{"a hanging disk does not keep unstable bytes from being read",
 			a_hanging_disk_does_not_keep_unstable_bytes_from_being_read},
 		{"a hanging flush does not keep unstable bytes from being read",
