@@ -727,6 +727,15 @@ static void round_ask_enough(struct round *round)
 	round_collect(round);
 }
 
+/* Asks the shards in `shards` that have not been asked, and waits for as long as most take. */
+static void round_ask_others(struct round *round, uint32_t shards)
+{
+	round_start(round, shards & ~round->started);
+	fanout_wait_for(&round->fanout, UINT_MAX,
+		latency_patience_ms(round->segment, round->latency_class));
+	round_collect(round);
+}
+
 /* Where the bytes of a run go. */
 struct sink {
 	uint64_t first_byte; /* of the first block, in the file */
@@ -763,7 +772,12 @@ static int read_run(struct stripe_file *file, const struct segment *segment, uin
 		error = round_value(round, i, complete, &block, scratch);
 		if (error == -EAGAIN && !complete) {
 			complete = true;
-			round_ask(round, all & ~segment_known_down(segment, file->code.k));
+			round_ask_others(round, all & ~segment_known_down(segment, file->code.k));
+			error = round_value(round, i, true, &block, scratch);
+		}
+		/* Those who are late are waited for if it cannot be told without them. */
+		if (error == -EAGAIN && round->asked != round->started) {
+			round_ask(round, round->started);
 			silent = round_silent(round);
 			error = round_value(round, i, true, &block, scratch);
 		}

@@ -2393,6 +2393,19 @@ static void a_hanging_disk_is_waited_for_once_by_what_strikes_off_records(void)
 	cluster_stop();
 }
 
+static void reads_within(
+	int64_t seconds, struct stripe_file *file, const uint8_t *expected, size_t size)
+{
+	struct timespec begun;
+	uint8_t *read = malloc(size);
+
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	CU_ASSERT_EQUAL(stripe_read(file, 0, read, size), 0);
+	CU_ASSERT(seconds_since(&begun) < seconds);
+	CU_ASSERT_EQUAL(memcmp(expected, read, size), 0);
+	free(read);
+}
+
 static atomic_uint read_delay_ms;
 static rpc_handler plain_read;
 
@@ -2443,6 +2456,32 @@ static void a_disk_that_cannot_be_read_is_waited_for_once_by_healing(void)
 	atomic_store(&read_delay_ms, 0);
 	wait_for_nodes(file, 0x3f);
 	CU_ASSERT(reads_as(file, bytes, 0, sizeof(bytes)));
+	stripe_file_put(file);
+	cluster_stop();
+}
+
+/* The others can tell by themselves, with one that has missed what was written. */
+static void a_disk_that_cannot_be_read_does_not_hold_up_reads_beside_one_that_lags(void)
+{
+	uint8_t bytes[12 * BLOCK];
+
+	random_seed(105);
+	cluster.call_timeout_ms = 3000;
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	cluster.call_timeout_ms = 0;
+	struct stripe_file *file = open_file(1);
+	fill(bytes, sizeof(bytes));
+	node_stop(3);
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+	node_start(3);
+	make_reads_hang(0);
+	wait_for_nodes(file, 0x3f);
+	atomic_store(&read_delay_ms, 30000);
+	reads_within(2, file, bytes, sizeof(bytes));
+	reads_within(2, file, bytes, sizeof(bytes));
+	atomic_store(&read_delay_ms, 0);
+	wait_for_nodes(file, 0x3f);
+	heal_everything(file, 1);
 	stripe_file_put(file);
 	cluster_stop();
 }
@@ -3372,19 +3411,6 @@ static struct stripe *impatient_engine(uint64_t id, struct stripe_file **file)
 	return engine;
 }
 
-static void reads_within(
-	int64_t seconds, struct stripe_file *file, const uint8_t *expected, size_t size)
-{
-	struct timespec begun;
-	uint8_t *read = malloc(size);
-
-	clock_gettime(CLOCK_MONOTONIC, &begun);
-	CU_ASSERT_EQUAL(stripe_read(file, 0, read, size), 0);
-	CU_ASSERT(seconds_since(&begun) < seconds);
-	CU_ASSERT_EQUAL(memcmp(expected, read, size), 0);
-	free(read);
-}
-
 /* What another engine has written and not committed is flushed before it is told. */
 static void a_hanging_disk_does_not_keep_unstable_bytes_from_being_read(void)
 {
@@ -3843,6 +3869,8 @@ int main(void)
 			a_hanging_disk_is_waited_for_once_by_what_strikes_off_records},
 		{"a disk that cannot be read is waited for once by healing",
 			a_disk_that_cannot_be_read_is_waited_for_once_by_healing},
+		{"a disk that cannot be read does not hold up reads beside one that lags",
+			a_disk_that_cannot_be_read_does_not_hold_up_reads_beside_one_that_lags},
 		{"a hanging disk does not keep unstable bytes from being read",
 			a_hanging_disk_does_not_keep_unstable_bytes_from_being_read},
 		{"a hanging flush does not keep unstable bytes from being read",
