@@ -305,11 +305,12 @@ struct doubt {
 /*
  * Has the stores that hold a version drop it, each unless all the shards that do not have it are
  * recorded there as having missed it: before a version is decided they are, on deciding holders.
- * One that drops it makes it certain that the version is not decided, and never will be. Returns
- * true if one was asked.
+ * One that drops it makes it certain that the version is not decided, and never will be. *silent:
+ * shards that are not asked; receives those whose stores do not answer in time. Returns true if one
+ * was asked.
  */
-static bool doubt_resolve(
-	struct stripe_file *file, const struct opinions *opinions, const struct doubt *doubt)
+static bool doubt_resolve(struct stripe_file *file, const struct opinions *opinions,
+	const struct doubt *doubt, uint32_t *silent)
 {
 	const struct segment *segment = opinions->segment;
 	store_commit_args args[MOJETTE_N_MAX];
@@ -319,7 +320,7 @@ static bool doubt_resolve(
 	uint32_t asked = 0;
 
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
-		if (!opinion_given(opinions, s) || (doubt->lacking & (1u << s)))
+		if (!opinion_given(opinions, s) || ((doubt->lacking | *silent) & (1u << s)))
 			continue;
 		args[s] = (store_commit_args){
 			.file = file_store_file(file, segment),
@@ -333,8 +334,11 @@ static bool doubt_resolve(
 	}
 	segment_ask(file, segment, asked, STORE_COMMIT, args, sizeof(args[0]), results, calls);
 	/* What came of it the stores are asked anew. */
-	for (unsigned int s = 0; s < segment->shard_count; s++)
+	for (unsigned int s = 0; s < segment->shard_count; s++) {
+		if (calls[s].started && calls[s].error == -ETIMEDOUT)
+			*silent |= 1u << s;
 		fanout_call_free(&calls[s]);
+	}
 	return asked != 0;
 }
 
@@ -353,6 +357,7 @@ static int settle(struct stripe_file *file, const struct segment *segment, uint6
 	struct verdicts superseded = {.runs = calloc(room, sizeof(store_decided))};
 	struct doubt *doubts = calloc(count, sizeof(*doubts));
 	unsigned int doubt_count = 0;
+	uint32_t silent = 0;
 	bool stale = false, resolved = false;
 	int error = 0;
 
@@ -450,7 +455,7 @@ static int settle(struct stripe_file *file, const struct segment *segment, uint6
 	if (back.count)
 		flush_stores(file, opinions);
 	for (unsigned int i = 0; i < doubt_count; i++)
-		resolved = doubt_resolve(file, opinions, &doubts[i]) || resolved;
+		resolved = doubt_resolve(file, opinions, &doubts[i], &silent) || resolved;
 	opinions_free(opinions);
 	verdicts_tell(file, segment, left_out, &decided, false);
 	if (!error)

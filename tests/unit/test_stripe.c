@@ -2486,6 +2486,66 @@ static void a_disk_that_cannot_be_read_does_not_hold_up_reads_beside_one_that_la
 	cluster_stop();
 }
 
+/* Another engine, whose calls end after a second, with a file of its own. */
+static struct stripe *impatient_engine(uint64_t id, struct stripe_file **file)
+{
+	cluster.call_timeout_ms = 1000;
+	struct stripe *engine = engine_create();
+	cluster.call_timeout_ms = 0;
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(engine, EXPORT, id, file), 0);
+	return engine;
+}
+
+static void hanging_flush(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	const store_commit_args *args = arguments;
+
+	for (unsigned int i = 0; args->stable && i < atomic_load(&write_delay_ms); i += 10)
+		usleep(10000);
+	plain_write(context, caller, arguments, result);
+}
+
+/* A writer and its node have gone, and nobody has on record who lacks what it wrote last. */
+static void a_hanging_disk_is_waited_for_once_by_what_ends_doubts(void)
+{
+	uint8_t bytes[12 * BLOCK], lost[BLOCK];
+	struct stripe_file *seen = NULL;
+	struct stripe_heal_result result;
+	struct timespec begun;
+
+	random_seed(106);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	cluster.min_shards = 5;
+	struct stripe_file *file = open_file(1);
+	fill(bytes, sizeof(bytes));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, bytes, sizeof(bytes), true), 0);
+	wait_all_decided(1);
+	node_stop(1);
+	node_stop(2);
+	fill(lost, sizeof(lost));
+	for (size_t at = 0; at < sizeof(bytes); at += BLOCK)
+		CU_ASSERT_EQUAL(stripe_write(file, at, lost, BLOCK, true), -EIO);
+	node_start(1);
+	node_start(2);
+	node_stop(0);
+	struct stripe *other = impatient_engine(1, &seen);
+	rpc_handler *handler = &cluster.nodes[3].procedures[STORE_COMMIT].handler;
+	plain_write = *handler;
+	*handler = hanging_flush;
+	atomic_store(&write_delay_ms, 30000);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	CU_ASSERT_EQUAL(stripe_heal_range(seen, 0, 0, 12, false, &result), 0);
+	CU_ASSERT(seconds_since(&begun) < 5);
+	CU_ASSERT_EQUAL(result.unknown, 0);
+	atomic_store(&write_delay_ms, 0);
+	CU_ASSERT(reads_as(seen, bytes, 0, sizeof(bytes)));
+	stripe_file_put(seen);
+	stripe_destroy(other);
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 static void *write_in_vain(void *file)
 {
 	uint8_t bytes[BLOCK] = {0};
@@ -3401,16 +3461,6 @@ static uint64_t median_read_us(struct stripe_file *file, const uint8_t *model, s
 	return times[TIMED_READS / 2];
 }
 
-/* Another engine, whose calls end after a second, with a file of its own. */
-static struct stripe *impatient_engine(uint64_t id, struct stripe_file **file)
-{
-	cluster.call_timeout_ms = 1000;
-	struct stripe *engine = engine_create();
-	cluster.call_timeout_ms = 0;
-	CU_ASSERT_EQUAL_FATAL(stripe_file_get(engine, EXPORT, id, file), 0);
-	return engine;
-}
-
 /* What another engine has written and not committed is flushed before it is told. */
 static void a_hanging_disk_does_not_keep_unstable_bytes_from_being_read(void)
 {
@@ -3871,6 +3921,8 @@ int main(void)
 			a_disk_that_cannot_be_read_is_waited_for_once_by_healing},
 		{"a disk that cannot be read does not hold up reads beside one that lags",
 			a_disk_that_cannot_be_read_does_not_hold_up_reads_beside_one_that_lags},
+		{"a hanging disk is waited for once by what ends doubts",
+			a_hanging_disk_is_waited_for_once_by_what_ends_doubts},
 		{"a hanging disk does not keep unstable bytes from being read",
 			a_hanging_disk_does_not_keep_unstable_bytes_from_being_read},
 		{"a hanging flush does not keep unstable bytes from being read",
