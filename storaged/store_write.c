@@ -169,6 +169,15 @@ static bool is_replaceable(
 }
 
 /*
+ * True if a block is as the writer takes it to be: empty, whether it never had a version or one
+ * that is decided emptied it, of which the writer need not know.
+ */
+static bool is_empty_as_base(const struct store_record_fields *newest, store_version base)
+{
+	return base.generation == 0 && newest->committed && newest->length_bytes == 0;
+}
+
+/*
  * Chooses the side for one block's new version. Returns 0, -EAGAIN (conflict) or another errno.
  */
 static int plan_block(struct write_call *call, uint32_t i, struct store_pair *pair)
@@ -195,7 +204,8 @@ static int plan_block(struct write_call *call, uint32_t i, struct store_pair *pa
 	plan->side = (uint8_t)(1 - pair->newest);
 	if (args->exact_base) {
 		order = store_version_compare(newest->version, block->base);
-		if (order > 0)
+		if (order > 0 && !(args->exact_base == STORE_BASE_DECIDED &&
+					 is_empty_as_base(newest, block->base)))
 			return -EAGAIN;
 		/* The base was not taken, or is forgotten: it may have been given up meanwhile. */
 		if (order < 0 && args->exact_base == STORE_BASE_UNDECIDED)

@@ -1363,6 +1363,32 @@ static void truncation_empties_and_gives_space_back(void)
 	end();
 }
 
+/*
+ * As after a truncation of what only this store had. Where few others are left, a version that is
+ * refused here may stay in doubt.
+ */
+static void what_is_based_on_nothing_may_follow_an_emptiness(void)
+{
+	begin();
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(1, 1), .count = 2), 0);
+	CU_ASSERT_EQUAL(truncate_at(0, VERSION(5, 4), 1, 0), 0);
+	/* Nobody has said that it is decided. */
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(6, 1), .exact = true), EAGAIN);
+	fixture_commit(&fixture, VERSION(5, 4), 0, 2);
+	CU_ASSERT(IS(&fixture, 1, VERSION(5, 4), STORE_COMMITTED));
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(4, 1), .exact = true), EAGAIN);
+	CU_ASSERT_EQUAL(
+		PUT(&fixture, .version = VERSION(6, 1), .exact = true, .base = VERSION(1, 1)),
+		EAGAIN);
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(6, 1), .exact = true), 0);
+	CU_ASSERT(IS(&fixture, 0, VERSION(6, 1), STORE_FINALIZED));
+	/* What has bytes again is not nothing. */
+	CU_ASSERT_EQUAL(PUT(&fixture, .version = VERSION(7, 1), .exact = true), EAGAIN);
+	fixture_reopen(&fixture);
+	CU_ASSERT(IS(&fixture, 0, VERSION(6, 1), STORE_FINALIZED));
+	end();
+}
+
 static void removal_removes(void)
 {
 	store_remove_args args = {.file = FIXTURE_FILE};
@@ -2004,6 +2030,7 @@ int main(void)
 	TEST(what_was_healed_is_not_dropped_by_who_asked_before);
 	TEST(an_epoch_is_called_durable_when_it_is);
 	TEST(truncation_empties_and_gives_space_back);
+	TEST(what_is_based_on_nothing_may_follow_an_emptiness);
 	TEST(removal_removes);
 	TEST(a_block_written_empty_is_empty);
 	TEST(missed_writes_are_recorded_and_found);
