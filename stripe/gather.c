@@ -260,8 +260,6 @@ static int send_block(struct stripe_file *file, const struct segment *segment, u
 			}
 		}
 		error = block_base(file, segment, in_segment, &block, &exact_base);
-		if (error)
-			break;
 		apply(&block, patch);
 		struct write_run run = {
 			.segment = segment,
@@ -277,7 +275,8 @@ static int send_block(struct stripe_file *file, const struct segment *segment, u
 			.ending = !mode && atomic_load(&file->gather_ending),
 			.silent = &sending->silent,
 		};
-		error = block_write_run(file, &run, &newest);
+		if (!error)
+			error = block_write_run(file, &run, &newest);
 		if (error == 0) {
 			block.version = newest;
 			block.committed = false;

@@ -657,9 +657,12 @@ uint32_t segment_flush(struct stripe_file *file, const struct segment *segment, 
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
 	uint32_t count, uint64_t *largest_generation);
 
-/* The same, but a store that is stuck is not asked unless it cannot be told without it. */
+/*
+ * The same, but a store that is stuck is not asked unless it cannot be told without it. *version
+ * receives the one that counts in the last block.
+ */
 int versions_settle_soon(struct stripe_file *file, const struct segment *segment,
-	uint64_t first_block, uint32_t count, uint64_t *largest_generation);
+	uint64_t first_block, uint32_t count, uint64_t *largest_generation, store_version *version);
 
 /* The same without some shards, whose stores do not answer in time: they are not waited for. */
 int versions_settle_without(struct stripe_file *file, const struct segment *segment,
@@ -773,7 +776,8 @@ int block_write_run(struct stripe_file *file, const struct write_run *run, store
 /*
  * How a write on top of a block that was read is to be guarded: whether its version is decided. One
  * that another writer left PENDING is settled first.
- * *exact_base receives the value for the write. Returns 0, or an error of versions_settle().
+ * *exact_base receives the value for the write. Returns 0, -EAGAIN (it is not what counts: it has
+ * been dropped, or replaced), or an error of versions_settle().
  */
 int block_base(struct stripe_file *file, const struct segment *segment, uint64_t block_number,
 	const struct block *block, uint32_t *exact_base);

@@ -343,11 +343,13 @@ static bool doubt_resolve(struct stripe_file *file, const struct opinions *opini
 }
 
 /*
- * versions_settle() without asking or telling some shards.
+ * versions_settle() without asking or telling some shards. *version_that_counts
+ * receives that of the last block.
  * Returns also -EAGAIN: something was done that may have ended a doubt.
  */
 static int settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,
-	uint32_t count, uint32_t left_out, uint64_t *largest_generation)
+	uint32_t count, uint32_t left_out, uint64_t *largest_generation,
+	store_version *version_that_counts)
 {
 	size_t room = (size_t)count * (segment->shard_count + 1);
 	struct opinions *opinions = malloc(sizeof(*opinions));
@@ -446,6 +448,7 @@ static int settle(struct stripe_file *file, const struct segment *segment, uint6
 			verdict_add(&back, first_block + i, judgement.undecided);
 		if (judgement.largest_generation > *largest_generation)
 			*largest_generation = judgement.largest_generation;
+		*version_that_counts = version;
 	}
 	int failed = make_decided(file, segment, opinions, &forward, &decided);
 	if (failed)
@@ -477,15 +480,16 @@ out:
 /* Without some shards at first; and if it cannot be told then, without those of `silent` only. */
 static int settle_without(struct stripe_file *file, const struct segment *segment,
 	uint64_t first_block, uint32_t count, uint32_t left_out, uint32_t silent,
-	uint64_t *largest_generation)
+	uint64_t *largest_generation, store_version *version)
 {
 	int error;
 
 	while (true) {
-		error = settle(file, segment, first_block, count, left_out, largest_generation);
+		error = settle(
+			file, segment, first_block, count, left_out, largest_generation, version);
 		if (error == -EAGAIN) /* perhaps they did not discard it, and it stays in doubt */
-			error = settle(
-				file, segment, first_block, count, left_out, largest_generation);
+			error = settle(file, segment, first_block, count, left_out,
+				largest_generation, version);
 		if (error == -EAGAIN)
 			error = -EIO;
 		/* They may be up again, or be the ones without whom it cannot be told. */
@@ -498,18 +502,22 @@ static int settle_without(struct stripe_file *file, const struct segment *segmen
 int versions_settle_without(struct stripe_file *file, const struct segment *segment,
 	uint64_t first_block, uint32_t count, uint32_t silent, uint64_t *largest_generation)
 {
+	store_version version;
+
 	return settle_without(file, segment, first_block, count,
-		segment_known_down(segment, file->code.k) | silent, silent, largest_generation);
+		segment_known_down(segment, file->code.k) | silent, silent, largest_generation,
+		&version);
 }
 
 int versions_settle_soon(struct stripe_file *file, const struct segment *segment,
-	uint64_t first_block, uint32_t count, uint64_t *largest_generation)
+	uint64_t first_block, uint32_t count, uint64_t *largest_generation, store_version *version)
 {
 	uint32_t tried;
 	uint32_t left_out =
 		segment_known_down(segment, file->code.k) | segment_stuck(file, segment, &tried);
 
-	return settle_without(file, segment, first_block, count, left_out, 0, largest_generation);
+	return settle_without(
+		file, segment, first_block, count, left_out, 0, largest_generation, version);
 }
 
 int versions_settle(struct stripe_file *file, const struct segment *segment, uint64_t first_block,

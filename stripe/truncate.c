@@ -37,8 +37,6 @@ static int cut_block(struct stripe_file *file, uint64_t size, uint32_t write_epo
 			block.version.generation >> GENERATION_COUNTER_BITS >= write_epoch)
 			break; /* nothing there, or written after the truncation */
 		error = block_base(file, segment, in_segment, &block, &exact_base);
-		if (error)
-			break;
 		memset(block.bytes + length, 0, file->block_bytes - length);
 		struct write_run run = {
 			.segment = segment,
@@ -53,7 +51,8 @@ static int cut_block(struct stripe_file *file, uint64_t size, uint32_t write_epo
 			/* min_shards stores refuse what is older than the truncation. */
 			.fenced = true,
 		};
-		error = block_write_run(file, &run, &newest);
+		if (!error)
+			error = block_write_run(file, &run, &newest);
 		if (error == 0 || error == -ESTALE)
 			break;
 		error = block_write_recover(

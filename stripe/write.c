@@ -36,13 +36,22 @@ static bool is_unstable(struct stripe_file *file, const struct segment *segment,
 int block_base(struct stripe_file *file, const struct segment *segment, uint64_t block_number,
 	const struct block *block, uint32_t *exact_base)
 {
+	store_version version;
 	uint64_t largest;
 
 	*exact_base = STORE_BASE_DECIDED;
 	if (block->committed)
 		return 0;
-	if (block->version.writer != file->stripe->writer || run_is_doubtful(file, block->version))
-		return versions_settle_soon(file, segment, block_number, 1, &largest);
+	if (block->version.writer != file->stripe->writer ||
+		run_is_doubtful(file, block->version)) {
+		int error =
+			versions_settle_soon(file, segment, block_number, 1, &largest, &version);
+
+		/* What its writer could not replace everywhere may have been lost by that. */
+		if (!error && version_compare(version, block->version) != 0)
+			error = -EAGAIN;
+		return error;
+	}
 	if (is_unstable(file, segment, block_number, block->version))
 		*exact_base = STORE_BASE_UNDECIDED;
 	return 0;
@@ -96,6 +105,7 @@ int block_write_recover(struct stripe_file *file, const struct segment *segment,
 	uint64_t give_up_us)
 {
 	uint64_t largest = newest.generation;
+	store_version version;
 
 	if (error == -EAGAIN)
 		error = attempts_over(file, give_up_us);
@@ -115,7 +125,8 @@ int block_write_recover(struct stripe_file *file, const struct segment *segment,
 		pause_before(attempt);
 	/* A conflict that is left then may be one of a store that was not asked. */
 	error = attempt ? versions_settle(file, segment, first_block, count, &largest)
-			: versions_settle_soon(file, segment, first_block, count, &largest);
+			: versions_settle_soon(
+				  file, segment, first_block, count, &largest, &version);
 	if (error == -EIO)
 		error = versions_settle_former(file, segment, first_block, count, &largest);
 	if (error == -EIO && segment->rebuilding)

@@ -3585,6 +3585,91 @@ static void what_a_restart_took_from_others_is_noticed_by_commit(void)
 	cluster_stop();
 }
 
+static store_decided dropped_run;
+static atomic_uint drops_left, refusals_left;
+
+static void drop_at(unsigned int node)
+{
+	store_commit_args drop = {.file = {.export_id = EXPORT, .file_id = 3},
+		.discard = 1,
+		.runs = {.runs_len = 1, .runs_val = &dropped_run}};
+	store_status_res res;
+
+	store_commit(cluster.nodes[node].store, &drop, &res);
+	CU_ASSERT_EQUAL(res.status, 0);
+}
+
+static rpc_handler plain_read, plain_commit;
+
+/* Of who settles: what he has read is dropped by two stores of three just before. */
+static void read_after_a_drop(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	const store_read_args *args = arguments;
+
+	if (args->headers_only && atomic_exchange(&drops_left, 0)) {
+		drop_at(1);
+		drop_at(2);
+	}
+	plain_read(context, caller, arguments, result);
+}
+
+static void commit_refused(
+	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
+{
+	if (atomic_exchange(&refusals_left, 0))
+		((store_status_res *)result)->status = EIO;
+	else
+		plain_commit(context, caller, arguments, result);
+}
+
+/* The third one still had it: it would have marked it as decided, alone, for good. */
+static void what_is_dropped_before_it_is_written_over_is_no_base(void)
+{
+	uint8_t model[8192], mine[100];
+	struct stripe_file *others;
+	store_read_block header;
+
+	random_seed(107);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 2, 1, 4096);
+	struct stripe *other = engine_create();
+	struct stripe_file *file = open_file(3); /* shard s is on node s */
+	CU_ASSERT_EQUAL_FATAL(stripe_file_get(other, EXPORT, 3, &others), 0);
+	fill(model, sizeof(model));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, model, sizeof(model), true), 0);
+	fill(mine, sizeof(mine));
+	CU_ASSERT_EQUAL(stripe_write(file, 0, mine, sizeof(mine), false), 0);
+	CU_ASSERT_EQUAL(block_header(3, 0, 0, &header), 0);
+	dropped_run = (store_decided){.count = 1, .block_version = header.block_version};
+	for (unsigned int i = 0; i < 3; i++) {
+		struct rpc_procedure *procedures = cluster.nodes[i].procedures;
+
+		plain_read = procedures[STORE_READ].handler;
+		procedures[STORE_READ].handler = read_after_a_drop;
+	}
+	plain_commit = cluster.nodes[0].procedures[STORE_COMMIT].handler;
+	cluster.nodes[0].procedures[STORE_COMMIT].handler = commit_refused;
+	atomic_store(&refusals_left, 1);
+	atomic_store(&drops_left, 1);
+	CU_ASSERT_EQUAL(stripe_write(others, 200, mine, sizeof(mine), false), 0);
+	CU_ASSERT_EQUAL(atomic_load(&drops_left), 0);
+	CU_ASSERT(!reads_as(others, mine, 0, sizeof(mine)));
+	/* As if all stores lost their power. */
+	CU_ASSERT_EQUAL(block_header(3, 1, 0, &header), 0);
+	dropped_run.block_version = header.block_version;
+	for (unsigned int i = 0; i < 3; i++)
+		drop_at(i);
+	stripe_file_put(others);
+	stripe_destroy(other);
+	stripe_file_put(file);
+	stripe_destroy(cluster.stripe);
+	engine_start();
+	file = open_file(3);
+	CU_ASSERT(reads_as(file, model, 0, sizeof(model)));
+	stripe_file_put(file);
+	cluster_stop();
+}
+
 /* A READ that has a promise flushed. */
 static void hanging_promise(
 	void *context, const struct rpc_caller *caller, const void *arguments, void *result)
@@ -3933,6 +4018,8 @@ int main(void)
 			a_hanging_disk_is_not_waited_for_by_each_write_over_unstable_bytes},
 		{"what a restart took from others is noticed by commit",
 			what_a_restart_took_from_others_is_noticed_by_commit},
+		{"what is dropped before it is written over is no base",
+			what_is_dropped_before_it_is_written_over_is_no_base},
 		{"writers wait together for an exportd that hangs",
 			writers_wait_together_for_an_exportd_that_hangs},
 		{"slow nodes do not slow reads", slow_nodes_do_not_slow_reads},
