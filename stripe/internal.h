@@ -439,11 +439,11 @@ uint32_t segment_newest_epoch(struct stripe_file *file, const struct segment *se
  * Has the stores of a segment refuse older write epochs from now on, durably, and say so to whoever
  * reads: those of all shards, and of shards that are being made the former ones as well. Returns
  * the shards that nobody can be asked for by an older placement without being told: of those that
- * are being made it is the former stores that count. *stale tells if one knew a newer epoch
- * already.
+ * are being made it is the former stores that count. left_out: shards that are not asked. *stale
+ * tells if one knew a newer epoch already.
  */
-uint32_t segment_fence(
-	struct stripe_file *file, const struct segment *segment, uint32_t write_epoch, bool *stale);
+uint32_t segment_fence(struct stripe_file *file, const struct segment *segment,
+	uint32_t write_epoch, uint32_t left_out, bool *stale);
 
 /*
  * Carries a truncation out for a caller that holds attach_lock. Returns as stripe_truncate(), and

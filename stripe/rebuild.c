@@ -119,7 +119,7 @@ int stripe_rebuild_begin(
 		return -EIO; /* it has just changed again: the caller begins anew */
 	remove_other_shard(file, segment, shard, write_epoch);
 	bool stale;
-	uint32_t fenced = segment_fence(file, segment, write_epoch, &stale);
+	uint32_t fenced = segment_fence(file, segment, write_epoch, 0, &stale);
 	/* Former stores are to remove what they have when this is done, and their fence with it. */
 	if (stale ||
 		!versions_reach(file, segment, file->min_shards, fenced | segment->rebuilding, 0))

@@ -273,7 +273,8 @@ static int make_decided(struct stripe_file *file, const struct segment *segment,
 				     : file->min_shards;
 	bool stale = false;
 	if (!versions_reach(file, segment, 0, 0, fenced))
-		fenced |= segment_fence(file, segment, segment_newest_epoch(file, segment), &stale);
+		fenced |= segment_fence(
+			file, segment, segment_newest_epoch(file, segment), 0, &stale);
 	for (unsigned int i = 0; i < forward->count; i++) {
 		struct run *run = &forward->runs[i];
 		int error = 0;

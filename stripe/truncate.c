@@ -108,13 +108,13 @@ static store_truncate_args truncate_args(const struct stripe_file *file,
 	};
 }
 
-uint32_t segment_fence(
-	struct stripe_file *file, const struct segment *segment, uint32_t write_epoch, bool *stale)
+uint32_t segment_fence(struct stripe_file *file, const struct segment *segment,
+	uint32_t write_epoch, uint32_t left_out, bool *stale)
 {
 	/* Beyond the segment's last block there is nothing to be emptied. */
 	const store_truncate_args args =
 		truncate_args(file, segment, file->segment_blocks, write_epoch, 0);
-	uint32_t fenced = send_truncate(file, segment, &args, UINT32_MAX, stale);
+	uint32_t fenced = send_truncate(file, segment, &args, ~left_out, stale);
 	uint32_t unaware = 0, seen = 0, shards, asked = 0;
 	struct segment former;
 
@@ -131,21 +131,27 @@ uint32_t segment_fence(
 
 #define FENCE_ATTEMPTS 3
 
-/* So many stores that the others are too few to decide a version. */
+/*
+ * So many stores that the others are too few to decide a version. One that is stuck is not waited
+ * for where the others are enough: of a client that is gone there may be many files.
+ */
 static int fence_segment(struct stripe_file *file, const struct segment *segment)
 {
-	bool stale = true;
+	bool again = true;
 
-	/* A store may know a newer epoch by now, and then exportd does. */
-	for (unsigned int i = 0; i < FENCE_ATTEMPTS && stale; i++) {
-		uint32_t fenced =
-			segment_fence(file, segment, segment_newest_epoch(file, segment), &stale);
+	for (unsigned int i = 0; i < FENCE_ATTEMPTS && again; i++) {
+		uint32_t tried, left_out = segment_stuck(file, segment, &tried);
+		bool stale;
+		uint32_t fenced = segment_fence(
+			file, segment, segment_newest_epoch(file, segment), left_out, &stale);
 
 		if (__builtin_popcount(fenced) >= (int)versions_quorum(file))
 			return 0;
-		int error = stale ? stripe_file_refresh(file) : -EIO;
+		/* A store may know a newer epoch by now, and then exportd does. */
+		int error = stale ? stripe_file_refresh(file) : 0;
 		if (error)
 			return error;
+		again = stale || segment_unstick(segment, left_out);
 	}
 	return -EIO;
 }
@@ -177,7 +183,7 @@ int segment_reach(struct stripe_file *file, const struct segment *segment, unsig
 		return -EIO;
 	if (versions_reach(file, segment, least, holders, *fenced))
 		return 0;
-	*fenced |= segment_fence(file, segment, segment_newest_epoch(file, segment), &stale);
+	*fenced |= segment_fence(file, segment, segment_newest_epoch(file, segment), 0, &stale);
 	if (versions_reach(file, segment, least, holders, *fenced))
 		return 0;
 	return stale ? -ESTALE : -EIO;

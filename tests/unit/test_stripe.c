@@ -2546,6 +2546,34 @@ static void a_hanging_disk_is_waited_for_once_by_what_ends_doubts(void)
 	cluster_stop();
 }
 
+/* A client that is gone may have had many files open for writing. */
+static void a_hanging_disk_is_not_waited_for_by_each_fence(void)
+{
+	const unsigned int files = 12;
+	struct timespec begun;
+
+	random_seed(108);
+	cluster_start(MOJETTE_NON_SYSTEMATIC, 4, 2, 4096);
+	cluster.call_timeout_ms = 1000;
+	struct stripe *server = engine_create();
+	cluster.call_timeout_ms = 0;
+	make_calls_hang(3, STORE_TRUNCATE);
+	atomic_store(&write_delay_ms, 30000);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	for (unsigned int i = 1; i <= files; i++)
+		CU_ASSERT_EQUAL(stripe_fence(server, EXPORT, i), 0);
+	CU_ASSERT(seconds_since(&begun) < 5);
+	/* It is asked where the others are too few; but then they are too few to decide, too. */
+	node_stop(4);
+	CU_ASSERT_EQUAL(stripe_fence(server, EXPORT, 1), 0);
+	node_stop(5);
+	CU_ASSERT_EQUAL(stripe_fence(server, EXPORT, 1), -EIO);
+	atomic_store(&write_delay_ms, 0);
+	CU_ASSERT_EQUAL(stripe_fence(server, EXPORT, 1), 0);
+	stripe_destroy(server);
+	cluster_stop();
+}
+
 static void *write_in_vain(void *file)
 {
 	uint8_t bytes[BLOCK] = {0};
@@ -4008,6 +4036,8 @@ int main(void)
 			a_disk_that_cannot_be_read_does_not_hold_up_reads_beside_one_that_lags},
 		{"a hanging disk is waited for once by what ends doubts",
 			a_hanging_disk_is_waited_for_once_by_what_ends_doubts},
+		{"a hanging disk is not waited for by each fence",
+			a_hanging_disk_is_not_waited_for_by_each_fence},
 		{"a hanging disk does not keep unstable bytes from being read",
 			a_hanging_disk_does_not_keep_unstable_bytes_from_being_read},
 		{"a hanging flush does not keep unstable bytes from being read",
