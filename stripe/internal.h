@@ -609,7 +609,7 @@ void node_note_stuck(const struct stripe *stripe, const struct fanout_call *call
  * all threads of a gateway. None, if another one is stuck as well, or seems to be down, when what
  * is missed would leave too few; or while shards are made, when each store may be needed
  * (segment_reach()); or if it is for the caller to find out whether it is still stuck, by something
- * durable: *tried receives the shard then, else 0.
+ * durable: *tried receives the shard then, else 0. tried: NULL if the caller does not find out.
  */
 uint32_t segment_stuck(
 	const struct stripe_file *file, const struct segment *segment, uint32_t *tried);

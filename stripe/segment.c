@@ -68,7 +68,8 @@ uint32_t segment_stuck(
 	struct node *stuck = NULL;
 	uint32_t shard = 0;
 
-	*tried = 0;
+	if (tried)
+		*tried = 0;
 	if (segment->rebuilding || segment_known_down(segment, 0))
 		return 0;
 	for (unsigned int s = 0; s < segment->shard_count; s++) {
@@ -81,7 +82,7 @@ uint32_t segment_stuck(
 	}
 	if (!stuck)
 		return 0;
-	if (!node_is_tried(file->stripe, stuck))
+	if (!tried || !node_is_tried(file->stripe, stuck))
 		return shard;
 	*tried = shard;
 	return 0;

@@ -513,9 +513,8 @@ int versions_settle_without(struct stripe_file *file, const struct segment *segm
 int versions_settle_soon(struct stripe_file *file, const struct segment *segment,
 	uint64_t first_block, uint32_t count, uint64_t *largest_generation, store_version *version)
 {
-	uint32_t tried;
 	uint32_t left_out =
-		segment_known_down(segment, file->code.k) | segment_stuck(file, segment, &tried);
+		segment_known_down(segment, file->code.k) | segment_stuck(file, segment, NULL);
 
 	return settle_without(
 		file, segment, first_block, count, left_out, 0, largest_generation, version);
